@@ -1,0 +1,6 @@
+"""``python -m laid`` is ``laid``."""
+
+from laid.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Head-level knowledge flow: the paper's Figure 4, before and after training.
+
+Shape suffixes: B batch, L tokens, K key heads, D numbers in a head.
+"""
+
+import json
+from typing import Any, Literal
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from laid.callbacks.head_flow_figures import flow_figure, mixing_figure
+from laid.data.cache import atomic_write_text
+from laid.evaluation.figures import save_png
+from laid.runs import run_folder
+from laid.vlm.inputs import ModelInputs
+from laid.vlm.signals import Wanted
+
+Curves = dict[str, list[list[float]]]
+"""By layer (``layer_27``): one row a haystack size, one column a key head."""
+
+
+class HeadFlow(Callback):
+    """Plots each key head's normalised activation against haystack size.
+
+    Of the student before and after training, of the teacher, and of the mixing matrices before
+    and after. docs/head_flow.md has the formula: the paper gives none.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        sizes: list[int] | None = None,
+        per_size: int = 4,
+        tokens: Literal["image", "text", "all"] = "image",
+    ):
+        """
+        Args:
+            enabled: Whether to do it.
+            sizes: Haystack sizes to probe at. None: 1 2 5 10 20.
+            per_size: Entries probed at each size, an even number; of the validation split.
+            tokens: Whose keys count: those of the images, of the text, or all.
+        """
+        self.enabled = enabled
+        self.sizes = sizes or [1, 2, 5, 10, 20]
+        self.per_size = per_size
+        self.tokens = tokens
+        self.curves: dict[str, Curves] = {}
+        self.mixing: dict[str, dict[str, list[list[float]]]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curves": self.curves, "mixing": self.mixing}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # A resumed run keeps the "before" of its beginning.
+        self.curves, self.mixing = state["curves"], state["mixing"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.enabled or trainer.fast_dev_run:
+            return
+        if "student_before" not in self.curves:
+            self._measure(trainer, pl_module, "student_before")
+            teacher = pl_module.teacher
+            layers = pl_module.objective.of_teacher.layers
+            if teacher is not None and layers:
+                signals = teacher.signals
+                self.curves["teacher"] = self._probe(trainer, pl_module, signals, layers)
+            self.mixing["before"] = _matrices(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.enabled or trainer.fast_dev_run or "student_before" not in self.curves:
+            return
+        self._measure(trainer, pl_module, "student_after")
+        self.mixing["after"] = _matrices(pl_module)
+        if trainer.is_global_zero:
+            self._write(trainer)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+        shape = pl_module.student.shape
+        layers = pl_module.objective.of_student.layers or (shape.layers - 1,)
+        signals = pl_module.student.signals
+        self.curves[name] = self._probe(trainer, pl_module, signals, layers)
+
+    @torch.no_grad()
+    def _probe(
+        self, trainer: Trainer, pl_module: LightningModule, signals: Any, layers: tuple[int, ...]
+    ) -> Curves:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        wanted = Wanted(layers=tuple(sorted(set(layers))))
+        sums: dict[str, list[Tensor]] = {f"layer_{layer}": [] for layer in wanted.layers}
+        for size in self.sizes:
+            entries = data.built_entries("head_flow", [size], self.per_size)
+            means: dict[str, list[Tensor]] = {name: [] for name in sums}
+            for batch in data.probe(entries, pl_module.device):
+                found = signals(batch.inputs, wanted)
+                mask_BL = token_mask(batch.inputs, self.tokens)
+                for layer, qk in found.qk.items():
+                    means[f"layer_{layer}"].append(key_activation(qk.k, mask_BL)[0])
+            for name, rows in means.items():
+                sums[name].append(torch.stack(rows).mean(0).cpu())
+        return {name: normalised(torch.stack(rows)).tolist() for name, rows in sums.items()}
+
+    def _write(self, trainer: Trainer) -> None:
+        folder = run_folder(trainer)
+        everything = {
+            "sizes": self.sizes,
+            "per_size": self.per_size,
+            "tokens": self.tokens,
+            "curves": self.curves,
+            "mixing": self.mixing,
+        }
+        atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
+        figures = {"head_flow": flow_figure(self.sizes, self.curves)}
+        if self.mixing["after"]:
+            figures["mixing"] = mixing_figure(self.mixing)
+        for name, figure in figures.items():
+            save_png(figure, folder / "figures" / f"{name}.png")
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                continue
+            board = logger.experiment
+            for name, figure in figures.items():
+                board.add_figure(name, figure, global_step=trainer.global_step, close=False)
+            for who, curves in self.curves.items():
+                for layer, rows in curves.items():
+                    for size, row in zip(self.sizes, rows, strict=True):
+                        # A curve whose steps are haystack sizes.
+                        tag = f"head_flow/{who}/{layer}"
+                        board.add_scalar(f"{tag}/mean", sum(row) / len(row), size)
+                        for head, value in enumerate(row):
+                            board.add_scalar(f"{tag}/head_{head:02d}", value, size)
+
+
+def token_mask(inputs: ModelInputs, tokens: str) -> Tensor:
+    """``mask_BL``: the tokens whose keys count."""
+    mask_BL = inputs.attention_mask_BL.bool()
+    if tokens == "image":
+        return mask_BL & (inputs.mm_token_type_ids_BL == 1)
+    if tokens == "text":
+        return mask_BL & (inputs.mm_token_type_ids_BL == 0)
+    return mask_BL
+
+
+def key_activation(k_BLKD: Tensor, mask_BL: Tensor) -> Tensor:
+    """Length of a head's key, averaged over tokens: ``activation_BK``.
+
+    RoPE rotates keys and leaves their length, so it is the same before and after.
+    """
+    length_BLK = k_BLKD.float().norm(dim=-1) * mask_BL.unsqueeze(-1)
+    return length_BLK.sum(1) / mask_BL.sum(1, keepdim=True).clamp(min=1)
+
+
+def normalised(activation_SK: Tensor) -> Tensor:
+    """Divided by the largest value over haystack sizes S and heads K of the layer."""
+    return activation_SK / activation_SK.max().clamp(min=1e-12)
+
+
+def _matrices(pl_module: LightningModule) -> dict[str, list[list[float]]]:
+    mixing = pl_module.mixing
+    return {} if mixing is None else {k: w.tolist() for k, w in mixing.matrices().items()}

@@ -1,0 +1,63 @@
+"""Figures of head flow and mixing weights."""
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+TITLES = {
+    "student_before": "student before",
+    "student_after": "student after",
+    "teacher": "teacher",
+}
+
+
+def flow_figure(sizes: list[int], curves: dict[str, dict[str, list[list[float]]]]) -> Figure:
+    """A column a model, a row an aligned layer, one curve a key head, against haystack size."""
+    models = [who for who in TITLES if who in curves]
+    rows = max(len(curves[who]) for who in models)
+    figure = Figure(figsize=(3.8 * len(models) + 0.6, 3.0 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, len(models), squeeze=False, sharex=True, sharey=True)
+    for column, who in enumerate(models):
+        for row in range(rows):
+            if row < len(curves[who]):
+                layer, values = list(curves[who].items())[row]
+                _draw_heads(axes[row][column], sizes, values)
+                axes[row][column].set_title(f"{TITLES[who]}, {layer.replace('_', ' ')}", size=10)
+            else:
+                axes[row][column].set_axis_off()
+    figure.supxlabel("haystack size (images)", size=10)
+    figure.supylabel("normalised key activation", size=10)
+    return figure
+
+
+def _draw_heads(axis: Axes, sizes: list[int], values: list[list[float]]) -> None:
+    places, heads = range(len(sizes)), len(values[0])
+    colours = mpl.colormaps["viridis"].resampled(max(heads, 2))
+    for head in range(heads):
+        curve = [at_size[head] for at_size in values]
+        axis.plot(places, curve, marker=".", color=colours(head), label=f"head {head}")
+    axis.set_ylim(0, 1.05)
+    axis.grid(alpha=0.3)
+    axis.set_xticks(list(places), [str(size) for size in sizes])
+    axis.tick_params(labelbottom=True, labelleft=True)
+    if heads <= 8:
+        axis.legend(fontsize=7, ncols=2, loc="lower left")
+
+
+def mixing_figure(mixing: dict[str, dict[str, list[list[float]]]]) -> Figure:
+    """Each mixing matrix as an image, before and after: student heads down, teacher across."""
+    names = list(mixing["after"])
+    stages = [stage for stage in ("before", "after") if stage in mixing]
+    figure = Figure(figsize=(3.4 * len(names) + 0.6, 2.8 * len(stages)), layout="constrained")
+    axes = figure.subplots(len(stages), len(names), squeeze=False)
+    for row, stage in enumerate(stages):
+        for column, name in enumerate(names):
+            axis, matrix = axes[row][column], mixing[stage][name]
+            top = max(abs(w) for line in matrix for w in line) or 1.0
+            image = axis.imshow(matrix, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
+            figure.colorbar(image, ax=axis, shrink=0.85)
+            kind = "queries" if name[0] == "q" else "keys"
+            axis.set_title(f"{kind}, pair {name[1:]}, {stage}", fontsize=10)
+            axis.set_xlabel("teacher head", fontsize=8)
+            axis.set_ylabel("student head", fontsize=8)
+    return figure

@@ -1,0 +1,131 @@
+"""Writes down what the model answers, entry by entry, and sums it up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from laid.data.prompt import Batch
+from laid.evaluation.figures import accuracy_figure, depth_figure, save_png
+from laid.evaluation.records import Record, RecordFile
+from laid.evaluation.results import summarise, write_results
+from laid.evaluation.table import format_table
+
+RECORDS = "records.jsonl"
+RESULTS = "results.json"
+
+
+class TestRecorder(Callback):
+    """``laid test``: ``records.jsonl`` while it runs, then ``results.json``, a table and figures.
+
+    A test that was killed goes on with the entries that have no record yet, provided that what is
+    tested is the same; otherwise the old records are put aside and a message says what differs.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(self, folder: Path, name: str, command: str, seed: int, identity: dict[str, Any]):
+        """
+        Args:
+            folder: where to write.
+            name: what tables call the model.
+            command: what the user typed.
+            seed: the data's seed.
+            identity: everything that decides an answer, but for the entries, which are added.
+        """
+        self.folder = folder
+        self.name = name
+        self.command = command
+        self.seed = seed
+        self.identity = identity
+        self.file: RecordFile | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        identity = {**self.identity, "entries": data.test_fingerprint}
+        self.file = RecordFile(self.folder / RECORDS, identity)
+        if self.file.kept:
+            changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
+            print(f"laid: earlier records are of another test ({changed}); kept {self.file.kept}")
+        if self.file.done:
+            total = len(data.test_entries)
+            print(f"laid: {len(self.file.done)} of {total} entries are answered already")
+        data.skip(self.file.done.keys())
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert self.file is not None
+        records: list[Record] = outputs
+        self.file.append(records)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Not on_test_end, which Lightning leaves out when no entry is left to answer.
+        if stage != "test" or self.file is None or not self.file.done:
+            return
+        results = summarise(
+            self.file.done.values(),
+            name=self.name,
+            identity=self.file.identity,
+            command=self.command,
+            seed=self.seed,
+            records_file=RECORDS,
+        )
+        write_results(self.folder / RESULTS, results)
+        figures = {
+            "accuracy_by_size": accuracy_figure([results]),
+            "accuracy_by_depth": depth_figure([results]),
+        }
+        for name, figure in figures.items():
+            save_png(figure, self.folder / "figures" / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                board = logger.experiment
+                for name, figure in figures.items():
+                    board.add_figure(f"test/{name}", figure, close=False)
+                for size, cell in results["by_size"].items():
+                    # A curve whose steps are haystack sizes.
+                    board.add_scalar("test/accuracy_by_size", cell["accuracy"], int(size))
+        print(format_table([results]))
+        print(f"laid: {self.folder / RESULTS}")
+
+
+class PredictionWriter(Callback):
+    """``laid predict``: prints each answer and writes ``predictions.jsonl``."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "predictions.jsonl"
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for entry, answer in zip(batch.entries, outputs, strict=True):
+            line = {"id": entry["id"], "question": entry["question"], "answer": answer}
+            line["images"] = list(entry["images"])
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            print(f"{entry['id']}\t{entry['question']}\t{answer}", flush=True)
+        self._file.flush()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._file.close()
+        print(f"laid: {self.path}")

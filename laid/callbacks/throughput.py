@@ -1,0 +1,66 @@
+"""Tokens and images a second, and peak memory."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from laid.data.prompt import Batch
+
+
+class Throughput(Callback):
+    """Logs ``speed/tokens_per_second``, ``speed/images_per_second`` (of all ranks together) and
+    ``memory/peak_gib``: of the GPU's allocator, or of the process where there is no GPU.
+
+    The rates are over the batches since the last logged step, from batch end to batch end, with
+    loading, teacher, backward and optimizer in them.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        self._tokens += batch.inputs.tokens
+        self._images += batch.inputs.images
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        seconds = time.perf_counter() - self._since
+        ranks = trainer.world_size
+        pl_module.log_dict(
+            {
+                "speed/tokens_per_second": ranks * self._tokens / seconds,
+                "speed/images_per_second": ranks * self._images / seconds,
+                "memory/peak_gib": peak_gib(pl_module.device),
+            },
+            batch_size=1,
+        )
+        self._begin()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What validation took is not training's.
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since = time.perf_counter()
+        self._tokens = self._images = 0
+
+
+def peak_gib(device: torch.device) -> float:
+    """Peak memory so far in GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,289 @@
+"""``HaystackDataModule``: entries and images to batches, for Lightning."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from datasets import Dataset, concatenate_datasets
+
+from laid.data.coco import CocoIndex
+from laid.data.haystack import build_entries, build_training_entries, cached_entries
+from laid.data.images import images_in
+from laid.data.loader import EpochSampler, HaystackLoader
+from laid.data.minicoco import ensure_minicoco
+from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
+from laid.data.vhs import load_entries
+from laid.vlm.processor import ProcessorArgs, load_processor
+
+MINICOCO = "minicoco"
+SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
+
+
+@dataclass
+class TrainArgs:
+    """Training entries."""
+
+    source: str | None = None
+    """Visual Haystacks JSON, folder of a saved dataset, or hub dataset (name or name:split).
+    None: built on the fly from the COCO annotations of `split`."""
+    split: str = "train2017"
+    """Annotations instances_SPLIT.json and images SPLIT/."""
+    entries: int = 5000
+    """How many are built, an even number: each question has a yes and a no. Of a source, the
+    first so many."""
+    min_size: int = 2
+    """Fewest images in a training haystack that is built."""
+    max_size: int = 20
+    """Most images in a training haystack that is built."""
+
+
+@dataclass
+class EvaluationArgs:
+    """Validation or test entries."""
+
+    source: list[str] | None = None
+    """Visual Haystacks JSONs, folders of saved datasets, or hub datasets. None: built on the fly
+    from the COCO annotations of `split`."""
+    split: str = "val2017"
+    """Annotations instances_SPLIT.json and images SPLIT/; not those of training."""
+    sizes: list[int] | None = None
+    """Haystack sizes. None: all of a source, or 1 2 5 10 20 50 100 150 where they are built."""
+    per_size: int = 100
+    """Entries of each size, an even number; of a source, the first so many."""
+
+
+@dataclass
+class PredictArgs:
+    """What `laid predict` answers: a file of questions, or one question about some images."""
+
+    source: str | None = None
+    """Visual Haystacks JSON."""
+    images: str | None = None
+    """Folder of images, shown in the order of their names."""
+    question: str | None = None
+    """The question about them."""
+
+
+def _few() -> EvaluationArgs:
+    return EvaluationArgs(sizes=[2, 10, 20], per_size=20)
+
+
+class HaystackDataModule(L.LightningDataModule):
+    """Visual haystacks over COCO images."""
+
+    def __init__(
+        self,
+        coco_root: str = MINICOCO,
+        processor: str = "tiny/student",
+        train: TrainArgs | None = None,
+        validate: EvaluationArgs | None = None,
+        test: EvaluationArgs | None = None,
+        predict: PredictArgs | None = None,
+        needles: Sequence[int] = (1,),
+        min_area: float = 0.001,
+        prefix: str = PREFIX,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        max_length: int | None = None,
+        batch_size: int = 1,
+        global_batch_size: int = 8,
+        eval_batch_size: int = 1,
+        workers: int = 2,
+        seed: int = 0,
+    ):
+        """
+        Args:
+            coco_root: COCO folder with annotations/ and image folders; minicoco is a small drawn
+                one that laid makes on first use.
+            processor: Folder or hub id of tokenizer and image processor; the command line takes
+                the student's.
+            train: Training entries.
+            validate: Validation entries.
+            test: Test entries.
+            predict: What to answer in prediction.
+            needles: Numbers of needles that a built haystack may have: 1, or 2 and 3 for the
+                questions about "all images with a ...".
+            min_area: Smallest share of an image that an object must cover to be asked about.
+            prefix: Text before every question.
+            min_pixels: Images with fewer pixels are enlarged. None: as the processor says.
+            max_pixels: Images with more pixels are reduced. None: as the processor says.
+            max_length: Longest input in tokens; a longer entry is an error. None: no limit.
+            batch_size: Haystacks on one device at a time.
+            global_batch_size: Haystacks of one optimizer step; accumulation follows from it.
+            eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
+            workers: Processes that read and encode images for each device.
+            seed: Seed of the entries that are built, and of the training order.
+        """
+        super().__init__()
+        for name, value in (
+            ("batch_size", batch_size),
+            ("global_batch_size", global_batch_size),
+            ("eval_batch_size", eval_batch_size),
+        ):
+            if value < 1:
+                raise ValueError(f"data.{name} {value}: expected at least 1")
+        if workers < 0:
+            raise ValueError(f"data.workers {workers}: expected 0 or more")
+        self.coco_root = coco_root
+        self.processor_args = ProcessorArgs(processor, min_pixels, max_pixels)
+        self.train_args = train or TrainArgs()
+        self.validate_args = validate or _few()
+        self.test_args = test or EvaluationArgs()
+        self.predict_args = predict or PredictArgs()
+        self.needles = tuple(needles)
+        self.min_area = min_area
+        self.prefix = prefix
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.global_batch_size = global_batch_size
+        self.eval_batch_size = eval_batch_size
+        self.workers = workers
+        self.seed = seed
+        self._skipped: frozenset[str] = frozenset()
+
+    def prepare_data(self) -> None:
+        """Draws the mini-COCO where it is asked for; on one process of a node."""
+        if self.coco_root == MINICOCO:
+            ensure_minicoco()
+
+    def setup(self, stage: str) -> None:
+        """Loads or builds the entries of a stage: fit, validate, test or predict."""
+        self.encoder = PromptEncoder(
+            load_processor(self.processor_args), self.prefix, self.max_length
+        )
+        root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
+        self.root = root
+        if stage == "fit":
+            self.train_entries = self._training()
+        if stage in ("fit", "validate"):
+            self.validate_entries = self._evaluation("validate", self.validate_args)
+        if stage == "test":
+            self.test_entries = self._evaluation("test", self.test_args)
+        if stage == "predict":
+            self.predict_entries = self._prediction()
+
+    def _training(self) -> Dataset:
+        args = self.train_args
+        if args.source is not None:
+            entries = load_entries(args.source, self.root, role="train", seed=self.seed)
+            return entries.select(range(min(args.entries, len(entries))))
+        index = CocoIndex.load(self.root, args.split, self.min_area)
+        return cached_entries(
+            build_training_entries,
+            index,
+            n=args.entries,
+            min_size=args.min_size,
+            max_size=args.max_size,
+            seed=self.seed,
+            needles=self.needles,
+        )
+
+    def _evaluation(self, role: str, args: EvaluationArgs) -> Dataset:
+        if args.source is None:
+            sizes = list(SIZES) if args.sizes is None else args.sizes
+            return self.built_entries(role, sizes, args.per_size)
+        read = [load_entries(s, self.root, role=role, seed=self.seed) for s in args.source]
+        entries = concatenate_datasets(read)
+        kept: list[int] = []
+        count: dict[int, int] = {}
+        for at, size in enumerate(entries["size"]):
+            if args.sizes is None or size in args.sizes:
+                count[size] = count.get(size, 0) + 1
+                if count[size] <= args.per_size:
+                    kept.append(at)
+        lacking = sorted(set(args.sizes or ()) - count.keys())
+        if lacking or not kept:
+            raise ValueError(
+                f"data.{role}: no entries of sizes {lacking} in {', '.join(args.source)}, which "
+                f"have {sorted(set(entries['size']))}"
+            )
+        return entries.select(kept)
+
+    def built_entries(self, role: str, sizes: Sequence[int], per_size: int) -> Dataset:
+        """Entries that are built from the test split (or the validation one, for other roles)."""
+        args = self.test_args if role == "test" else self.validate_args
+        index = CocoIndex.load(self.root, args.split, self.min_area)
+        return cached_entries(
+            build_entries,
+            index,
+            role=role,
+            sizes=list(sizes),
+            per_size=per_size,
+            seed=self.seed,
+            needles=self.needles,
+        )
+
+    def _prediction(self) -> list[dict[str, Any]]:
+        args = self.predict_args
+        if args.source is not None and (args.images or args.question):
+            raise ValueError(
+                "data.predict: give either a source, or images and a question, not both"
+            )
+        if args.source is not None:
+            return load_entries(args.source, self.root, role="predict", seed=self.seed).to_list()
+        if not args.images or not args.question:
+            raise ValueError(
+                "nothing to answer: give --data.predict.source FILE.json, or "
+                '--data.predict.images FOLDER --data.predict.question "…"'
+            )
+        self.root = Path(args.images)
+        names = [p.name for p in images_in(self.root)]
+        return [
+            {"id": "question", "question": args.question, "images": names, "size": len(names)}
+        ]
+
+    @property
+    def test_fingerprint(self) -> str:
+        """A hash of what is asked in the test: entries, and the folder's name of the images."""
+        digest = hashlib.sha256()
+        for entry in self.test_entries:
+            digest.update(repr(sorted(entry.items())).encode())
+        return digest.hexdigest()[:16]
+
+    def skip(self, ids: Collection[str]) -> None:
+        """Leaves out test entries that are answered already."""
+        self._skipped = frozenset(ids)
+
+    def train_dataloader(self) -> HaystackLoader:
+        """Training batches, padded on the right, shuffled anew each epoch."""
+        return self._loader(self.train_entries, training=True)
+
+    def val_dataloader(self) -> HaystackLoader:
+        """Validation prompts, padded on the left."""
+        return self._loader(self.validate_entries)
+
+    def test_dataloader(self) -> HaystackLoader:
+        """Test prompts that are not answered yet, in order of size."""
+        ids = self.test_entries["id"]
+        left = [at for at, entry in enumerate(ids) if entry not in self._skipped]
+        return self._loader(self.test_entries.select(left))
+
+    def predict_dataloader(self) -> HaystackLoader:
+        """Prompts to answer."""
+        return self._loader(self.predict_entries)
+
+    def probe(self, entries: Sequence[Any], device: Any) -> list[Batch]:
+        """Entries as batches of one, for callbacks that look into the model."""
+        data = HaystackDataset(entries, self.root, self.encoder, with_answer=True)
+        collate = Collate(self.encoder.pad_id, "right")
+        move = self.transfer_batch_to_device
+        return [move(collate([data[at]]), device, 0) for at in range(len(data))]
+
+    def _loader(self, entries: Sequence[Any], training: bool = False) -> HaystackLoader:
+        data = HaystackDataset(entries, self.root, self.encoder, with_answer=training)
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = EpochSampler(
+            len(data), shuffle=training, seed=self.seed, rank=rank, world_size=ranks
+        )
+        return HaystackLoader(
+            data,
+            sampler,
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            collate_fn=Collate(self.encoder.pad_id, "right" if training else "left"),
+            num_workers=self.workers,
+            persistent_workers=training and self.workers > 0,
+            pin_memory=False,
+        )

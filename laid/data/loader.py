@@ -1,0 +1,82 @@
+"""The order in which haystacks come, and how a run finds its place in it again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class EpochSampler(Sampler[int]):
+    """Every index once an epoch, in an order that depends on seed and epoch alone.
+
+    Rank r of w takes places r, r + w, r + 2w, ... of the common order, so the haystacks of a
+    global step are the same for any number of ranks. It can start anywhere in an epoch.
+    """
+
+    def __init__(
+        self, size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ):
+        self.size = size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to the beginning of an epoch, unless it stands inside that epoch already."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def seek(self, epoch: int, start: int) -> None:
+        """Goes to a place in the common order of an epoch; its end is the next one's beginning."""
+        if start >= self.size:
+            epoch, start = epoch + 1, 0
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        """Indices of this rank in a whole epoch, wherever it starts: the epoch's progress is
+        counted against it."""
+        return len(range(self.rank, self.size, self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        order = list(range(self.size))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.size, generator=generator).tolist()
+        yield from order[self.start + self.rank :: self.world_size]
+
+
+class HaystackLoader(DataLoader):
+    """A DataLoader that knows how many haystacks were taken from it.
+
+    Lightning saves ``state_dict`` with every checkpoint and gives it back before the first batch.
+    It counts what the trainer took, not what the workers read ahead, and counts it over all ranks,
+    so that a run can go on with another number of workers or ranks.
+    """
+
+    sampler: EpochSampler
+
+    def __init__(self, dataset: Dataset, sampler: EpochSampler, **options: Any):
+        super().__init__(dataset, sampler=sampler, **options)
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self._taken = self.sampler.start
+        per_batch = (self.batch_size or 1) * self.sampler.world_size
+        for batch in super().__iter__():
+            self._taken = min(self._taken + per_batch, self.sampler.size)
+            yield batch
+        # The place was for the epoch that was taken up again; the next begins at its beginning.
+        self.sampler.start = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and haystacks taken in it over all ranks."""
+        return {"epoch": self.sampler.epoch, "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where ``state_dict`` was made."""
+        self.sampler.seek(state["epoch"], state["taken"])
+        self._taken = self.sampler.start

@@ -1,0 +1,275 @@
+"""One record for every answered entry, kept on disk so that a killed test goes on where it was.
+
+A records file is JSON Lines: a header that says what was tested, then one `Record` a line.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from laid.evaluation.files import replacing
+
+FORMAT = 1
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry and the answer to it.
+
+    Attributes:
+        id: the entry's name, unique within a test.
+        size: images in the haystack.
+        answer_gold: "yes" or "no".
+        answer: what the model said, special tokens removed.
+        correct: see `laid.evaluation.answers.score_answer`.
+        compliant: likewise.
+        depth: where the needles lie, see `needle_depth`; None if the haystack is one image.
+        tokens: length of the model's input (text and images) in tokens.
+        mode: the kind of question, such as "single" or "multi_all".
+
+    Raises:
+        ValueError: if a value has the wrong type or is out of range.
+    """
+
+    id: str
+    size: int
+    answer_gold: str
+    answer: str
+    correct: bool
+    compliant: bool
+    depth: float | None
+    tokens: int
+    mode: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            # To Python a bool is an int and an int is no float; to a record it is the other way.
+            right = (
+                value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+                if field.name == "depth"
+                else type(value) is field.type
+            )
+            if not right:
+                kind = getattr(field.type, "__name__", field.type)
+                raise ValueError(f"{field.name} of a record is {value!r}, expected {kind}")
+        if self.answer_gold not in ("yes", "no"):
+            raise ValueError(f"answer_gold is {self.answer_gold!r}, expected 'yes' or 'no'")
+        if self.size < 1 or self.tokens < 0:
+            raise ValueError(
+                f"a record has size {self.size} and tokens {self.tokens}, expected at least one "
+                "image and no negative length"
+            )
+        if self.depth is not None and not 0 <= self.depth <= 1:
+            raise ValueError(f"depth is {self.depth}, expected 0 (first image) to 1 (last image)")
+
+
+def needle_depth(positions: Sequence[int], size: int) -> float | None:
+    """Where the needles lie: their mean position / (size - 1), 0 = first image, 1 = last.
+
+    Args:
+        positions: index of each needle image among the haystack's images, from 0.
+        size: images in the haystack.
+
+    Returns:
+        The depth, or None for a haystack of one image, where first and last are the same.
+
+    Raises:
+        ValueError: if there is no needle, or one outside the haystack.
+    """
+    if not positions or not all(0 <= position < size for position in positions):
+        raise ValueError(
+            f"needles at {list(positions)} in a haystack of {size} images, expected at least one "
+            f"position and each from 0 to {size - 1}"
+        )
+    if size == 1:
+        return None
+    return sum(positions) / (len(positions) * (size - 1))
+
+
+def read_records(path: str | Path) -> tuple[dict[str, Any], dict[str, Record]]:
+    """Read a records file and leave it as it is.
+
+    Returns:
+        The identity of what was tested, and the records by entry id, in file order. A last line
+        without its line end (the process was killed while writing it) is passed over; of two
+        records with one id the first stands.
+
+    Raises:
+        ValueError: if there is no such file, it isn't a records file, or a line is broken.
+    """
+    identity, records, _ = _read(Path(path))
+    return identity, records
+
+
+class RecordFile:
+    """The records file of a running test: what is done already, and a place to add to it.
+
+    Opening settles what is on disk:
+
+    - nothing there: a file with only the header is begun;
+    - records of the same identity: they are read into `done`, and a half-written last line, left
+      by a killed process, is cut off;
+    - records of another identity: the file is kept beside as `<stem>-<8 hex>.jsonl`, the hex
+      digits a hash of *its* identity, and a new one is begun. `kept` says where the old one is and
+      `changed` what differs. Where records of the new identity were themselves kept earlier, they
+      are taken up again.
+
+    One process writes a records file: on several ranks, gather the records and let rank 0 append
+    (the others learn what is done with `read_records`, once rank 0 has opened the file).
+
+    Args:
+        path: usually `records.jsonl`.
+        identity: what is tested, as JSON: checkpoint, data fingerprint, generation settings,
+            everything that would change an answer.
+
+    Attributes:
+        done: records on disk by entry id, in file order.
+        kept: where records of another identity went, or None.
+        changed: dotted key of the identity → (value in the kept file, value now); a value that is
+            missing on one side reads `ABSENT`. Empty when nothing was kept.
+
+    Raises:
+        ValueError: if `identity` can't be written as JSON; if the file isn't a records file or
+            has a broken line (with file and line number); if a kept file would be overwritten.
+    """
+
+    def __init__(self, path: str | Path, identity: dict[str, Any]) -> None:
+        self.path = Path(path)
+        # Through JSON and back, so that a tuple equals the list that a file gives for it.
+        self.identity: dict[str, Any] = json.loads(_canonical(identity))
+        self.done: dict[str, Record] = {}
+        self.kept: Path | None = None
+        self.changed: dict[str, tuple[Any, Any]] = {}
+
+        if not self._resume():
+            earlier = self._kept_path(self.identity)
+            if earlier.exists():
+                os.rename(earlier, self.path)
+            if not self._resume():
+                # Written whole or not at all: a file never has half a header.
+                with replacing(self.path) as file:
+                    file.write(_line({"laid_records": FORMAT, "identity": self.identity}))
+
+    def append(self, records: Iterable[Record]) -> int:
+        """Add records; on return they are on the disk, not only handed to the system.
+
+        A record whose id is there already is passed over: the first one stands.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            OSError: if they can't be written, for instance for want of space. The file is then
+                as it was before the call.
+        """
+        new: dict[str, Record] = {}
+        for record in records:
+            if record.id not in self.done:
+                new.setdefault(record.id, record)
+        if not new:
+            return 0
+        rest = memoryview(b"".join(_line(asdict(record)) for record in new.values()))
+        # Unbuffered, so that a failed write leaves nothing behind that close() would write later.
+        with self.path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+        self.done.update(new)
+        return len(new)
+
+    def _resume(self) -> bool:
+        """Take up the file at `path`; False if there is none, or another identity's was moved."""
+        # An empty file holds nothing to keep and nothing to be wrong.
+        if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
+            return False
+        identity, records, whole = _read(self.path)
+        if identity != self.identity:
+            kept = self._kept_path(identity)
+            if kept.exists():
+                raise ValueError(
+                    f"{self.path} holds records of another test and would be kept as {kept}, "
+                    "which exists already; move one of the two away"
+                )
+            os.rename(self.path, kept)
+            self.kept, self.changed = kept, _differences(identity, self.identity)
+            return False
+        if whole < self.path.stat().st_size:
+            os.truncate(self.path, whole)
+        self.done = records
+        return True
+
+    def _kept_path(self, identity: dict[str, Any]) -> Path:
+        digest = hashlib.sha256(_canonical(identity).encode()).hexdigest()[:8]
+        return self.path.with_name(f"{self.path.stem}-{digest}{self.path.suffix}")
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def _canonical(identity: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(identity, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the identity of a test must be JSON ({error}); give paths and versions as str, "
+            "arrays as list"
+        ) from error
+    return text
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
+    """Identity, records, and the length in bytes of the file's whole lines."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"can't read records from {path}: {error.strerror}") from error
+    *lines, half = content.split(b"\n")
+    try:
+        header = json.loads(lines[0]) if lines else None
+    except ValueError:
+        header = None
+    if not (
+        isinstance(header, dict)
+        and header.get("laid_records") == FORMAT
+        and isinstance(header.get("identity"), dict)
+    ):
+        raise ValueError(
+            f"{path}, line 1: expected the header of a records file, "
+            f'{{"laid_records": {FORMAT}, "identity": {{…}}}}; give another path, or move the '
+            "file away"
+        )
+    records: dict[str, Record] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            record = Record(**json.loads(line))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}, line {number}: broken record ({error}); take the line out and its entry "
+                "is asked again"
+            ) from error
+        records.setdefault(record.id, record)
+    return header["identity"], records, len(content) - len(half)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in old | new:
+        before, after = old.get(key, ABSENT), new.get(key, ABSENT)
+        if isinstance(before, dict) and isinstance(after, dict):
+            nested = _differences(before, after)
+            changed |= {f"{key}.{inner}": pair for inner, pair in nested.items()}
+        elif before != after:
+            changed[key] = (before, after)
+    return changed

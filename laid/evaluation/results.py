@@ -1,0 +1,219 @@
+"""From records to results: accuracy with its n and interval, by haystack size and needle depth.
+
+The results of one test are a JSON object (docs/evaluation.md lists its keys); tables and figures
+are made from it alone.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePath
+from statistics import NormalDist, fmean
+from typing import Any
+
+import torch
+from torchmetrics.classification import BinaryAccuracy
+
+from laid.evaluation.files import replacing
+from laid.evaluation.records import Record
+
+FORMAT = 1
+DEPTH_BINS = 5
+# The paper's Table 1 calls haystacks of 1 to 20 images a short window, of 50 to 150 a long one.
+SHORT_UP_TO = 20
+LONG_FROM = 50
+
+_KEYS = frozenset(
+    {"laid_results", "name", "identity", "command", "seed", "laid_version", "created"}
+    | {"records_file", "overall", "short", "long", "by_size"}
+)
+_DIGITS = 6  # BinaryAccuracy counts exactly but divides in float32
+
+
+def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson, JASA 22, 1927), without correction.
+
+    Unlike the normal one it stays inside [0, 1] and has a width at 0 and n of n, and it covers
+    well at the n of 100 that a haystack size usually has.
+
+    Args:
+        correct: successes.
+        n: trials.
+        confidence: the share of such intervals that hold the true proportion, between 0 and 1.
+
+    Returns:
+        Lower and upper bound; correct / n lies between them.
+
+    Raises:
+        ValueError: if n is below 1, `correct` isn't within 0 to n, or `confidence` isn't
+            between 0 and 1.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(
+            f"{correct} correct of {n}: expected at least one answer and from 0 to n correct"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a share such as 0.95")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / n
+    scale = 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / scale
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
+    # At 0 and n of n a bound equals the share exactly; rounding must not push it past.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def summarise(
+    records: Iterable[Record],
+    *,
+    name: str,
+    identity: dict[str, Any],
+    command: str,
+    seed: int | None,
+    records_file: str = "records.jsonl",
+) -> dict[str, Any]:
+    """The results of one test.
+
+    Args:
+        records: the answered entries, in any order.
+        name: what tables and figures call the model.
+        identity: what was tested, as in the records file.
+        command: the command that made the records.
+        seed: its seed, None if nothing was drawn.
+        records_file: where the records lie, relative to the folder of the results file: paired
+            tests need them entry by entry.
+
+    Returns:
+        A JSON object, equal to what `read_results` gives after `write_results`. Shares (accuracy,
+        compliance, intervals) lie within 0 to 1; `by_size` has the sizes as strings, ascending.
+        `short` and `long` are means over haystack sizes, each size counting alike, and None where
+        no size belongs to them; `overall` counts every entry alike.
+
+    Raises:
+        ValueError: if there are no records, an entry occurs twice, `records_file` is absolute, or
+            `identity` isn't JSON.
+    """
+    records = list(records)
+    if not records:
+        raise ValueError("no records: there is nothing to summarise, answer at least one entry")
+    twice = [entry for entry, times in Counter(r.id for r in records).items() if times > 1]
+    if twice:
+        raise ValueError(
+            f"{len(twice)} entries occur twice, {twice[0]!r} for one; give each entry's record once"
+        )
+    if PurePath(records_file).is_absolute():
+        raise ValueError(
+            f"records_file is {records_file}, expected a path relative to the results file, so "
+            "that the two can be moved together"
+        )
+    sizes = sorted({record.size for record in records})
+    by_size = {size: _describe([r for r in records if r.size == size]) for size in sizes}
+    results = {
+        "laid_results": FORMAT,
+        "name": name,
+        "identity": identity,
+        "command": command,
+        "seed": seed,
+        "laid_version": _version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "records_file": records_file,
+        "overall": _describe(records, depth=False),
+        "short": _mean([by_size[s]["accuracy"] for s in sizes if s <= SHORT_UP_TO]),
+        "long": _mean([by_size[s]["accuracy"] for s in sizes if s >= LONG_FROM]),
+        "by_size": by_size,
+    }
+    try:
+        # Through JSON and back: what is returned is what a reader of the file gets.
+        plain: dict[str, Any] = json.loads(json.dumps(results, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the identity of a test must be JSON ({error}); give paths and versions as str"
+        ) from error
+    return plain
+
+
+def write_results(path: str | Path, results: dict[str, Any]) -> None:
+    """Write results as indented JSON; the file is there whole or, on any failure, as it was."""
+    with replacing(path) as file:
+        file.write(json.dumps(results, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Read what `write_results` wrote.
+
+    Raises:
+        ValueError: if there is no such file, or it isn't a results file of this format.
+    """
+    try:
+        results = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise ValueError(
+            f"can't read results from {path}: {error.strerror}; expected a results.json, which a "
+            "test writes at its end"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} isn't JSON ({error}); expected a results.json") from error
+    if not isinstance(results, dict) or results.get("laid_results") != FORMAT:
+        raise ValueError(
+            f'{path} isn\'t a results file: expected a JSON object with "laid_results": {FORMAT}'
+        )
+    missing = _KEYS - results.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; summarise its records again")
+    return results
+
+
+def _describe(records: Sequence[Record], *, depth: bool = True) -> dict[str, Any]:
+    """Everything we say about a group of records, by mode too where there are several."""
+    described = {
+        **_accuracy(records),
+        "compliance": round(fmean(record.compliant for record in records), _DIGITS),
+        "mean_tokens": round(fmean(record.tokens for record in records), 1),
+    }
+    if depth:
+        described["needle_depth"] = _by_depth(records)
+    modes = sorted({record.mode for record in records})
+    if len(modes) > 1:
+        described["by_mode"] = {
+            mode: _accuracy([record for record in records if record.mode == mode]) for mode in modes
+        }
+    return described
+
+
+def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
+    """n, correct, accuracy and its interval; the latter two None for no records."""
+    n, correct = len(records), sum(record.correct for record in records)
+    if n == 0:
+        return {"n": 0, "correct": 0, "accuracy": None, "interval": None}
+    # An answer is right or wrong, and should be right: the target is 1 throughout. A comparison
+    # of "yes" with "no" could not say what an answer with neither word is.
+    right = torch.tensor([record.correct for record in records], dtype=torch.long)
+    accuracy = BinaryAccuracy()(right, torch.ones_like(right)).item()
+    interval = [round(bound, _DIGITS) for bound in wilson_interval(correct, n)]
+    return {"n": n, "correct": correct, "accuracy": round(accuracy, _DIGITS), "interval": interval}
+
+
+def _by_depth(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Accuracy in equal bins of the needles' depth, first image first; 1.0 is in the last bin."""
+    bins: list[list[Record]] = [[] for _ in range(DEPTH_BINS)]
+    for record in records:
+        if record.depth is not None:
+            bins[min(int(record.depth * DEPTH_BINS), DEPTH_BINS - 1)].append(record)
+    return [
+        {"from": i / DEPTH_BINS, "to": (i + 1) / DEPTH_BINS, **_accuracy(inside)}
+        for i, inside in enumerate(bins)
+    ]
+
+
+def _mean(shares: Sequence[float]) -> float | None:
+    return round(fmean(shares), _DIGITS) if shares else None
+
+
+def _version() -> str:
+    try:
+        return metadata.version("laid")
+    except metadata.PackageNotFoundError:  # run from a folder that was never installed
+        return "unknown"

@@ -1,0 +1,60 @@
+"""``laid export``: a checkpoint as a plain Hugging Face folder."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from laid.data.cache import atomic_dir, discard_dir
+from laid.runs import find_checkpoint
+from laid.vlm.export import write_model, write_processor
+from laid.vlm.load import ModelArgs
+from laid.vlm.processor import ProcessorArgs, load_processor
+
+STUDENT = "student.hf."
+"""Prefix of the student's parameters in a checkpoint."""
+
+
+def export(
+    ckpt_path: str,
+    out: str,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint's student as a plain Hugging Face folder.
+
+    ``Qwen2_5_VLForConditionalGeneration.from_pretrained`` loads it, in transformers 5 and 4.57,
+    with tokenizer and processor. The folder appears whole or not at all.
+
+    Args:
+        ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
+        out: Folder to write.
+        dtype: Number format of the weights. None: as they were trained.
+        overwrite: Replace the folder if it exists.
+
+    Raises:
+        ValueError: there is no such checkpoint, or the folder exists.
+    """
+    target = Path(out)
+    if target.exists() and not overwrite:
+        raise ValueError(f"--out {out} exists: name another folder, or add --overwrite true")
+    found = find_checkpoint(ckpt_path, Path("runs"))
+    args = ModelArgs(**found.config["model"]["student"])
+    data = found.config["data"]
+    processor = load_processor(
+        ProcessorArgs(args.path, data["min_pixels"], data["max_pixels"]),
+    )
+    content: dict[str, Any] = torch.load(
+        found.path, map_location="cpu", mmap=True, weights_only=True
+    )
+    state = {
+        name.removeprefix(STUDENT): value
+        for name, value in content["state_dict"].items()
+        if name.startswith(STUDENT)
+    }
+    if overwrite:
+        discard_dir(target)
+    with atomic_dir(target) as folder:
+        write_model(folder, args, state, getattr(torch, dtype) if dtype else None)
+        write_processor(folder, processor)
+    print(f"laid: {found.path} -> {target}")

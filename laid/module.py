@@ -1,0 +1,202 @@
+"""``LaidModule``: a frozen teacher, a student that is trained, and the mixing weights."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from laid.data.prompt import Batch
+from laid.evaluation.answers import score_answer
+from laid.evaluation.records import Record, needle_depth
+from laid.losses.alignment import layer_pairs
+from laid.losses.mixing import MixingArgs, MixingWeights
+from laid.objective import Objective, ObjectiveArgs
+from laid.optim import OptimizerArgs, build_optimizer, build_schedule
+from laid.vlm.load import ModelArgs, load_config
+from laid.vlm.model import VLM, AttentionShape
+from laid.vlm.pair import check_pair
+from laid.vlm.processor import ProcessorArgs, load_processor
+from laid.vlm.signals import OnlineTeacher, TeacherSource
+
+
+class LaidModule(L.LightningModule):
+    """Distils a long window from a teacher into a student, and lets the student answer.
+
+    Training computes the objective of Eq. 8; validation, test and prediction run the student
+    alone, and the teacher is not built for them.
+    """
+
+    def __init__(
+        self,
+        student: ModelArgs,
+        teacher: ModelArgs | None = None,
+        objective: ObjectiveArgs | None = None,
+        mixing: MixingArgs | None = None,
+        optimizer: OptimizerArgs | None = None,
+        max_new_tokens: int = 16,
+    ):
+        """
+        Args:
+            student: The model that is trained and tested.
+            teacher: The frozen model whose window is handed on; not needed to test.
+            objective: Weights and settings of the loss terms.
+            mixing: The mixing weights of Eq. 3.
+            optimizer: AdamW, its two learning rates and their schedule.
+            max_new_tokens: Longest answer in tokens, in validation, test and prediction.
+        """
+        super().__init__()
+        if max_new_tokens < 1:
+            raise ValueError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
+        self.student_args = student
+        self.teacher_args = teacher
+        self.objective_args = objective or ObjectiveArgs()
+        self.mixing_args = mixing or MixingArgs()
+        self.optimizer_args = optimizer or OptimizerArgs()
+        self.max_new_tokens = max_new_tokens
+        self.student: VLM | None = None
+        self.mixing: MixingWeights | None = None
+        self.teacher: TeacherSource | None = None
+        self.objective: Objective | None = None
+
+    def configure_model(self) -> None:
+        """Builds the student, and for training the teacher, mixing weights and objective."""
+        if self.student is not None:
+            return
+        self.tokenizer = load_processor(ProcessorArgs(path=self.student_args.path)).tokenizer
+        training = self.trainer.state.fn == "fit"
+        if training and self.objective_args.needs_teacher:
+            self._check_teacher()
+        self.student = VLM.load(self.student_args)
+        if training:
+            self._build_for_training()
+
+    def _check_teacher(self) -> None:
+        """Compares configurations and tokenizers before any weight is read."""
+        if self.teacher_args is None:
+            raise ValueError(
+                "the objective compares student and teacher, but model.teacher is not given: "
+                "name one (--model.teacher.path …), or set objective.laid and objective.kl to 0"
+            )
+        other = load_processor(ProcessorArgs(path=self.teacher_args.path)).tokenizer
+        check_pair(
+            load_config(self.student_args),
+            load_config(self.teacher_args),
+            self.tokenizer.get_vocab(),
+            other.get_vocab(),
+        )
+
+    def _build_for_training(self) -> None:
+        assert self.student is not None
+        # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
+        self.student.train()
+        pairs: list[tuple[int, int]] = []
+        if self.objective_args.laid > 0:
+            assert self.teacher_args is not None
+            ours = self.student.shape
+            theirs = AttentionShape.of(load_config(self.teacher_args))
+            pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
+            self.mixing = MixingWeights(
+                len(pairs),
+                (ours.heads, ours.kv_heads),
+                (theirs.heads, theirs.kv_heads),
+                self.mixing_args,
+            )
+        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer))
+        wanted = self.objective.of_teacher
+        if wanted:
+            assert self.teacher_args is not None
+            self.teacher = OnlineTeacher(VLM.load(self.teacher_args))
+            if reason := self.teacher.lacks(wanted):
+                raise ValueError(f"the teacher can't supply what the objective asks for: {reason}")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW in the paper's two groups; the schedule counts optimizer steps."""
+        assert self.student is not None
+        optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError(
+                "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
+            )
+        schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective of one batch; logs every term, unweighted and weighted."""
+        assert self.student is not None
+        assert self.objective is not None
+        wanted = self.objective.of_teacher
+        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
+        student = self.student.signals(batch.inputs, self.objective.of_student)
+        terms = self.objective.terms(student, teacher, batch.inputs, self.mixing)
+        loss = self.objective.total(terms, student)
+        logged = {"train/loss": loss.detach()}
+        for name, value in terms.items():
+            logged[f"train/{name}"] = value.detach()
+            logged[f"train/{name}_weighted"] = self.objective.weights[name] * value.detach()
+        self.log_dict(logged, batch_size=len(batch.entries), sync_dist=True)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the gradient norm of both groups, before clipping."""
+        for name, module in (("student", self.student), ("mixing", self.mixing)):
+            if module is None:
+                continue
+            grads = [p.grad for p in module.parameters() if p.grad is not None]
+            self.log(f"grad_norm/{name}", torch.nn.utils.get_total_norm(grads))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Greedy answers to the validation entries: accuracy over all, and by haystack size."""
+        for record in self.scored(batch):
+            right = float(record.correct)
+            options = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
+            self.log("val/accuracy", right, prog_bar=True, **options)
+            self.log(f"val/accuracy_{record.size}", right, **options)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Record]:
+        """Greedy answers, scored; the ``TestRecorder`` callback writes them down."""
+        return self.scored(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+        """Greedy answers; the ``PredictionWriter`` callback writes them down."""
+        return self.answer(batch)
+
+    def answer(self, batch: Batch) -> list[str]:
+        """The model's answer to each haystack of the batch, special tokens removed."""
+        assert self.student is not None
+        ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
+        texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def scored(self, batch: Batch) -> list[Record]:
+        """One record a haystack of the batch."""
+        records = []
+        tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
+        for entry, answer, tokens in zip(batch.entries, self.answer(batch), tokens_B, strict=True):
+            score = score_answer(answer, entry["answer"])
+            records.append(
+                Record(
+                    id=entry["id"],
+                    size=entry["size"],
+                    answer_gold=entry["answer"],
+                    answer=answer,
+                    correct=score.correct,
+                    compliant=score.compliant,
+                    depth=needle_depth(entry["needles"], entry["size"]),
+                    tokens=tokens,
+                    mode=entry["mode"],
+                )
+            )
+        return records
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Mixing weights of a training run are not wanted where only the student is."""
+        if self.mixing is None:
+            state = checkpoint["state_dict"]
+            for key in [k for k in state if k.startswith("mixing.")]:
+                del state[key]

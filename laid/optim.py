@@ -1,0 +1,74 @@
+"""AdamW in two groups and the learning-rate schedule."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+
+@dataclass
+class OptimizerArgs:
+    """AdamW and its schedule."""
+
+    student_lr: float = 1e-5
+    """Learning rate of the student."""
+    mixing_lr: float = 1e-4
+    """Learning rate of the mixing weights."""
+    weight_decay: float = 0.01
+    """Weight decay of the student's matrices; biases, norms and mixing weights have none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moments."""
+    warmup_ratio: float = 0.05
+    """Share of all steps in which the learning rates rise from 0."""
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """What follows the warm-up (transformers' schedules): down to 0 by a line or a cosine, or
+    constant. The paper names the warm-up only; linear is the usual default."""
+
+    def __post_init__(self) -> None:
+        if self.student_lr < 0 or self.mixing_lr < 0:
+            raise ValueError(
+                f"optimizer: student_lr {self.student_lr}, mixing_lr {self.mixing_lr}: "
+                "expected 0 or more"
+            )
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(
+                f"optimizer.warmup_ratio {self.warmup_ratio}: expected a share from 0 to below 1"
+            )
+
+
+def build_optimizer(
+    student: nn.Module, mixing: nn.Module | None, args: OptimizerArgs
+) -> torch.optim.AdamW:
+    """AdamW over what has a gradient.
+
+    The paper's two groups, student and mixing weights; the student's is in two halves, one with
+    weight decay and one without. Each group carries its ``name``.
+    """
+    trained = [p for p in student.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        _group("student", (p for p in trained if p.ndim > 1), args.student_lr, args.weight_decay),
+        _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
+    ]
+    if mixing is not None:
+        groups.append(_group("mixing", mixing.parameters(), args.mixing_lr, 0.0))
+    groups = [g for g in groups if g["params"]]
+    return torch.optim.AdamW(groups, betas=args.betas, fused=True)
+
+
+def _group(name: str, params: Iterable[nn.Parameter], lr: float, decay: float) -> dict[str, Any]:
+    return {"name": name, "params": list(params), "lr": lr, "weight_decay": decay}
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, args: OptimizerArgs, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule over ``steps`` optimizer steps in all."""
+    return get_scheduler(
+        args.schedule,
+        optimizer,
+        num_warmup_steps=round(args.warmup_ratio * steps),
+        num_training_steps=steps,
+    )

@@ -1,0 +1,79 @@
+"""The queries and keys of chosen decoder layers, as ``q_proj`` and ``k_proj`` return them.
+
+Shape suffixes: B batch, L tokens, H query heads, K key heads (fewer under grouped-query
+attention), D numbers in a head.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+
+@dataclass
+class QK:
+    """Queries ``q_BLHD`` and keys ``k_BLKD`` of one layer, before RoPE (paper, Eq. 3)."""
+
+    q: Tensor
+    k: Tensor
+
+
+@dataclass
+class QKCapture:
+    """Hooks on the q and k projections of a model, silent except inside ``armed()``.
+
+    Activation checkpointing runs every layer a second time during backward; since that happens
+    outside ``armed()``, the hooks do not fire again and the captured tensors stay those of the
+    first pass, attached to its graph.
+    """
+
+    head_dim: int
+    _found: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    _layers: frozenset[int] = frozenset()
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def attach(self, model: Qwen2_5_VLForConditionalGeneration) -> "QKCapture":
+        """Registers the hooks on every decoder layer; an unarmed hook costs a set look-up."""
+        assert not self._handles, "already attached"
+        for index, layer in enumerate(model.model.language_model.layers):
+            for name in ("q_proj", "k_proj"):
+                hook: Callable = partial(self._keep, index, name)
+                projection: nn.Module = getattr(layer.self_attn, name)
+                self._handles.append(projection.register_forward_hook(hook))
+        return self
+
+    def detach(self) -> None:
+        """Removes the hooks and every captured tensor."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._found.clear()
+
+    @contextmanager
+    def armed(self, layers: Sequence[int]) -> Iterator[Callable[[], dict[int, QK]]]:
+        """Captures ``layers`` during the block; the yielded function hands the tensors over once.
+
+        Nothing is left behind on exit, whether they were taken or not.
+        """
+        self._layers = frozenset(layers)
+        try:
+            yield self._take
+        finally:
+            self._layers = frozenset()
+            self._found.clear()
+
+    def _keep(self, index: int, name: str, _module: nn.Module, _args: object, out: Tensor) -> None:
+        if index in self._layers:
+            self._found[index, name] = out.unflatten(-1, (-1, self.head_dim))
+
+    def _take(self) -> dict[int, QK]:
+        found = {
+            layer: QK(self._found[layer, "q_proj"], self._found[layer, "k_proj"])
+            for layer in sorted(self._layers)
+        }
+        self._found.clear()
+        return found

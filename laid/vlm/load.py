@@ -1,0 +1,95 @@
+"""Builds Qwen2.5-VL from a hub id, a folder, or a configuration alone."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import is_flash_attn_2_available
+
+from laid.vlm.paths import cannot_load, resolve_model
+
+
+@dataclass
+class ModelArgs:
+    """A vision-language model: which one, and how it is held."""
+
+    path: str = "tiny/student"
+    """Hub id (Qwen/Qwen2.5-VL-7B-Instruct), local folder in Hugging Face layout, or a model of the
+    package (tiny/student, tiny/teacher)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id. None: its main branch."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights. A student that is trained wants float32 (with bf16-mixed
+    precision on a GPU); a frozen teacher bfloat16."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """transformers' attention implementation; flash_attention_2 needs the flash-attn package."""
+    freeze_vision: bool = True
+    """Keep the vision tower as it is (the paper does not say; its losses act on the decoder)."""
+    activation_checkpointing: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them."""
+    random_weights: bool = False
+    """Build from config.json with random weights of `seed`, reading none: for tests, and for
+    measuring speed and memory without the weights."""
+    seed: int = 0
+    """Seed of the random weights."""
+
+
+def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
+    """The model's configuration, without its weights.
+
+    Raises:
+        ValueError: there is none at ``path``, or it is of another architecture.
+    """
+    folder = resolve_model(args.path)
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=args.revision)
+    except (OSError, ValueError) as reason:
+        raise cannot_load("configuration", args.path, reason) from reason
+    if not isinstance(config, Qwen2_5_VLConfig):
+        raise ValueError(
+            f"{args.path!r} is a {config.model_type} model: expected qwen2_5_vl "
+            "(Qwen2.5-VL, 3B to 72B), the one architecture that laid distils"
+        )
+    return config
+
+
+def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
+    """The model on the CPU, in evaluation mode, with gradients as ``freeze_vision`` says.
+
+    ``dtype`` goes to the constructor rather than to ``.to()``, which would also round the rotary
+    frequencies (up to 61 rad of error at 53,000 tokens in bfloat16).
+
+    Raises:
+        ValueError: no weights there, or an attention implementation that is not installed.
+    """
+    if args.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ValueError(
+            "attn_implementation flash_attention_2: the flash-attn package is not installed or "
+            "there is no GPU. Install it (`pip install flash-attn`) or use sdpa."
+        )
+    config = load_config(args)
+    dtype = getattr(torch, args.dtype)
+    if args.random_weights:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(args.seed)
+            model = Qwen2_5_VLForConditionalGeneration._from_config(
+                config, dtype=dtype, attn_implementation=args.attn_implementation
+            )
+    else:
+        try:
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+                resolve_model(args.path),
+                revision=args.revision,
+                config=config,
+                dtype=dtype,
+                attn_implementation=args.attn_implementation,
+            )
+        except (OSError, ValueError, RuntimeError) as reason:
+            raise cannot_load("weights", args.path, reason) from reason
+    if args.freeze_vision:
+        model.model.visual.requires_grad_(False)
+    if args.activation_checkpointing:
+        # The non-reentrant form lets hooks and frozen inputs pass through.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.eval()

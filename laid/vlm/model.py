@@ -1,0 +1,127 @@
+"""One Qwen2.5-VL model with the three things that distillation and testing ask of it.
+
+Shape suffixes: B batch, L tokens, U columns of the batch that predict an answer token in some row,
+N answer tokens of the whole batch, T generated tokens, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from laid.vlm.capture import QKCapture
+from laid.vlm.inputs import IGNORED, ModelInputs
+from laid.vlm.load import ModelArgs, load_model
+from laid.vlm.signals import Signals, Wanted
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """The decoder's attention: layers, query heads, key heads, numbers in a head."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, config: Qwen2_5_VLConfig) -> "AttentionShape":
+        """Reads it from a configuration."""
+        text = config.text_config
+        return cls(
+            layers=text.num_hidden_layers,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_dim=text.hidden_size // text.num_attention_heads,
+        )
+
+
+class VLM(nn.Module):
+    """A model that gives signals for training and answers for testing."""
+
+    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration):
+        super().__init__()
+        self.hf = hf
+        self.shape = AttentionShape.of(hf.config)
+        self._capture = QKCapture(self.shape.head_dim).attach(hf)
+
+    @classmethod
+    def load(cls, args: ModelArgs) -> "VLM":
+        """Builds it from a hub id, folder or configuration (``laid/vlm/load.py``)."""
+        return cls(load_model(args))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
+        """Q and K of the wanted layers, and the logits that predict the answer.
+
+        The vocabulary's logits are computed at the answer's positions only: for 150 images the
+        whole would be 54,000 x 152,064 numbers.
+        """
+        rows_N, columns_N = answer_positions(inputs.labels_BL)
+        keep_U, slots_N = columns_N.unique(return_inverse=True)
+        if not wanted.logits:
+            keep_U = keep_U[:1]
+        with self._capture.armed(wanted.layers) as take:
+            out = self.hf(**_arguments(inputs), logits_to_keep=keep_U, use_cache=False)
+            qk = take()
+        logits_NV = out.logits[rows_N, slots_N] if wanted.logits else None
+        return Signals(qk=qk, logits_NV=logits_NV)
+
+    @torch.no_grad()
+    def answer(self, inputs: ModelInputs, max_new_tokens: int) -> Tensor:
+        """Greedy answers ``ids_BT``, padded with the end token; ``inputs`` are padded on the left.
+
+        Everything that the hub's generation_config would add (a repetition penalty of 1.05 for
+        Qwen2.5-VL) is off, so that the answer is the model's most probable one.
+        """
+        text = self.hf.config.text_config
+        stop = self.hf.generation_config.eos_token_id
+        stop = stop if stop is not None else text.eos_token_id
+        end = stop[0] if isinstance(stop, list) else stop
+        config = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
+            eos_token_id=stop,
+            pad_token_id=end,
+        )
+        arguments = _arguments(inputs)
+        # generate() asks get_rope_index itself, and continues its positions while it decodes.
+        del arguments["position_ids"]
+        ids_BL = self.hf.generate(**arguments, generation_config=config)
+        return ids_BL[:, inputs.input_ids_BL.shape[1] :]
+
+
+def answer_positions(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of the token that predicts each answer token, in reading order.
+
+    Returns:
+        ``rows_N`` and ``columns_N``: the logits at column c predict the label at column c + 1.
+    """
+    rows_N, columns_N = (labels_BL[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return rows_N, columns_N
+
+
+def answer_labels(labels_BL: Tensor) -> Tensor:
+    """The answer's token ids ``labels_N``, in the order of ``answer_positions``."""
+    return labels_BL[:, 1:][labels_BL[:, 1:] != IGNORED]
+
+
+def _arguments(inputs: ModelInputs) -> dict[str, Tensor]:
+    return {
+        "input_ids": inputs.input_ids_BL,
+        "attention_mask": inputs.attention_mask_BL,
+        "mm_token_type_ids": inputs.mm_token_type_ids_BL,
+        "position_ids": inputs.position_ids_3BL,
+        "pixel_values": inputs.pixel_values_PC,
+        "image_grid_thw": inputs.image_grid_thw_I3,
+    }

@@ -1,0 +1,43 @@
+"""Where a model named by the user is: the package, a local folder, or the Hugging Face hub."""
+
+from importlib.resources import files
+from pathlib import Path
+
+PACKAGED = "tiny/"
+
+
+def resolve_model(path: str) -> str:
+    """The folder or hub id that transformers' ``from_pretrained`` understands.
+
+    ``tiny/NAME`` is a model of the package (``laid/assets/tiny/NAME``), unless the working
+    directory has a folder of that name. Anything else is a local folder or a hub id.
+
+    Raises:
+        ValueError: the name is that of no packaged model, or looks like a local path that does
+            not exist.
+    """
+    if Path(path).is_dir():
+        return path
+    if path.startswith(PACKAGED):
+        home = Path(str(files("laid") / "assets"))
+        if (home / path).is_dir():
+            return str(home / path)
+        known = sorted(f"{PACKAGED}{p.name}" for p in (home / PACKAGED).glob("*") if p.is_dir())
+        raise ValueError(f"no packaged model {path!r}; there are {', '.join(known)}")
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
+    if looks_local:
+        raise ValueError(
+            f"no model folder {path!r}: expected a folder with a config.json, a hub id such as "
+            f"Qwen/Qwen2.5-VL-7B-Instruct, or a packaged model such as {PACKAGED}student"
+        )
+    return path
+
+
+def cannot_load(what: str, path: str, reason: Exception) -> ValueError:
+    """The one message for a model, configuration or tokenizer that does not load."""
+    first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
+    return ValueError(
+        f"cannot load the {what} of {path!r}: {first} "
+        "Give a folder in Hugging Face layout, or a hub id that this machine can reach "
+        "(a gated or private one needs `hf auth login`; offline machines need it in the cache)."
+    )

@@ -1,0 +1,247 @@
+"""The COCO index: what it says of an image, what it refuses, and its cache."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from laid.data import json_stream
+from laid.data.cache import atomic_dir, atomic_write_text, cache_root
+from laid.data.coco import CocoIndex
+from laid.data.json_stream import JsonStream
+from laid.data.paths import resolve_under
+
+
+def load(root, **settings):
+    return CocoIndex.load(root, "val2017", **settings)
+
+
+def test_large_objects_are_clear_and_specks_and_crowds_only_present(write_coco, instances):
+    index = load(write_coco(instances))
+    assert index.categories == ("person", "cat", "dog")
+    assert index.files.tolist() == [f"val2017/{k}.jpg" for k in (1, 2, 3, 4)]
+    assert index.clear.tolist() == [
+        [False, True, False],
+        [False, False, False],  # the dog covers 0.00099 of the image
+        [False, True, False],  # the larger of two cats counts; the people are a crowd
+        [False, False, False],
+    ]
+    assert index.present.tolist() == [
+        [False, True, False],
+        [False, False, True],
+        [True, True, False],
+        [False, False, False],
+    ]
+
+
+def test_min_area_may_change_without_parsing_again(write_coco, instances, tmp_path):
+    root = write_coco(instances)
+    load(root, cache_dir=tmp_path)
+    (saved,) = tmp_path.glob("*.npz")
+    written = saved.stat().st_mtime_ns
+    assert load(root, min_area=0.0009, cache_dir=tmp_path).clear[1].tolist() == [0, 0, 1]
+    assert not load(root, min_area=0.02, cache_dir=tmp_path).clear[2].any()
+    assert not load(root, min_area=0.0, cache_dir=tmp_path).clear[:, 0].any(), "crowds never are"
+    assert [saved] == list(tmp_path.glob("*.npz"))
+    assert saved.stat().st_mtime_ns == written
+
+
+def test_the_index_agrees_with_json_load_on_real_annotations(coco_mini):
+    index = load(coco_mini, min_area=0.01)
+    given = json.loads((coco_mini / "annotations/instances_val2017.json").read_text())
+    row = {name: k for k, name in enumerate(index.files.tolist())}
+    images = {image["id"]: image for image in given["images"]}
+    names = {category["id"]: category["name"] for category in given["categories"]}
+    clear, present = np.zeros_like(index.clear), np.zeros_like(index.present)
+    for annotation in given["annotations"]:
+        image = images[annotation["image_id"]]
+        at = (
+            row[f"val2017/{image['file_name']}"],
+            index.categories.index(names[annotation["category_id"]]),
+        )
+        present[at] = True
+        large = annotation["area"] >= 0.01 * image["width"] * image["height"]
+        clear[at] |= large and not annotation["iscrowd"]
+    assert (index.clear == clear).all()
+    assert (index.present == present).all()
+    assert 0 < clear.sum() < present.sum()
+    assert index.missing_images() == []
+
+
+def test_the_order_of_the_file_does_not_matter_but_its_content_does(write_coco, instances):
+    first = load(write_coco(instances))
+    shuffled = {key: instances[key] for key in ("categories", "annotations", "images")}
+    shuffled["images"] = instances["images"][::-1]
+    assert load(write_coco(shuffled)).fingerprint == first.fingerprint
+    instances["annotations"][1]["area"] = 400
+    changed = load(write_coco(instances))
+    assert changed.clear[1].tolist() == [0, 0, 1]
+    assert changed.fingerprint != first.fingerprint
+
+
+def test_missing_images_are_listed(write_coco, instances):
+    root = write_coco(instances)
+    for k in (1, 3):
+        (root / "val2017" / f"{k}.jpg").touch()
+    assert load(root).missing_images() == ["val2017/2.jpg", "val2017/4.jpg"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an index", None])
+def test_a_damaged_cache_is_made_again(write_coco, instances, tmp_path, damage):
+    root = write_coco(instances)
+    first = load(root, cache_dir=tmp_path)
+    (saved,) = tmp_path.glob("*.npz")
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    assert load(root, cache_dir=tmp_path).fingerprint == first.fingerprint
+    np.load(saved)  # mended on disk too
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(write_coco, instances, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="LAID_CACHE"):
+        assert len(load(write_coco(instances), cache_dir=tmp_path / "file")) == 4
+
+
+def edit(change):
+    def apply(instances):
+        change(instances)
+        return instances
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda _: '{"images": [{"id": 1,,}', r"character 19"),
+        (lambda _: '{"images": [], "annotations": [{"id"', r"character \d+.*cut off"),
+        (lambda _: '["images"]', "an object at the top level"),
+        (lambda x: json.dumps(x) + "x", "end of the file"),
+        (edit(lambda x: x.pop("categories")), r"no \['categories'\]"),
+        (edit(lambda x: x.update(images={})), "a list under 'images'"),
+        (edit(lambda x: x.update(annotations=[])), "0 annotations"),
+        (edit(lambda x: x["categories"].append({"id": 17, "name": "cow"})), "occurs twice"),
+        (edit(lambda x: x["categories"].append({"id": 40, "name": "cat"})), "occurs twice"),
+        (edit(lambda x: x["annotations"][0].update(category_id=2)), "category id 2, which"),
+        (edit(lambda x: x["annotations"][0].update(image_id=77)), "image id 77, which"),
+        (edit(lambda x: x["annotations"][0].pop("area")), "'annotations' has no 'area'"),
+        (edit(lambda x: x["annotations"][0].update(area="big")), "'annotations' is wrong"),
+        (edit(lambda x: x["annotations"][0].update(area=-1)), "area -1"),
+        (edit(lambda x: x["images"].append(x["images"][0])), "used by two images"),
+        (edit(lambda x: x["images"][0].update(id=3)), "image id 3 is used by two"),
+        (edit(lambda x: x["images"][0].update(width=0)), "0 x 100"),
+        (edit(lambda x: x["images"][0].update(file_name="../../etc/x")), "does not stay below"),
+    ],
+)
+def test_what_is_not_coco_is_refused_with_the_reason(write_coco, instances, broken, message):
+    root = write_coco(broken(instances))
+    with pytest.raises(ValueError, match=message) as caught:
+        load(root)
+    assert "instances_val2017.json" in str(caught.value)
+
+
+def test_missing_folders_and_files_say_what_is_expected(write_coco, instances, tmp_path):
+    with pytest.raises(ValueError, match="no COCO folder"):
+        load(tmp_path / "nowhere")
+    root = write_coco(instances)
+    with pytest.raises(ValueError, match=r"found instances_val2017\.json"):
+        CocoIndex.load(root, "train2017")
+    (root / "val2017").rmdir()
+    with pytest.raises(ValueError, match=r"Unpack val2017\.zip"):
+        load(root)
+
+
+@pytest.mark.parametrize("min_area", [-0.1, 1.0, float("nan")])
+def test_min_area_is_a_share(write_coco, instances, min_area):
+    with pytest.raises(ValueError, match="min_area"):
+        load(write_coco(instances), min_area=min_area)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../x.jpg", "a/../../x.jpg", "C:\\x.jpg", "..\\x.jpg", "", ".", "a\0b", 7],
+)
+def test_names_that_leave_the_root_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="does not stay below"):
+        resolve_under(tmp_path, name)
+
+
+def test_names_below_the_root_are_found(tmp_path):
+    for name in ("val2017/1.jpg", "./val2017//1.jpg", "x/../val2017/1.jpg", "val2017\\1.jpg"):
+        assert resolve_under(tmp_path, name) == tmp_path / "val2017" / "1.jpg"
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
+def test_a_streamed_file_equals_a_parsed_one(tmp_path, monkeypatch, instances, chunk):
+    monkeypatch.setattr(json_stream, "_CHUNK_BYTES", chunk)
+    value = instances | {"é": 'a "segmentation": [[1]] in words', "n": -12.5, "empty": []}
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
+    stream = JsonStream(path, ("images", "annotations", "empty"))
+    read = {"images": [], "annotations": [], "empty": []}
+    for key, item in stream:
+        if key in read:
+            read[key].append(item)
+        else:
+            read[key] = item
+    assert read == value
+    assert stream.keys == set(value)
+
+
+def test_blotted_polygons_leave_the_rest_and_positions_as_they_were(tmp_path, instances):
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(instances))
+    items = [v for k, v in JsonStream(path, ("annotations",), ("segmentation",)) if k != "info"]
+    seen = [item for item in items if "segmentation" in item]
+    assert [item["area"] for item in seen] == [a["area"] for a in instances["annotations"]]
+    assert seen[0]["segmentation"] is None
+    assert seen[2]["segmentation"] == {"counts": [3, 4], "size": [100, 100]}
+    text = json.dumps(instances) + "#"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"character {len(text) - 1}\b"):
+        list(JsonStream(path, ("annotations",), ("segmentation",)))
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAID_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+    monkeypatch.delenv("LAID_CACHE")
+    assert cache_root().parts[-2:] == (".cache", "laid")
+
+
+def test_a_failed_build_leaves_nothing(tmp_path):
+    def build():
+        with atomic_dir(tmp_path / "out") as folder:
+            (folder / "half").touch()
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        build()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_racing_builders_one_wins_and_both_succeed(tmp_path):
+    both_inside = threading.Barrier(2)
+
+    def build():
+        with atomic_dir(tmp_path / "out") as folder:
+            both_inside.wait()
+            (folder / "file").write_text("same")
+
+    threads = [threading.Thread(target=build) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "same"
+
+
+def test_text_is_replaced_whole_and_no_temporary_stays(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    for text in ("first", "zweites Mal – größer"):
+        atomic_write_text(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    assert list(path.parent.iterdir()) == [path]

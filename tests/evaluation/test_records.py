@@ -1,0 +1,299 @@
+"""Records outlive the process that wrote them, and never mix two tests."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+import laid
+from laid.evaluation.records import ABSENT, Record, RecordFile, needle_depth, read_records
+
+IDENTITY = {"checkpoint": "student-a", "data": "f00d", "generation": {"max_new_tokens": 8}}
+OTHER = {"checkpoint": "student-b", "data": "f00d", "generation": {"max_new_tokens": 512}}
+RECORD = Record("e0", 2, "yes", "Yes.", True, True, 1.0, 770, "single")
+
+
+def some(n, start=0, **changes):
+    return [replace(RECORD, id=f"e{i}", **changes) for i in range(start, start + n)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "records.jsonl"
+
+
+# What is written is what is read.
+
+
+def test_records_come_back_equal_and_in_order(path):
+    odd = replace(RECORD, id="ü", answer='two\nlines, "quotes" \u2028 \ud800', depth=None, size=1)
+    written = [*some(3), odd]
+    assert RecordFile(path, IDENTITY).append(written) == 4
+    assert list(RecordFile(path, IDENTITY).done.values()) == written
+    identity, done = read_records(path)
+    assert identity == IDENTITY
+    assert list(done.values()) == written
+
+
+def test_the_first_record_of_an_id_stands(path):
+    file = RecordFile(path, IDENTITY)
+    again = replace(RECORD, answer="No.", correct=False)
+    assert file.append([RECORD, again]) == 1
+    assert file.append([again]) == 0
+    # Two runs that answered the same entry may have left both lines.
+    with path.open("a") as raw:
+        raw.write(json.dumps(asdict(again)) + "\n")
+    for done in (file.done, RecordFile(path, IDENTITY).done):
+        assert list(done.values()) == [RECORD]
+
+
+def test_a_file_begun_and_never_filled_is_resumed_too(path):
+    RecordFile(path, IDENTITY)
+    file = RecordFile(path, IDENTITY)
+    assert (file.done, file.kept, file.changed) == ({}, None, {})
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_reading_changes_nothing(path):
+    RecordFile(path, IDENTITY).append(some(2))
+    with path.open("ab") as raw:
+        raw.write(b'{"id": "e2", "si')
+    before = path.read_bytes()
+    assert list(read_records(path)[1]) == ["e0", "e1"]
+    assert path.read_bytes() == before
+
+
+# A process that dies.
+
+_ENDLESS = """
+import sys
+from tests_records import RECORD, IDENTITY
+from dataclasses import replace
+from laid.evaluation.records import RecordFile
+file = RecordFile(sys.argv[1], IDENTITY)
+i = len(file.done)
+while True:
+    file.append([replace(RECORD, id=f"e{i}", answer="x" * 50_000)])
+    print(i, flush=True)
+    i += 1
+"""
+
+
+def _python(code, *arguments, tmp_path):
+    """A real process that shares this file's constants."""
+    (tmp_path / "tests_records.py").write_text(
+        "from laid.evaluation.records import Record\n"
+        f"RECORD = {RECORD!r}\nIDENTITY = {IDENTITY!r}\n"
+    )
+    paths = [str(tmp_path), str(Path(laid.__file__).parents[1])]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+
+
+def test_a_killed_process_loses_nothing_it_had_appended_and_the_next_goes_on(path, tmp_path):
+    reported = 0
+    for goal in (20, 40):  # the second process starts on what the first one left
+        process = _python(_ENDLESS, path, tmp_path=tmp_path)
+        for line in process.stdout:
+            reported = int(line) + 1
+            if reported >= goal:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    file = RecordFile(path, IDENTITY)
+    # More may have been written than we read of.
+    assert len(file.done) >= reported >= 40
+    assert list(file.done) == [f"e{i}" for i in range(len(file.done))]
+    assert file.append(some(1, start=len(file.done))) == 1
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_whatever_part_of_the_last_line_is_there_it_is_cut_off_and_written_anew(path):
+    RecordFile(path, IDENTITY).append(some(2))
+    whole = path.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    for length in range(1, len(last)):
+        path.write_bytes(whole[: len(whole) - len(last) + length])
+        file = RecordFile(path, IDENTITY)
+        assert list(file.done) == ["e0"]
+        assert path.read_bytes() == whole[: -len(last)]
+    file.append(some(2))
+    assert path.read_bytes() == whole
+
+
+def test_a_full_disk_leaves_the_file_as_it_was_and_appending_can_be_tried_again(path):
+    file = RecordFile(path, IDENTITY)
+    file.append(some(2))
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            file.append(some(1, start=2, answer="x" * 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert "e2" not in file.done
+    assert file.append(some(1, start=2)) == 1
+    assert list(RecordFile(path, IDENTITY).done) == ["e0", "e1", "e2"]
+
+
+# Another test in the same place.
+
+
+def test_records_of_another_identity_are_kept_and_a_new_file_is_begun(path):
+    RecordFile(path, IDENTITY).append(some(3))
+    before = path.read_bytes()
+    file = RecordFile(path, OTHER)
+    assert file.done == {}
+    assert file.kept.parent == path.parent
+    assert re.fullmatch(r"records-[0-9a-f]{8}\.jsonl", file.kept.name)
+    assert file.kept.read_bytes() == before
+    file.append(some(1))
+    assert read_records(path) == (OTHER, {"e0": RECORD})
+
+
+def test_what_differs_is_named_key_by_key(path):
+    RecordFile(path, IDENTITY | {"seed": 1})
+    file = RecordFile(path, OTHER | {"precision": "bf16"})
+    assert file.changed == {
+        "checkpoint": ("student-a", "student-b"),
+        "generation.max_new_tokens": (8, 512),
+        "seed": (1, ABSENT),
+        "precision": (ABSENT, "bf16"),
+    }
+
+
+def test_going_back_to_an_earlier_identity_takes_its_records_up_again(path):
+    RecordFile(path, IDENTITY).append(some(3))
+    RecordFile(path, OTHER).append(some(1))
+    back = RecordFile(path, dict(reversed(IDENTITY.items())))  # the order of keys says nothing
+    assert list(back.done) == ["e0", "e1", "e2"]
+    assert list(read_records(back.kept)[1]) == ["e0"]
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_kept_file_is_never_overwritten(path):
+    RecordFile(path, IDENTITY).append(some(3))
+    first = path.read_bytes()
+    kept = RecordFile(path, OTHER).kept
+    path.write_bytes(first)  # someone copied the old file back and left the kept one there
+    with pytest.raises(ValueError, match="exists already"):
+        RecordFile(path, OTHER)
+    assert path.read_bytes() == kept.read_bytes() == first
+
+
+def test_identities_are_compared_as_json(path):
+    RecordFile(path, {"sizes": (1, 2), "b": 1, "a": 2}).append(some(1))
+    assert list(RecordFile(path, {"a": 2, "b": 1, "sizes": [1, 2]}).done) == ["e0"]
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), {1, 2}])
+def test_an_identity_that_is_not_json_is_refused_before_anything_is_touched(path, value):
+    with pytest.raises(ValueError, match="must be JSON"):
+        RecordFile(path, {"checkpoint": value})
+    assert not path.exists()
+
+
+# Files that are not what they should be.
+
+_LINE = json.dumps(asdict(RECORD))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        _LINE[:30],
+        "",
+        "[]",
+        "{}",
+        "\x00\x00",
+        _LINE.replace('"size": 2', '"size": "2"'),
+        _LINE.replace('"size": 2', '"size": true'),
+        _LINE.replace('"size": 2', '"size": 0'),
+        _LINE.replace('"correct": true', '"correct": 1'),
+        _LINE.replace('"depth": 1.0', '"depth": 1.5'),
+        _LINE.replace('"depth": 1.0', '"depth": NaN'),
+        _LINE.replace('"answer_gold": "yes"', '"answer_gold": "maybe"'),
+        _LINE.replace("}", ', "extra": 1}'),
+    ],
+)
+def test_a_broken_line_that_is_not_the_last_names_file_and_line(path, line):
+    RecordFile(path, IDENTITY).append(some(1))
+    assert line != _LINE
+    with path.open("a") as raw:
+        raw.write(f"{line}\n{_LINE}\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"records\.jsonl, line 3: broken record"):
+        RecordFile(path, IDENTITY)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"some notes",
+        b"some notes\nof mine\n",
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b'{"laid_records": 2, "identity": {}}\n',
+        b'{"laid_records": 1}\n',
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_and_left_alone(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="line 1: expected the header"):
+        RecordFile(path, IDENTITY)
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_is_as_good_as_none(path):
+    path.parent.mkdir()
+    path.touch()
+    RecordFile(path, IDENTITY).append(some(1))
+    assert list(RecordFile(path, IDENTITY).done) == ["e0"]
+
+
+def test_a_missing_file_or_a_folder_cannot_be_read(path):
+    with pytest.raises(ValueError, match="No such file"):
+        read_records(path)
+    path.mkdir(parents=True)
+    with pytest.raises(ValueError, match="directory"):
+        RecordFile(path, IDENTITY)
+
+
+# Depth.
+
+
+def test_depth_runs_from_the_first_image_to_the_last():
+    depths = [needle_depth([position], 11) for position in range(11)]
+    assert depths == sorted(depths)
+    assert (depths[0], depths[5], depths[10]) == (0, 0.5, 1)
+
+
+def test_several_needles_lie_at_their_mean():
+    assert needle_depth([0, 10], 11) == 0.5
+    assert needle_depth([0, 1, 2], 11) == needle_depth([1], 11)
+
+
+def test_a_single_image_has_no_depth():
+    assert needle_depth([0], 1) is None
+
+
+@pytest.mark.parametrize(("positions", "size"), [([], 5), ([5], 5), ([-1], 5), ([0, 7], 5)])
+def test_needles_outside_the_haystack_are_refused(positions, size):
+    with pytest.raises(ValueError, match="needles at"):
+        needle_depth(positions, size)

@@ -1,0 +1,233 @@
+"""Results are honest counts: every share comes with its n and its interval."""
+
+import json
+import random
+
+import pytest
+
+from laid.evaluation.records import Record, needle_depth
+from laid.evaluation.results import (
+    read_results,
+    summarise,
+    wilson_interval,
+    write_results,
+)
+
+
+def record(entry, size=5, correct=True, compliant=True, depth=0.5, tokens=100, mode="single"):
+    return Record(entry, size, "yes", "?", correct, compliant, depth, tokens, mode)
+
+
+def some(size, correct, n, **changes):
+    return [record(f"{size}-{i}", size, i < correct, **changes) for i in range(n)]
+
+
+def summary(records, name="student", **changes):
+    given = {"identity": {"checkpoint": "a"}, "command": "laid test", "seed": 1} | changes
+    return summarise(records, name=name, **given)
+
+
+# Intervals.
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "lower", "upper"),
+    [  # Newcombe, Statistics in Medicine 17 (1998), Table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_wilson_interval_has_the_published_values(correct, n, lower, upper):
+    assert wilson_interval(correct, n) == pytest.approx((lower, upper), abs=5e-5)
+
+
+def test_the_interval_lies_within_0_and_1_and_holds_the_share():
+    for n in [*range(1, 60), 10**6]:
+        for correct in {0, 1, n // 3, n - 1, n}:
+            for confidence in (0.5, 0.95, 0.999):
+                lower, upper = wilson_interval(correct, n, confidence)
+                assert 0 <= lower <= correct / n <= upper <= 1
+                assert lower < upper
+
+
+def test_the_interval_is_mirrored_when_right_and_wrong_change_places():
+    for correct in range(21):
+        lower, upper = wilson_interval(correct, 20)
+        assert wilson_interval(20 - correct, 20) == pytest.approx((1 - upper, 1 - lower))
+
+
+def test_the_interval_narrows_with_n_and_widens_with_confidence():
+    def width(n, confidence=0.95):
+        lower, upper = wilson_interval(n // 2, n, confidence)
+        return upper - lower
+
+    assert width(10) > width(100) > width(1000)
+    assert width(100, 0.9) < width(100, 0.95) < width(100, 0.99)
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (-1, 10), (11, 10)])
+def test_there_is_no_interval_without_answers(correct, n):
+    with pytest.raises(ValueError, match="expected at least one answer"):
+        wilson_interval(correct, n)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_confidence_is_a_share(confidence):
+    with pytest.raises(ValueError, match=r"0\.95"):
+        wilson_interval(1, 2, confidence)
+
+
+# Summaries.
+
+
+def test_counts_by_size_add_up_and_sizes_ascend():
+    results = summary([*some(100, 5, 10), *some(2, 9, 9), *some(20, 3, 4)])
+    assert list(results["by_size"]) == ["2", "20", "100"]
+    counts = {size: (cell["correct"], cell["n"]) for size, cell in results["by_size"].items()}
+    assert counts == {"2": (9, 9), "20": (3, 4), "100": (5, 10)}
+    assert (results["overall"]["correct"], results["overall"]["n"]) == (17, 23)
+    for cell in [*results["by_size"].values(), results["overall"]]:
+        assert cell["accuracy"] == pytest.approx(cell["correct"] / cell["n"], abs=1e-6)
+        expected = wilson_interval(cell["correct"], cell["n"])
+        assert cell["interval"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_order_of_records_does_not_matter():
+    records = [*some(1, 3, 7), *some(5, 4, 7), *some(150, 2, 7)]
+    shuffled = random.Random(0).sample(records, len(records))
+    first, second = summary(records), summary(shuffled)
+    assert first | {"created": ""} == second | {"created": ""}
+
+
+def test_short_and_long_are_means_over_sizes_as_in_table_1():
+    results = summary([*some(1, 10, 10), *some(20, 1, 2), *some(30, 0, 9), *some(50, 3, 4)])
+    assert results["short"] == pytest.approx((1 + 0.5) / 2)  # not (10 + 1) / 12
+    assert results["long"] == pytest.approx(0.75)
+    assert summary(some(5, 1, 2))["long"] is None
+    assert summary(some(50, 1, 2))["short"] is None
+
+
+def test_a_wrong_answer_without_yes_or_no_lowers_compliance_and_accuracy():
+    records = [record("a"), record("b", correct=False), record("c", correct=False, compliant=False)]
+    cell = summary([*records, record("d")])["by_size"]["5"]
+    assert (cell["accuracy"], cell["compliance"]) == (0.5, 0.75)
+
+
+def test_mean_tokens_is_a_mean():
+    records = [record("a", tokens=100), record("b", tokens=201)]
+    assert summary(records)["by_size"]["5"]["mean_tokens"] == 150.5
+
+
+def test_depth_bins_part_the_haystack_evenly_and_lose_no_entry():
+    size = 101
+    records = [
+        record(f"{p}", size, correct=p < 20, depth=needle_depth([p], size)) for p in range(size)
+    ]
+    bins = summary(records)["by_size"][str(size)]["needle_depth"]
+    assert [b["from"] for b in bins] == [0, 0.2, 0.4, 0.6, 0.8]
+    assert [b["to"] for b in bins] == [0.2, 0.4, 0.6, 0.8, 1]
+    # A border belongs to the bin it begins, and the last image to the last bin.
+    assert [b["n"] for b in bins] == [20, 20, 20, 20, 21]
+    assert [b["accuracy"] for b in bins] == [1, 0, 0, 0, 0]
+
+
+def test_empty_bins_have_no_accuracy_and_a_single_image_no_depth():
+    results = summary([record("a", 1, depth=None), record("b", 2, depth=1.0)])
+    empty = {"n": 0, "correct": 0, "accuracy": None, "interval": None}
+    for size, full in (("1", []), ("2", [4])):
+        for i, cell in enumerate(results["by_size"][size]["needle_depth"]):
+            assert cell["n"] == 1 if i in full else empty.items() <= cell.items()
+
+
+def test_modes_are_told_apart_only_where_there_are_several():
+    mixed = [*some(5, 3, 4), record("x", 5, False, mode="multi_all"), record("y", 2)]
+    results = summary(mixed)
+    by_mode = results["by_size"]["5"]["by_mode"]
+    assert {m: (c["correct"], c["n"]) for m, c in by_mode.items()} == {
+        "multi_all": (0, 1),
+        "single": (3, 4),
+    }
+    assert set(results["overall"]["by_mode"]) == {"multi_all", "single"}
+    assert "by_mode" not in results["by_size"]["2"]
+    assert "by_mode" not in summary(some(5, 1, 2))["overall"]
+
+
+def test_results_say_what_was_tested_how_and_where_the_records_are():
+    results = summary(some(5, 1, 2), name="base", seed=None, command="laid test --x")
+    expected = {
+        "name": "base",
+        "identity": {"checkpoint": "a"},
+        "command": "laid test --x",
+        "seed": None,
+        "records_file": "records.jsonl",
+    }
+    assert expected.items() <= results.items()
+    assert results["laid_version"]
+    assert results["created"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("records", "changes", "message"),
+    [
+        ([], {}, "no records"),
+        ([record("a"), record("a")], {}, "'a' for one"),
+        ([record("a")], {"records_file": "/tmp/records.jsonl"}, "relative"),
+        ([record("a")], {"identity": {"x": object()}}, "must be JSON"),
+    ],
+)
+def test_what_cannot_be_summarised_is_refused(records, changes, message):
+    with pytest.raises(ValueError, match=message):
+        summary(records, **changes)
+
+
+# Files.
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    results = summary([*some(1, 3, 7, depth=None), *some(150, 2, 7)], identity={"sizes": (1, 150)})
+    path = tmp_path / "new" / "results.json"
+    write_results(path, results)
+    assert read_results(path) == results
+    assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_whoever_is_reading_results_while_they_are_replaced_sees_the_old_ones_whole(tmp_path):
+    path = tmp_path / "results.json"
+    old, new = summary(some(5, 1, 2), name="old"), summary(some(5, 1, 2), name="new")
+    write_results(path, old)
+    with path.open() as reader:
+        write_results(path, new)
+        assert json.load(reader) == old
+    assert read_results(path) == new
+
+
+def test_a_write_that_fails_leaves_the_old_results(tmp_path):
+    path = tmp_path / "results.json"
+    results = summary(some(5, 1, 2))
+    write_results(path, results)
+    with pytest.raises(TypeError):
+        write_results(path, results | {"seed": object()})
+    assert read_results(path) == results
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "can't read results"),
+        ("{", "isn't JSON"),
+        ("[]", "isn't a results file"),
+        ('{"accuracy": 1}', "isn't a results file"),
+        ('{"laid_results": 2}', "isn't a results file"),
+        ('{"laid_results": 1, "name": "x"}', "lacks by_size"),
+    ],
+)
+def test_a_file_that_is_not_results_is_refused(tmp_path, content, message):
+    path = tmp_path / "other.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=message) as refusal:
+        read_results(path)
+    assert str(path) in str(refusal.value)
