@@ -11,7 +11,7 @@ PYTHON ?= python3
 ARGS   ?=
 
 # Without an NVIDIA driver: the release the tests ran with, as a CPU build where one can be had. On Linux a plain
-# torch brings gigabytes of CUDA, so PyTorch's CPU index is asked first; pip prefers its "+cpu" builds to its own.
+# torch brings gigabytes of CUDA, so PyTorch's CPU index is asked as well; pip prefers its "+cpu" to a plain build.
 CPU_INDEX   := https://download.pytorch.org/whl/cpu
 DRIVER      := $(or $(wildcard /dev/nvidia0),$(shell command -v nvidia-smi 2>/dev/null))
 TORCH       ?= $(if $(DRIVER),torch,torch==2.13.0)

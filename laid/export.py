@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from laid.data.cache import atomic_dir, discard_dir
+from laid.files import atomic_dir, discard_dir
 from laid.runs import find_checkpoint
 from laid.vlm.export import write_model, write_processor
 from laid.vlm.load import ModelArgs

@@ -1,12 +1,15 @@
 """``laid fit | validate | test | predict``: LightningCLI, with runs that bring their settings."""
 
+import logging
 import shlex
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import lightning as L
 import yaml
 from jsonargparse import set_parsing_settings
@@ -20,13 +23,13 @@ from laid.callbacks.head_flow import HeadFlow
 from laid.callbacks.recorder import PredictionWriter, TestRecorder
 from laid.callbacks.throughput import Throughput
 from laid.data.datamodule import HaystackDataModule
-from laid.data.cache import atomic_write_text
+from laid.files import atomic_write_text
 from laid.module import LaidModule
 from laid.runs import CHECKPOINTS, Found, find_checkpoint, new_run
 
 RUNS = "runs"
 OF_THE_RUN = ("seed_everything", "name", "model", "data")
-"""What a checkpoint's run lays down for testing it; to resume, everything."""
+"""What a checkpoint's run lays down for testing it, with its precision; to resume, everything."""
 
 
 def run(argv: list[str]) -> None:
@@ -40,6 +43,7 @@ def run(argv: list[str]) -> None:
     """
     # The docstrings beneath a dataclass's attributes are its --help.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    _quiet()
     command, typed = argv[0], argv[1:]
     given = _option(typed, "--ckpt_path")
     if given is None:
@@ -50,7 +54,9 @@ def run(argv: list[str]) -> None:
     print(f"laid: checkpoint {found.path}")
     settings = found.config
     if command != "fit":
-        settings = {key: settings[key] for key in OF_THE_RUN if key in settings}
+        precision = settings["trainer"]["precision"]
+        settings = {key: settings[key] for key in OF_THE_RUN}
+        settings["trainer"] = {"precision": precision}
     with tempfile.TemporaryDirectory() as folder:
         # The run's settings come first, so that whatever is typed goes over them. The same for a
         # checkpoint that is a file and one that is a folder, of which LightningCLI reads only the
@@ -105,7 +111,7 @@ class LaidCLI(LightningCLI):
         config["ckpt_path"] = str(self.found.path)
         now = yaml.safe_load(self._parser(self.config.subcommand).dump(config, skip_none=False))
         for key, before, after in _changes(self.found.config, now):
-            if key.split(".")[0] in OF_THE_RUN:
+            if key.split(".")[0] in OF_THE_RUN or key == "trainer.precision":
                 print(f"laid: {key} {after!r} instead of the run's {before!r}")
 
     def before_instantiate_classes(self) -> None:
@@ -134,8 +140,16 @@ class LaidCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         logger = config.trainer.logger
         if logger is None or logger is True:
+            # What was logged after the checkpoint is about to be logged again.
+            purge = None
+            if self.subcommand == "fit" and self.found is not None:
+                purge = self.found.identity["step"] + 1
             options["logger"] = TensorBoardLogger(
-                self.folder.parent, self.folder.name, version="", default_hp_metric=False
+                self.folder.parent,
+                self.folder.name,
+                version="",
+                default_hp_metric=False,
+                purge_step=purge,
             )
         if config.trainer.callbacks is None:
             config.trainer.callbacks = []
@@ -185,6 +199,22 @@ class LaidCLI(LightningCLI):
     def after_fit(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             print(f"laid: to test it: laid test --ckpt_path {self.folder}")
+
+
+def _quiet() -> None:
+    """Leaves out messages that tell the user of laid nothing."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
+    for message in (
+        # A run's folder is made before, and a resumed run has checkpoints in its own.
+        "Checkpoint directory .* exists and is not empty",
+        # Lightning's own, with the torch of today.
+        ".*treespec, LeafSpec.*",
+        # The miniature wants one worker; how many are best is the user's to measure.
+        "The '.*_dataloader' does not have many workers",
+    ):
+        warnings.filterwarnings("ignore", message)
+    datasets.disable_progress_bars()
 
 
 def _option(typed: list[str], name: str) -> str | None:

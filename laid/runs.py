@@ -1,11 +1,11 @@
 """Where a run lies on disk, and what a checkpoint says of the run that made it.
 
-    runs/tiny/config.yaml             what was run
-    runs/tiny/checkpoints/step=50.ckpt
-    runs/tiny/records.jsonl           answers of `laid test`, entry by entry
-    runs/tiny/results.json            and their summary
-    runs/tiny/figures/*.png
-    runs/tiny/events.out.tfevents.*   TensorBoard
+runs/tiny/config.yaml             what was run
+runs/tiny/checkpoints/step=50.ckpt
+runs/tiny/records.jsonl           answers of `laid test`, entry by entry
+runs/tiny/results.json            and their summary
+runs/tiny/figures/*.png
+runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
 import zipfile

@@ -14,7 +14,7 @@ class GlobalBatch(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule
         wanted, each = data.global_batch_size, data.batch_size
         at_once = each * trainer.world_size
         if wanted % at_once:

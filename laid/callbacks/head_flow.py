@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from laid.callbacks.head_flow_figures import flow_figure, mixing_figure
-from laid.data.cache import atomic_write_text
 from laid.evaluation.figures import save_png
+from laid.files import atomic_write_text
 from laid.runs import run_folder
 from laid.vlm.inputs import ModelInputs
 from laid.vlm.signals import Wanted
@@ -87,7 +87,7 @@ class HeadFlow(Callback):
     def _probe(
         self, trainer: Trainer, pl_module: LightningModule, signals: Any, layers: tuple[int, ...]
     ) -> Curves:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule
         wanted = Wanted(layers=tuple(sorted(set(layers))))
         sums: dict[str, list[Tensor]] = {f"layer_{layer}": [] for layer in wanted.layers}
         for size in self.sizes:

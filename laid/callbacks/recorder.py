@@ -45,7 +45,7 @@ class TestRecorder(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "test":
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule
         identity = {**self.identity, "entries": data.test_fingerprint}
         self.file = RecordFile(self.folder / RECORDS, identity)
         if self.file.kept:

@@ -70,12 +70,12 @@ def build(
     # All are drawn before the first is written: a size that is impossible should leave nothing.
     files: dict[Path, Dataset] = {}
     if train_entries:
-        index = _complete_index(root, train_split, min_area)
+        index = CocoIndex.load_complete(root, train_split, min_area)
         files[folder / "train.json"] = build_training_entries(
             index, train_entries, min_size, max_size, seed, needles, categories
         )
     if sizes:
-        index = _complete_index(root, test_split, min_area)
+        index = CocoIndex.load_complete(root, test_split, min_area)
         entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
         for number, size in enumerate(sizes):
             rows = range(number * test_per_size, (number + 1) * test_per_size)
@@ -83,14 +83,3 @@ def build(
     for path, entries in files.items():
         write_vhs(entries, path)
         print(f"{path}: {len(entries)} entries, {sum(entries['size'])} images shown")
-
-
-def _complete_index(root: Path, split: str, min_area: float) -> CocoIndex:
-    index = CocoIndex.load(root, split, min_area)
-    missing = index.missing_images()
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of the {len(index)} images of {split} are not in {root}, such as "
-            f"{', '.join(missing[:3])}. Unpack the rest of {split}.zip there."
-        )
-    return index

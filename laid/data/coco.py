@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from laid.data.cache import atomic_write_bytes, cache_root, sha256_of
+from laid.data.cache import cache_root, sha256_of
 from laid.data.coco_json import TABLE_NAMES, Table, parse_instances
+from laid.files import atomic_write_bytes
 
 # Part of the compact index's file name: raise it when what is stored changes its meaning.
 _FORMAT = 1
@@ -101,6 +102,22 @@ class CocoIndex:
             clear=clear,
             present=present,
         )
+
+    @classmethod
+    def load_complete(cls, root: str | Path, split: str, min_area: float = 0.001) -> "CocoIndex":
+        """``load``, and an error where an image that it names is not on the disk.
+
+        Raises:
+            ValueError: as ``load``; or images are missing.
+        """
+        index = cls.load(root, split, min_area)
+        missing = index.missing_images()
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of the {len(index)} images of {split} are not in {root}, such as "
+                f"{', '.join(missing[:3])}. Unpack the rest of {split}.zip there."
+            )
+        return index
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -170,7 +170,7 @@ class HaystackDataModule(L.LightningDataModule):
         if args.source is not None:
             entries = load_entries(args.source, self.root, role="train", seed=self.seed)
             return entries.select(range(min(args.entries, len(entries))))
-        index = CocoIndex.load(self.root, args.split, self.min_area)
+        index = CocoIndex.load_complete(self.root, args.split, self.min_area)
         return cached_entries(
             build_training_entries,
             index,
@@ -205,7 +205,7 @@ class HaystackDataModule(L.LightningDataModule):
     def built_entries(self, role: str, sizes: Sequence[int], per_size: int) -> Dataset:
         """Entries that are built from the test split (or the validation one, for other roles)."""
         args = self.test_args if role == "test" else self.validate_args
-        index = CocoIndex.load(self.root, args.split, self.min_area)
+        index = CocoIndex.load_complete(self.root, args.split, self.min_area)
         return cached_entries(
             build_entries,
             index,
@@ -231,9 +231,7 @@ class HaystackDataModule(L.LightningDataModule):
             )
         self.root = Path(args.images)
         names = [p.name for p in images_in(self.root)]
-        return [
-            {"id": "question", "question": args.question, "images": names, "size": len(names)}
-        ]
+        return [{"id": "question", "question": args.question, "images": names, "size": len(names)}]
 
     @property
     def test_fingerprint(self) -> str:
@@ -274,7 +272,9 @@ class HaystackDataModule(L.LightningDataModule):
 
     def _loader(self, entries: Sequence[Any], training: bool = False) -> HaystackLoader:
         data = HaystackDataset(entries, self.root, self.encoder, with_answer=training)
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         sampler = EpochSampler(
             len(data), shuffle=training, seed=self.seed, rank=rank, world_size=ranks
         )

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 from datasets import Dataset, load_from_disk
 from tqdm import tqdm
 
-from laid.data import cache
+from laid.data.cache import cache_root, manifest_holds, write_manifest
 from laid.data.coco import CocoIndex
 from laid.data.entries import FEATURES, Mode, ask, entry_id
 from laid.data.sampling import HaystackSampler
 from laid.data.streams import stream
+from laid.files import atomic_dir, discard_dir
 
 # Raise it when equal arguments give other entries than before: it is part of the cache's key.
 _FORMAT = 1
@@ -127,17 +128,17 @@ def cached_entries(
     arguments = {name: value for name, value in bound.arguments.items() if name != "index"}
     key = [_FORMAT, build.__name__, index.fingerprint, arguments]
     name = hashlib.sha256(json.dumps(key, default=list).encode()).hexdigest()[:32]
-    parent = Path(cache_dir) if cache_dir is not None else cache.cache_root() / "entries"
+    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "entries"
     folder = parent / name
 
     entries = _load(folder)
     if entries is None:
         built = build(index, **settings)
         try:
-            cache.discard_dir(folder)
-            with cache.atomic_dir(folder) as temporary:
+            discard_dir(folder)
+            with atomic_dir(folder) as temporary:
                 built.save_to_disk(temporary)
-                cache.write_manifest(temporary)
+                write_manifest(temporary)
         except OSError as error:
             warnings.warn(
                 f"the entries could not be saved ({error}) and stay in memory. Set LAID_CACHE to "
@@ -150,7 +151,7 @@ def cached_entries(
 
 
 def _load(folder: Path) -> Dataset | None:
-    if not cache.manifest_holds(folder):
+    if not manifest_holds(folder):
         return None
     try:
         return load_from_disk(str(folder))

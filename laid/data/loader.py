@@ -63,7 +63,7 @@ class HaystackLoader(DataLoader):
         super().__init__(dataset, sampler=sampler, **options)
         self._taken = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, as it may be
         self._taken = self.sampler.start
         per_batch = (self.batch_size or 1) * self.sampler.world_size
         for batch in super().__iter__():

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from laid.data.cache import atomic_dir, cache_root, discard_dir
+from laid.data.cache import cache_root
 from laid.data.glyphs import CATEGORIES, CELL, draw_glyph
 from laid.data.streams import stream
+from laid.files import atomic_dir, discard_dir
 
 SIDE = 2 * CELL
 DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test2017": 2000}

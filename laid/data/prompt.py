@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from laid.data.paths import resolve_under
 from laid.data.images import load_image
+from laid.data.paths import resolve_under
 from laid.vlm.inputs import IGNORED, ModelInputs, pad_batch
 from laid.vlm.positions import get_position_ids
 from laid.vlm.processor import ImageTextProcessor

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
-from laid.data.cache import atomic_write_text
 from laid.data.entries import FEATURES, MODES, Mode, entry_id, parse_question
 from laid.data.paths import clean_name
 from laid.data.streams import stream
+from laid.files import atomic_write_text
 
 # What the format has no place for: our id and mode, and the order in which the images are shown,
 # as positions in pos_image followed by neg_image. Other readers pass over a key they don't know.
@@ -117,7 +117,10 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
             f"columns {list(FEATURES)}."
         )
     try:
-        entries = entries.select_columns(list(FEATURES)).cast(FEATURES)
+        entries = entries.select_columns(list(FEATURES))
+        if entries.features != FEATURES:
+            # In memory, or the converted copy would be written beside what we only came to read.
+            entries = entries.cast(FEATURES, keep_in_memory=True)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the columns of {source} have other types: {error}") from error
     images = entries["images"][:]

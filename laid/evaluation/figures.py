@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from laid.evaluation.files import replacing
+from laid.files import replacing
 
 # Okabe and Ito's palette without its black and its yellow (too pale for lines), and a marker
 # each, so that the lines differ without colour too.

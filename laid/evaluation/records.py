@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from laid.evaluation.files import replacing
+from laid.files import replacing
 
 FORMAT = 1
 ABSENT = "(absent)"

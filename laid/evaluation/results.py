@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torchmetrics.classification import BinaryAccuracy
 
-from laid.evaluation.files import replacing
 from laid.evaluation.records import Record
+from laid.files import replacing
 
 FORMAT = 1
 DEPTH_BINS = 5

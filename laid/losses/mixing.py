@@ -5,7 +5,7 @@ Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D numbers i
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class MixingWeights(nn.Module):
         named = {f"q{i}": m for i, m in enumerate(self.q)}
         if not self.repeat:
             named |= {f"k{i}": m for i, m in enumerate(self.k)}
-        return {name: m.weights().detach() for name, m in named.items()}
+        return {name: cast(HeadMixing, m).weights().detach() for name, m in named.items()}
 
 
 def _initial(student_heads: int, teacher_heads: int, args: MixingArgs) -> Tensor:

@@ -1,6 +1,7 @@
 """A student as a plain Hugging Face folder."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,9 @@ def write_model(
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
     model.config.dtype = next(model.parameters()).dtype
-    try:
+    # A folder may have none, as the tiny ones: then it is what transformers derives from config.
+    with suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(resolve_model(args.path))
-    except OSError:
-        pass  # the folder has none, as a tiny one may: transformers derives it from the config
     model.save_pretrained(folder)
     _describe_rope_for_version_4(folder / "config.json")
 

@@ -91,5 +91,5 @@ def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
         model.model.visual.requires_grad_(False)
     if args.activation_checkpointing:
         # The non-reentrant form lets hooks and frozen inputs pass through.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.eval()

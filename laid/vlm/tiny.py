@@ -1,5 +1,6 @@
 """Qwen2.5-VL in small: the real classes with few layers, and a tokenizer of the words we use."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _apply(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
     while True:
         ranked = [
             (merges[pair], at)
-            for at, pair in enumerate(zip(pieces, pieces[1:], strict=False))
+            for at, pair in enumerate(itertools.pairwise(pieces))
             if pair in merges
         ]
         if not ranked:

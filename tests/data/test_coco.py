@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from laid.data import json_stream
-from laid.data.cache import atomic_dir, atomic_write_text, cache_root
+from laid.data.cache import cache_root
 from laid.data.coco import CocoIndex
 from laid.data.json_stream import JsonStream
 from laid.data.paths import resolve_under
+from laid.files import atomic_dir, atomic_write_text
 
 
 def load(root, **settings):
@@ -115,7 +116,7 @@ def edit(change):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (lambda _: '{"images": [{"id": 1,,}', r"character 19"),
+        (lambda _: '{"images": [{"id": 1,,}', r"character 21"),
         (lambda _: '{"images": [], "annotations": [{"id"', r"character \d+.*cut off"),
         (lambda _: '["images"]', "an object at the top level"),
         (lambda x: json.dumps(x) + "x", "end of the file"),

@@ -173,7 +173,7 @@ def test_results_say_what_was_tested_how_and_where_the_records_are():
     [
         ([], {}, "no records"),
         ([record("a"), record("a")], {}, "'a' for one"),
-        ([record("a")], {"records_file": "/tmp/records.jsonl"}, "relative"),
+        ([record("a")], {"records_file": "/elsewhere/records.jsonl"}, "relative"),
         ([record("a")], {"identity": {"x": object()}}, "must be JSON"),
     ],
 )

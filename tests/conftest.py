@@ -1,0 +1,98 @@
+"""What the tests share: tiny models of the real classes, a drawn COCO, real COCO if at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from laid.assets.make import corpus
+from laid.data.coco import CocoIndex
+from laid.data.haystack import build_entries
+from laid.data.minicoco import draw_minicoco
+from laid.data.prompt import Collate, HaystackDataset, PromptEncoder
+from laid.vlm.load import ModelArgs
+from laid.vlm.model import VLM
+from laid.vlm.processor import ProcessorArgs, load_processor
+from laid.vlm.tiny import tiny_config, tiny_processor, write_tiny
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """The tests leave the user's cache alone."""
+    os.environ["LAID_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def coco_mini() -> Path:
+    """159 real COCO images."""
+    folder = SHARED / "coco-mini"
+    if not folder.is_dir():
+        pytest.skip(f"needs real COCO images in {folder.name}/ beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen() -> Path:
+    """Qwen2.5-VL's own configurations and tokenizer."""
+    folder = SHARED / "qwen2.5-vl"
+    if not folder.is_dir():
+        pytest.skip(f"needs Qwen2.5-VL's configurations in {folder.name}/ beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn COCO of 120 images a split."""
+    root = tmp_path_factory.mktemp("drawn") / "coco"
+    draw_minicoco(root, seed=3, images={"train2017": 120, "val2017": 120, "test2017": 120})
+    return root
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a student and a teacher with weights; heads, layers and vocabulary differ."""
+    root = tmp_path_factory.mktemp("models")
+    processor = tiny_processor(corpus())
+    shapes = {
+        "student": {"layers": 2, "heads": 4, "kv_heads": 2},
+        "teacher": {"layers": 3, "heads": 6, "kv_heads": 3, "vocab_size": 800},
+    }
+    for seed, (name, shape) in enumerate(shapes.items()):
+        config = tiny_config(processor.tokenizer, vision_hidden=32, **shape)
+        write_tiny(root / name, config, processor)
+        torch.manual_seed(seed)
+        Qwen2_5_VLForConditionalGeneration._from_config(config).save_pretrained(root / name)
+    return root / "student", root / "teacher"
+
+
+@pytest.fixture
+def student(pair: tuple[Path, Path]) -> VLM:
+    return VLM.load(ModelArgs(str(pair[0])))
+
+
+@pytest.fixture
+def teacher(pair: tuple[Path, Path]) -> VLM:
+    return VLM.load(ModelArgs(str(pair[1])))
+
+
+@pytest.fixture(scope="session")
+def encoder(pair: tuple[Path, Path]) -> PromptEncoder:
+    return PromptEncoder(load_processor(ProcessorArgs(str(pair[0]))))
+
+
+@pytest.fixture(scope="session")
+def haystacks(drawn: Path, encoder: PromptEncoder):
+    """Entries of 1, 3 and 4 images, encoded: a function of (with_answer, side) to a batch."""
+    index = CocoIndex.load(drawn, "val2017")
+    entries = build_entries(index, "test", [1, 3, 4], per_size=2, seed=5)
+
+    def batch(with_answer: bool = True, side: str = "right", rows=range(6)):
+        data = HaystackDataset(entries, drawn, encoder, with_answer)
+        return Collate(encoder.pad_id, side)([data[row] for row in rows])
+
+    return batch

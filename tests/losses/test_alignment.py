@@ -1,0 +1,172 @@
+"""Eq. 3, 5 and 7: mixing weights and head-level alignment."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from laid.losses.alignment import AlignmentArgs, alignment_loss, layer_pairs
+from laid.losses.mixing import HeadMixing, MixingArgs, MixingWeights
+
+B, L, S, T, D = 3, 5, 4, 6, 8
+
+
+def tensors(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    q_s = torch.randn(B, L, S, D, generator=generator, dtype=dtype)
+    q_t = torch.randn(B, L, T, D, generator=generator, dtype=dtype)
+    weights = torch.randn(S, T, generator=generator, dtype=dtype)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+    return q_s, q_t, weights, mask
+
+
+def mixed(weights, q_t):
+    return torch.einsum("st,bltd->blsd", weights, q_t)
+
+
+def test_sum_is_equation_7_to_the_letter():
+    q_s, q_t, weights, mask = tensors()
+    expected = 0.0
+    for b in range(B):
+        for i in range(S):
+            for token in range(L):
+                if mask[b, token]:
+                    target = sum(weights[i, j] * q_t[b, token, j] for j in range(T))
+                    expected += ((q_s[b, token, i] - target) ** 2).sum()
+    loss = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, AlignmentArgs(reduction="sum"))
+    torch.testing.assert_close(loss, expected / B)
+
+
+def test_mean_is_relative_to_the_teachers_power():
+    q_s, q_t, weights, mask = tensors()
+    rows = []
+    for b in range(B):
+        n = int(mask[b].sum())
+        error = (q_s[b, :n] - mixed(weights, q_t)[b, :n]).square().mean()
+        rows.append(error / q_t[b, :n].square().mean())
+    loss = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, AlignmentArgs())
+    torch.testing.assert_close(loss, torch.stack(rows).mean())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_size_of_the_models_numbers_does_not_matter_when_normalised(reduction):
+    q_s, q_t, weights, mask = tensors()
+    args = AlignmentArgs(reduction=reduction)
+    one = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+    ten = alignment_loss(10 * q_s, mixed(weights, 10 * q_t), 10 * q_t, mask, args)
+    torch.testing.assert_close(ten, one if reduction == "mean" else 100 * one)
+
+
+@pytest.mark.parametrize("args", [AlignmentArgs(), AlignmentArgs(reduction="sum")])
+def test_padding_never_counts(args):
+    q_s, q_t, weights, mask = tensors()
+    loss = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+    noise = torch.where(mask[..., None, None] == 1, 0.0, 1e4)
+    noisy = alignment_loss(q_s + noise, mixed(weights, q_t + noise), q_t + noise, mask, args)
+    torch.testing.assert_close(noisy, loss)
+
+
+def test_a_batch_is_the_mean_of_its_rows():
+    q_s, q_t, weights, mask = tensors()
+    args = AlignmentArgs()
+    rows = [
+        alignment_loss(
+            q_s[b : b + 1], mixed(weights, q_t[b : b + 1]), q_t[b : b + 1], mask[b : b + 1], args
+        )
+        for b in range(B)
+    ]
+    whole = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+    torch.testing.assert_close(whole, torch.stack(rows).mean())
+
+
+@pytest.mark.parametrize("args", [AlignmentArgs(), AlignmentArgs(reduction="sum")])
+def test_gradient_is_that_of_finite_differences(args):
+    q_s, q_t, weights, mask = tensors(torch.float64)
+
+    def loss(q_s, weights):
+        return alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+
+    inputs = (q_s.requires_grad_(), weights.requires_grad_())
+    # The loss is quadratic, so central differences are exact for steps as wide as float32 wants.
+    assert gradcheck(loss, inputs, eps=1e-2, atol=2e-2, rtol=2e-2)
+
+
+def test_the_loss_is_the_same_before_and_after_rope(student, haystacks):
+    """Eq. 3 against Eq. 5, with the model's own M-RoPE at the positions of a real haystack."""
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
+
+    inputs = haystacks().inputs
+    batch, length = inputs.input_ids_BL.shape
+    generator = torch.Generator().manual_seed(1)
+    q_s = torch.randn(batch, length, S, 32, generator=generator)
+    q_t = torch.randn(batch, length, T, 32, generator=generator)
+    weights = torch.randn(S, T, generator=generator)
+    cos, sin = student.hf.model.language_model.rotary_emb(q_s, inputs.position_ids_3BL)
+
+    def rotated(x):
+        x = x.transpose(1, 2)
+        return apply_rotary_pos_emb(x, x, cos, sin)[0].transpose(1, 2)
+
+    args, mask = AlignmentArgs(reduction="sum"), inputs.attention_mask_BL
+    plain = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+    turned = alignment_loss(rotated(q_s), mixed(weights, rotated(q_t)), rotated(q_t), mask, args)
+    assert not torch.allclose(rotated(q_s), q_s, atol=1e-2)
+    torch.testing.assert_close(turned, plain, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("initial", ["uniform", "one-hot"])
+def test_softmax_rows_sum_to_one(initial):
+    mixing = HeadMixing(S, T, MixingArgs(normalisation="softmax", initial=initial))
+    torch.testing.assert_close(mixing.weights().sum(-1), torch.ones(S))
+    assert (mixing.weights() >= 0).all()
+
+
+def test_one_hot_begins_at_the_head_in_the_same_place_with_its_share():
+    weights = HeadMixing(4, 8, MixingArgs(initial="one-hot", one_hot_share=0.7)).weights()
+    assert weights.argmax(-1).tolist() == [0, 2, 4, 6]
+    torch.testing.assert_close(weights.max(-1).values, torch.full((4,), 0.7))
+    free = HeadMixing(4, 8, MixingArgs(normalisation="none", initial="one-hot")).weights()
+    assert sorted(free.unique().tolist()) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0, 2.0])
+def test_an_impossible_share_is_refused(share):
+    with pytest.raises(ValueError, match="one_hot_share"):
+        HeadMixing(4, 8, MixingArgs(one_hot_share=share))
+
+
+def test_uniform_is_the_mean_of_the_teachers_heads():
+    q_t = tensors()[1]
+    for normalisation in ("softmax", "none"):
+        mixing = HeadMixing(S, T, MixingArgs(normalisation=normalisation, initial="uniform"))
+        expected = q_t.mean(2, keepdim=True).expand(B, L, S, D)
+        torch.testing.assert_close(mixing(q_t), expected)
+
+
+def test_grouped_query_attention_has_a_matrix_for_queries_and_one_for_keys():
+    own = MixingWeights(2, (4, 2), (6, 3), MixingArgs())
+    assert {k: tuple(m.shape) for k, m in own.matrices().items()} == {
+        "q0": (4, 6), "q1": (4, 6), "k0": (2, 3), "k1": (2, 3),
+    }  # fmt: skip
+
+
+def test_shared_keys_are_repeated_to_the_query_heads():
+    shared = MixingWeights(1, (4, 2), (6, 3), MixingArgs(keys="shared", initial="uniform"))
+    k_t = torch.randn(B, L, 3, D)
+    k_s = torch.randn(B, L, 2, D)
+    assert list(shared.matrices()) == ["q0"]
+    expected = shared.queries(0, k_t.repeat_interleave(2, dim=2))
+    torch.testing.assert_close(shared.keys(0, k_t), expected)
+    assert torch.equal(shared.student_keys(k_s)[:, :, 3], k_s[:, :, 1])
+
+
+def test_layer_pairs():
+    assert layer_pairs(AlignmentArgs(), 28, 64) == [(27, 63)]
+    assert layer_pairs(AlignmentArgs(layers=[(0, 1), (2, 3)]), 3, 4) == [(0, 1), (2, 3)]
+    for layers, message in (
+        ([(28, 63)], "no pair .28, 63."),
+        ([(0, -1)], "0 to 63"),
+        ([], "empty"),
+        ([(1, 1), (1, 1)], "twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer_pairs(AlignmentArgs(layers=layers), 28, 64)

@@ -1,0 +1,108 @@
+"""Which model, how it is held, and whether two fit together."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from laid.assets.make import corpus, make
+from laid.vlm.load import ModelArgs, load_config, load_model
+from laid.vlm.model import AttentionShape
+from laid.vlm.pair import check_pair
+from laid.vlm.paths import resolve_model
+from laid.vlm.processor import ProcessorArgs, load_processor
+
+
+def test_random_weights_depend_on_the_seed_alone(pair):
+    def weights(seed):
+        torch.manual_seed(torch.seed() % 1000)
+        model = load_model(ModelArgs(str(pair[0]), random_weights=True, seed=seed))
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_a_folder_without_weights_is_not_filled_with_random_ones(tmp_path, pair):
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(pair[0] / name, tmp_path)
+    with pytest.raises(ValueError, match="cannot load the weights"):
+        load_model(ModelArgs(str(tmp_path)))
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "nowhere", "a/b/c"])
+def test_a_folder_that_does_not_exist_is_named(path):
+    with pytest.raises(ValueError, match=f"no model folder '{path}'"):
+        load_config(ModelArgs(path))
+
+
+def test_an_unknown_packaged_model_lists_the_known():
+    with pytest.raises(ValueError, match="tiny/student, tiny/teacher"):
+        resolve_model("tiny/nobody")
+
+
+def test_another_architecture_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    with pytest.raises(ValueError, match="qwen2 model: expected qwen2_5_vl"):
+        load_config(ModelArgs(str(tmp_path)))
+
+
+def test_flash_attention_that_is_not_installed_is_refused(pair):
+    with pytest.raises(ValueError, match="flash-attn"):
+        load_model(ModelArgs(str(pair[0]), attn_implementation="flash_attention_2"))
+
+
+def test_a_pair_of_the_same_family_fits(pair):
+    student, teacher = (load_config(ModelArgs(str(path))) for path in pair)
+    vocabulary = load_processor(ProcessorArgs(str(pair[0]))).tokenizer.get_vocab()
+    check_pair(student, teacher, vocabulary, vocabulary)
+
+
+def test_a_pair_that_does_not_fit_is_told_everything_that_differs(pair):
+    student, teacher = (load_config(ModelArgs(str(path))) for path in pair)
+    teacher.text_config.num_attention_heads = 3
+    teacher.text_config.rope_parameters["rope_theta"] = 1e4
+    vocabulary = load_processor(ProcessorArgs(str(pair[0]))).tokenizer.get_vocab()
+    other = {**vocabulary, "Yes": 5, "new": 9999}
+    with pytest.raises(ValueError, match="do not fit together") as refusal:
+        check_pair(student, teacher, vocabulary, other)
+    message = str(refusal.value)
+    assert "head_dim: student 32, teacher 64" in message
+    assert "rope_theta: student 1000000.0, teacher 10000.0" in message
+    assert "2 tokens have other ids" in message
+
+
+def test_qwens_configurations_have_the_known_heads_and_fit_together(qwen):
+    shapes = {
+        size: AttentionShape.of(AutoConfig.from_pretrained(qwen / size))
+        for size in ("3b", "7b", "32b")
+    }
+    assert shapes == {
+        "3b": AttentionShape(layers=36, heads=16, kv_heads=2, head_dim=128),
+        "7b": AttentionShape(layers=28, heads=28, kv_heads=4, head_dim=128),
+        "32b": AttentionShape(layers=64, heads=40, kv_heads=8, head_dim=128),
+    }
+    teacher = load_config(ModelArgs(str(qwen / "32b")))
+    for size in ("3b", "7b"):
+        check_pair(load_config(ModelArgs(str(qwen / size))), teacher, {"a": 1}, {"a": 1})
+
+
+def test_every_word_of_a_haystack_is_one_token():
+    tokenizer = load_processor(ProcessorArgs()).tokenizer
+    for text in corpus():
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    question = "For the image with a dog, is there an umbrella?"
+    assert len(tokenizer(question)["input_ids"]) == 12
+    strange = "Überraschung 猫 ?!"
+    assert tokenizer.decode(tokenizer(strange)["input_ids"]) == strange
+
+
+def test_the_packaged_tokenizers_are_what_the_script_writes(tmp_path):
+    make(tmp_path)
+    for name in ("student", "teacher"):
+        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            packaged = resolve_model(f"tiny/{name}")
+            written = (tmp_path / name / file).read_text()
+            assert written == (type(tmp_path)(packaged) / file).read_text(), file

@@ -1,0 +1,75 @@
+"""The prompt: images first, question last, positions in three rows."""
+
+import pytest
+import torch
+from PIL import Image
+
+from laid.data.prompt import PREFIX, PromptEncoder
+from laid.vlm.processor import ProcessorArgs, load_processor
+
+ENTRY = {
+    "id": "test-2-000000",
+    "question": "For the image with a dog, is there a cat?",
+    "answer": "no",
+}
+
+
+@pytest.fixture
+def pictures():
+    return [Image.new("RGB", size, "teal") for size in ((140, 84), (56, 112))]
+
+
+def test_images_come_first_then_prefix_and_question(encoder, pictures):
+    row = encoder.encode(ENTRY, pictures, with_answer=True)
+    text = encoder.processor.tokenizer.decode(row.input_ids_BL)
+    images = "".join(
+        f"<|vision_start|>{'<|image_pad|>' * tokens}<|vision_end|>" for tokens in (15, 8)
+    )
+    assert text == (
+        f"<|im_start|>user\n{images}{PREFIX}{ENTRY['question']}<|im_end|>\n"
+        "<|im_start|>assistant\nNo<|im_end|>"
+    )
+
+
+def test_positions_are_those_of_both_models_and_differ_where_there_is_an_image(
+    encoder, pictures, student, teacher
+):
+    row = encoder.encode(ENTRY, pictures, with_answer=True)
+    for vlm in (student, teacher):
+        expected, _ = vlm.hf.model.get_rope_index(
+            row.input_ids_BL[None], row.mm_token_type_ids_BL[None], row.image_grid_thw_I3
+        )
+        assert torch.equal(row.position_ids_3BL, expected[:, 0])
+    time, height, width = row.position_ids_3BL
+    image = row.mm_token_type_ids_BL == 1
+    assert image.sum() == 23
+    for a, b in ((time, height), (time, width), (height, width)):
+        assert (a[image] != b[image]).any()
+        assert (a[~image] == b[~image]).all()
+
+
+def test_an_entry_that_does_not_fit_is_refused_by_name_and_length(encoder, pictures):
+    length = len(encoder.encode(ENTRY, pictures, with_answer=True).input_ids_BL)
+    fitting = PromptEncoder(encoder.processor, max_length=length)
+    assert len(fitting.encode(ENTRY, pictures, with_answer=True).input_ids_BL) == length
+    short = PromptEncoder(encoder.processor, max_length=length - 1)
+    with pytest.raises(ValueError, match=rf"test-2-000000 is {length} tokens long \(2 images\)"):
+        short.encode(ENTRY, pictures, with_answer=True)
+
+
+def test_pixel_limits(pair, pictures):
+    small = PromptEncoder(load_processor(ProcessorArgs(str(pair[0]), max_pixels=28 * 28 * 4)))
+    row = small.encode(ENTRY, pictures, with_answer=False)
+    assert (row.mm_token_type_ids_BL == 1).sum() <= 8
+    with pytest.raises(ValueError, match="0 < min_pixels <= max_pixels"):
+        load_processor(ProcessorArgs(str(pair[0]), min_pixels=9000, max_pixels=8000))
+
+
+def test_qwens_own_tokenizer_gives_the_known_ids(qwen):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(qwen / "tokenizer")
+    ids = tokenizer(ENTRY["question"])["input_ids"]
+    assert ids == [2461, 279, 2168, 448, 264, 5562, 11, 374, 1052, 264, 8251, 30]
+    assert tokenizer("Yes")["input_ids"] == [9454]
+    assert tokenizer("No")["input_ids"] == [2753]
