@@ -111,7 +111,8 @@ class LaidCLI(LightningCLI):
         config["ckpt_path"] = str(self.found.path)
         now = yaml.safe_load(self._parser(self.config.subcommand).dump(config, skip_none=False))
         for key, before, after in _changes(self.found.config, now):
-            if key.split(".")[0] in OF_THE_RUN or key == "trainer.precision":
+            of_run = key.split(".")[0] in OF_THE_RUN or key == "trainer.precision"
+            if of_run or self.config.subcommand == "fit":
                 print(f"laid: {key} {after!r} instead of the run's {before!r}")
 
     def before_instantiate_classes(self) -> None:
@@ -208,6 +209,8 @@ def _quiet() -> None:
     for message in (
         # A run's folder is made before, and a resumed run has checkpoints in its own.
         "Checkpoint directory .* exists and is not empty",
+        # Ours is; Lightning looks for it in the loader, we keep it in the data module.
+        "You're resuming from a checkpoint .* dataloader is not resumable",
         # Lightning's own, with the torch of today.
         ".*treespec, LeafSpec.*",
         # The miniature wants one worker; how many are best is the user's to measure.

@@ -1,17 +1,22 @@
-"""Writes the package's tiny models: ``python -m laid.assets.make``.
+"""What the package's tiny models are, weights apart; ``laid pretrain tiny`` trains and writes them.
 
-Configuration, tokenizer and processor of ``tiny/student`` and ``tiny/teacher``; the same files on
-every machine, as a test sees to.
+``python -m laid.assets.make FOLDER`` writes configuration, tokenizer and processor alone: the same
+files on every machine.
 """
 
+import sys
 from pathlib import Path
+
+from transformers import Qwen2_5_VLConfig
 
 from laid.data.coco_names import COCO_NAMES
 from laid.data.entries import MODES, ask
 from laid.data.prompt import PREFIX
+from laid.vlm.processor import ImageTextProcessor
 from laid.vlm.tiny import tiny_config, tiny_processor, write_tiny
 
-HERE = Path(__file__).parent
+LAYERS = {"student": 3, "teacher": 4, "teacher-independent": 4}
+"""The package's models, and the layers of their decoders."""
 
 
 def corpus() -> list[str]:
@@ -22,13 +27,24 @@ def corpus() -> list[str]:
     return turns + questions + [PREFIX + question for question in questions]
 
 
-def make(folder: Path = HERE / "tiny") -> None:
-    """Writes ``student`` and ``teacher`` into ``folder``."""
-    processor = tiny_processor(corpus())
-    for name, layers in (("student", 3), ("teacher", 4)):
-        config = tiny_config(processor.tokenizer, layers=layers, heads=4, kv_heads=2)
-        write_tiny(folder / name, config, processor)
+def packaged_processor() -> ImageTextProcessor:
+    """Tokenizer and image processor, the same for all of the package's models."""
+    return tiny_processor(corpus())
+
+
+def packaged_config(name: str, processor: ImageTextProcessor) -> Qwen2_5_VLConfig:
+    """The configuration of one of ``LAYERS``."""
+    return tiny_config(
+        processor.tokenizer, layers=LAYERS[name], heads=4, kv_heads=2, vision_layers=3
+    )
+
+
+def make(folder: Path) -> None:
+    """Writes a folder without weights for each of ``LAYERS`` into ``folder``."""
+    processor = packaged_processor()
+    for name in LAYERS:
+        write_tiny(folder / name, packaged_config(name, processor), processor)
 
 
 if __name__ == "__main__":
-    make()
+    make(Path(sys.argv[1]))

@@ -143,6 +143,8 @@ class HaystackDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self._skipped: frozenset[str] = frozenset()
+        self._train_loader: HaystackLoader | None = None
+        self._place: dict[str, int] | None = None
 
     def prepare_data(self) -> None:
         """Draws the mini-COCO where it is asked for; on one process of a node."""
@@ -247,7 +249,18 @@ class HaystackDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> HaystackLoader:
         """Training batches, padded on the right, shuffled anew each epoch."""
-        return self._loader(self.train_entries, training=True)
+        self._train_loader = self._loader(self.train_entries, training=True)
+        if self._place is not None:
+            self._train_loader.seek(self._place)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands in its order of haystacks; Lightning puts it in checkpoints."""
+        return {} if self._train_loader is None else self._train_loader.place()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Training will go on there."""
+        self._place = state or None
 
     def val_dataloader(self) -> HaystackLoader:
         """Validation prompts, padded on the left."""

@@ -52,9 +52,12 @@ class EpochSampler(Sampler[int]):
 class HaystackLoader(DataLoader):
     """A DataLoader that knows how many haystacks were taken from it.
 
-    Lightning saves ``state_dict`` with every checkpoint and gives it back before the first batch.
     It counts what the trainer took, not what the workers read ahead, and counts it over all ranks,
     so that a run can go on with another number of workers or ranks.
+
+    Lightning has a seam for loaders with a state, but gives the state back too late for a loader
+    that was needed before, as ours is to count the steps of the schedule; so the data module
+    keeps the place (``HaystackDataModule.state_dict``).
     """
 
     sampler: EpochSampler
@@ -72,11 +75,11 @@ class HaystackLoader(DataLoader):
         # The place was for the epoch that was taken up again; the next begins at its beginning.
         self.sampler.start = 0
 
-    def state_dict(self) -> dict[str, int]:
+    def place(self) -> dict[str, int]:
         """Epoch, and haystacks taken in it over all ranks."""
         return {"epoch": self.sampler.epoch, "taken": self._taken}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on where ``state_dict`` was made."""
-        self.sampler.seek(state["epoch"], state["taken"])
+    def seek(self, place: dict[str, int]) -> None:
+        """Goes on at a ``place``."""
+        self.sampler.seek(place["epoch"], place["taken"])
         self._taken = self.sampler.start

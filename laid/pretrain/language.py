@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from laid.pretrain.haystacks import Sampler
@@ -247,7 +246,7 @@ def train_language(
         generator.set_state(kept["generator"])
         progress, before, log = Progress(**kept["progress"]), kept["seconds"], kept["log"]
 
-    bar = tqdm(desc=stage.name, initial=progress.step, unit="step", mininterval=1)
+    bar = stage.bar(progress.step)
     while not progress.over(recipe):
         largest = recipe.sizes[progress.level]
         size = _draw_size(largest, generator)

@@ -3,6 +3,8 @@
 Shape suffixes: B entries, N images, V visual tokens, H hidden, I images of the pool.
 """
 
+from collections.abc import Sequence
+
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -12,15 +14,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from laid.data.coco import CocoIndex
 from laid.data.haystack import build_entries
 from laid.pretrain.language import hidden_states
-from laid.pretrain.layout import Writer
+from laid.pretrain.layout import Layout, Writer
 from laid.pretrain.pool import Pool
 from laid.pretrain.tower import encode_pool
 
-SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 
-
-def test_entries(
-    index: CocoIndex, per_size: int, seed: int, sizes: tuple[int, ...] = SIZES
+def entries_for(
+    index: CocoIndex, per_size: int, seed: int, sizes: Sequence[int]
 ) -> Dataset:
     """The entries that models are measured with; their role is one that no ``laid`` command has."""
     return build_entries(index, "pretrain-measure", sizes, per_size, seed)
@@ -77,7 +77,7 @@ def measure(
 
 
 def _right(
-    model: Qwen2_5_VLForConditionalGeneration, layout, ids_BL: Tensor, features_BNVH: Tensor
+    model: Qwen2_5_VLForConditionalGeneration, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
 ) -> int:
     answer = int(layout.answers_Q[0])
     hidden_BLH = hidden_states(model, layout, ids_BL, features_BNVH)

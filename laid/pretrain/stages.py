@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
-from laid.data.cache import atomic_write_bytes
+from laid.files import atomic_write_bytes
 
 
 class Stage:
@@ -17,11 +18,15 @@ class Stage:
         folder: the work folder.
         name: the stage's name, which is that of its files.
         every: seconds between two checkpoints.
+        position: the line of the terminal that its progress bar takes.
     """
 
-    def __init__(self, folder: Path, name: str, every: float = 60.0) -> None:
+    def __init__(
+        self, folder: Path, name: str, every: float = 60.0, position: int | None = None
+    ) -> None:
         self.name = name
         self.every = every
+        self.position = position
         self._result = folder / f"{name}.pt"
         self._checkpoint = folder / f"{name}.checkpoint.pt"
         self._saved_at = time.monotonic()
@@ -34,6 +39,17 @@ class Stage:
         """The newest state that was kept; None where the stage begins."""
         self._saved_at = time.monotonic()
         return _read(self._checkpoint)
+
+    def bar(self, initial: int, total: int | None = None) -> "tqdm[Any]":
+        """A progress bar in steps."""
+        return tqdm(
+            desc=self.name,
+            initial=initial,
+            total=total,
+            unit="step",
+            mininterval=1,
+            position=self.position,
+        )
 
     @property
     def due(self) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 
@@ -20,6 +19,8 @@ from laid.pretrain.stages import Stage
 TOKENS = PATCHES // MERGE**2
 """Visual tokens of an image."""
 
+_SHIFT = 2  # pixels that a cell is moved by at most, to vary it
+
 Tower = stock.Qwen2_5_VisionTransformerPretrainedModel
 
 
@@ -27,7 +28,7 @@ Tower = stock.Qwen2_5_VisionTransformerPretrainedModel
 class TowerRecipe:
     """How a tower is trained."""
 
-    steps: int = 3000
+    steps: int = 6000
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
@@ -128,7 +129,7 @@ def train_tower(
         generator.set_state(kept["generator"])
         step, before = kept["step"], kept["seconds"]
     tower.train()
-    bar = tqdm(total=recipe.steps, initial=step, desc=stage.name, unit="step", mininterval=1)
+    bar = stage.bar(step, recipe.steps)
     for step in range(step, recipe.steps):
         rate = min(1.0, (step + 1) / 50) * (1 - step / recipe.steps)
         for group in optimizer.param_groups:
@@ -181,17 +182,23 @@ def _name(features_BVH: Tensor, words_CH: Tensor, bias_C: Tensor) -> Tensor:
 
 
 def _vary(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Other pictures with the same objects: cells change places and are mirrored, tones shift."""
-    n = len(patches_BPD)
-    cells = patches_BPD.reshape(n, TOKENS, MERGE, MERGE, 3, PATCH, PATCH)
-    order = torch.rand(n, TOKENS, generator=generator).argsort(dim=1)
-    cells = cells[torch.arange(n)[:, None], order]
-    mirrored = torch.rand(n, TOKENS, generator=generator) < 0.5
-    cells[mirrored] = cells[mirrored].flip(dims=(2, 5))
+    """Other pictures of the same objects: cells move, are mirrored, change places; tones shift."""
+    n, side = len(patches_BPD) * TOKENS, MERGE * PATCH
+    cells = patches_BPD.reshape(n, MERGE, MERGE, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
+    order = torch.rand(len(patches_BPD), TOKENS, generator=generator).argsort(dim=1)
+    place = (order + TOKENS * torch.arange(len(patches_BPD))[:, None]).flatten()
+    # Where each pixel of a cell comes from; what is moved in repeats the edge.
+    moved = torch.randint(-_SHIFT, _SHIFT + 1, (2, n, 1), generator=generator)
+    rows, columns = (torch.arange(side) + moved).clamp(0, side - 1).unbind(0)
+    mirrored = torch.rand(n, 1, generator=generator) < 0.5
+    columns = torch.where(mirrored, side - 1 - columns, columns)
+    cells = cells.reshape(n, 3, side, side)[place].permute(0, 2, 3, 1)
+    cells = cells[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]]
+    cells = cells.reshape(n, MERGE, PATCH, MERGE, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
     pixels = normalise(cells.reshape(patches_BPD.shape))
-    gain, shift = (1 + noise * torch.randn(2, n, 1, 1, generator=generator)).unbind(0)
+    gain, shift = (noise * torch.randn(2, len(pixels), 1, 1, generator=generator)).unbind(0)
     specks = noise * torch.randn(pixels.shape, generator=generator)
-    return pixels * gain + (shift - 1) + specks
+    return pixels * (1 + gain) + shift + specks
 
 
 @torch.no_grad()

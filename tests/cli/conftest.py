@@ -1,0 +1,112 @@
+"""The real command line, in subprocesses, on a drawn COCO and models with weights."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+Laid = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the commands run in."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="session")
+def laid(work: Path) -> Laid:
+    """Runs ``laid ARGS``; fails the test unless it exits as expected."""
+
+    def run(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "laid", *map(str, args)],
+            cwd=work,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture
+def start(work: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts ``laid ARGS`` in a process group of its own, which ends with the test."""
+    started = []
+
+    def begin(*args: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "laid", *map(str, args)],
+            cwd=work,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def config(work: Path, drawn: Path, pair: tuple[Path, Path]) -> Path:
+    """Two epochs of six steps, each of two haystacks one by one."""
+    content = {
+        "name": "small",
+        "model": {
+            "student": {"path": str(pair[0])},
+            "teacher": {"path": str(pair[1])},
+            "optimizer": {"student_lr": 1e-3, "mixing_lr": 1e-2},
+            "max_new_tokens": 3,
+        },
+        "data": {
+            "coco_root": str(drawn),
+            "train": {"entries": 12, "min_size": 2, "max_size": 3},
+            "validate": {"sizes": [2], "per_size": 2},
+            "test": {"split": "test2017", "sizes": [1, 2, 4], "per_size": 4},
+            "batch_size": 1,
+            "global_batch_size": 2,
+            "eval_batch_size": 3,
+            "workers": 1,
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "gradient_clip_val": 1.0,
+        },
+        "checkpoint": {"every_n_train_steps": 1, "save_top_k": -1},
+        "head_flow": {"sizes": [1, 2], "per_size": 2},
+    }
+    path = work / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def fitted(laid: Laid, config: Path, work: Path) -> Path:
+    """A finished run's folder."""
+    laid("fit", "--config", config)
+    return work / "runs" / "small"

@@ -1,0 +1,152 @@
+"""``laid fit``: what a run leaves, and that a killed one loses nothing."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from laid.runs import find_checkpoint
+
+LOSSES = ("train/loss", "train/laid", "train/kl", "train/sft", "grad_norm/student")
+
+
+def events(folder):
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    board.Reload()
+    return board
+
+
+def losses(folder):
+    """Every logged loss by step."""
+    board = events(folder)
+    return {tag: {e.step: e.value for e in board.Scalars(tag)} for tag in LOSSES}
+
+
+def test_a_run_leaves_its_settings_checkpoints_and_figures(fitted):
+    names = {p.relative_to(fitted).as_posix() for p in fitted.rglob("*") if p.is_file()}
+    assert "config.yaml" in names
+    assert {"figures/head_flow.png", "figures/mixing.png", "figures/head_flow.json"} <= names
+    steps = sorted(int(re.findall(r"\d+", p.name)[0]) for p in fitted.glob("checkpoints/*"))
+    assert steps == list(range(1, 13))
+    assert yaml.safe_load((fitted / "config.yaml").read_text())["data"]["global_batch_size"] == 2
+
+
+def test_a_checkpoint_holds_student_and_mixing_weights_only(fitted):
+    content = torch.load(find_checkpoint(str(fitted), fitted.parent).path, weights_only=True)
+    prefixes = {key.split(".")[0] for key in content["state_dict"]}
+    assert prefixes == {"student", "mixing"}
+    student = [k for k in content["state_dict"] if k.startswith("student.")]
+    assert all(k.startswith("student.hf.") for k in student)
+
+
+def test_every_scalar_is_logged(fitted):
+    tags = set(events(fitted).Tags()["scalars"])
+    terms = {f"train/{t}{w}" for t in ("laid", "kl", "sft") for w in ("", "_weighted")}
+    assert terms <= tags
+    assert {"train/loss", "grad_norm/student", "grad_norm/mixing", "memory/peak_gib"} <= tags
+    assert {"speed/tokens_per_second", "speed/images_per_second"} <= tags
+    assert {"val/accuracy", "val/accuracy_2"} <= tags
+    rates = {tag.split("/")[1] for tag in tags if tag.startswith("lr-")}
+    assert {"student", "student_no_decay", "mixing"} <= rates
+    assert "head_flow/teacher/layer_2/head_00" in tags
+
+
+def test_weighted_terms_add_up_to_the_loss(fitted):
+    board = events(fitted)
+
+    def values(tag):
+        return torch.tensor([e.value for e in board.Scalars(tag)])
+
+    parts = sum(values(f"train/{term}_weighted") for term in ("laid", "kl", "sft"))
+    torch.testing.assert_close(parts, values("train/loss"))
+
+
+def test_head_flow_is_normalised_and_training_changed_it(fitted):
+    flow = json.loads((fitted / "figures" / "head_flow.json").read_text())
+    assert flow["sizes"] == [1, 2]
+    for curves in flow["curves"].values():
+        for rows in curves.values():
+            assert max(max(row) for row in rows) == pytest.approx(1.0)
+    assert set(flow["curves"]) == {"student_before", "student_after", "teacher"}
+    assert flow["curves"]["student_before"] != flow["curves"]["student_after"]
+    assert flow["mixing"]["before"] != flow["mixing"]["after"]
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 9], ids=lambda step: f"after step {step} of 12")
+def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
+    start, laid, config, fitted, work, step
+):
+    """Killed hard as soon as a checkpoint is there: in mid-epoch, or at its end (step 6)."""
+    name = f"killed-{step}"
+    process = start("fit", "--config", config, "--name", name)
+    checkpoint = work / "runs" / name / "checkpoints" / f"step={step}.ckpt"
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for later in checkpoint.parent.glob("*.ckpt"):
+        if int(re.findall(r"\d+", later.name)[0]) > step:
+            later.unlink()  # it got further before it died; let it begin just here
+    again = laid("fit", "--config", config, "--name", name, "--ckpt_path", "last")
+    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.stdout
+    whole, resumed = losses(fitted), losses(work / "runs" / name)
+    for tag in LOSSES:
+        late = {s: value for s, value in whole[tag].items() if s >= step}
+        assert len(late) == 12 - step
+        assert {s: v for s, v in resumed[tag].items() if s >= step} == late, tag
+    before, after = (
+        json.loads((run / "figures" / "head_flow.json").read_text())["curves"]["student_before"]
+        for run in (fitted, work / "runs" / name)
+    )
+    assert before == after
+
+
+def test_a_run_asked_to_stop_saves_first(start, config, work):
+    """SIGTERM, as a cluster sends it."""
+    name = "stopped"
+    process = start(
+        "fit", "--config", config, "--name", name, "--checkpoint.every_n_train_steps", 1000,
+        "--trainer.max_epochs", 1000,
+    )  # fmt: skip
+    folder = work / "runs" / name
+    deadline = time.monotonic() + 120
+    while not any(e.stat().st_size > 20_000 for e in folder.glob("events*")):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    process.wait(60)
+    saved = list(folder.glob("checkpoints/*.ckpt"))
+    assert len(saved) == 1
+    assert find_checkpoint(str(folder), folder.parent).identity["step"] > 0
+
+
+def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, work):
+    done = laid("fit", "--config", config, "--trainer.max_steps", 1, "--head_flow.enabled", "false")
+    assert "laid: run runs/small-2" in done.stdout
+    assert (work / "runs" / "small-2" / "config.yaml").exists()
+
+
+def test_plain_fine_tuning_needs_no_teacher(laid, config, work):
+    laid(
+        "fit", "--config", config, "--name", "sft", "--model.teacher", "null",
+        "--model.objective.laid", 0, "--model.objective.kl", 0, "--trainer.max_steps", 2,
+    )  # fmt: skip
+    tags = set(events(work / "runs" / "sft").Tags()["scalars"])
+    assert "train/sft" in tags
+    assert not {"train/laid", "train/kl", "grad_norm/mixing"} & tags
+
+
+def test_losses_do_not_depend_on_the_number_of_workers(laid, config, fitted, work):
+    laid(
+        "fit", "--config", config, "--name", "workers", "--data.workers", 2,
+        "--head_flow.enabled", "false",
+    )  # fmt: skip
+    assert losses(work / "runs" / "workers") == losses(fitted)
