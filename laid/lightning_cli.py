@@ -109,7 +109,7 @@ class LaidCLI(LightningCLI):
             return
         config = self.config[self.config.subcommand]
         config["ckpt_path"] = str(self.found.path)
-        now = yaml.safe_load(self._parser(self.config.subcommand).dump(config, skip_none=False))
+        now = yaml.safe_load(self._parser(self.config.subcommand).dump(config, skip_unset=False))
         for key, before, after in _changes(self.found.config, now):
             of_run = key.split(".")[0] in OF_THE_RUN or key == "trainer.precision"
             if of_run or self.config.subcommand == "fit":
@@ -129,7 +129,7 @@ class LaidCLI(LightningCLI):
         config.trainer.default_root_dir = str(runs)
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
-        dumped = self._parser(self.subcommand).dump(config, skip_none=False)
+        dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         kept = yaml.safe_load(dumped)
         for key in ("config", "ckpt_path", "results"):
             kept.pop(key, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from datasets import Dataset, concatenate_datasets
+from torch.utils.data import DataLoader
 
 from laid.data.coco import CocoIndex
 from laid.data.haystack import build_entries, build_training_entries, cached_entries
@@ -249,7 +250,15 @@ class HaystackDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> HaystackLoader:
         """Training batches, padded on the right, shuffled anew each epoch."""
-        self._train_loader = self._loader(self.train_entries, training=True)
+        data = self._dataset(self.train_entries, with_answer=True)
+        self._train_loader = HaystackLoader(
+            data,
+            self._sampler(len(data), shuffle=True),
+            batch_size=self.batch_size,
+            collate_fn=Collate(self.encoder.pad_id, "right"),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
         if self._place is not None:
             self._train_loader.seek(self._place)
         return self._train_loader
@@ -262,41 +271,42 @@ class HaystackDataModule(L.LightningDataModule):
         """Training will go on there."""
         self._place = state or None
 
-    def val_dataloader(self) -> HaystackLoader:
+    def val_dataloader(self) -> DataLoader:
         """Validation prompts, padded on the left."""
-        return self._loader(self.validate_entries)
+        return self._prompts(self.validate_entries)
 
-    def test_dataloader(self) -> HaystackLoader:
+    def test_dataloader(self) -> DataLoader:
         """Test prompts that are not answered yet, in order of size."""
         ids = self.test_entries["id"]
         left = [at for at, entry in enumerate(ids) if entry not in self._skipped]
-        return self._loader(self.test_entries.select(left))
+        return self._prompts(self.test_entries.select(left))
 
-    def predict_dataloader(self) -> HaystackLoader:
+    def predict_dataloader(self) -> DataLoader:
         """Prompts to answer."""
-        return self._loader(self.predict_entries)
+        return self._prompts(self.predict_entries)
 
     def probe(self, entries: Sequence[Any], device: Any) -> list[Batch]:
         """Entries as batches of one, for callbacks that look into the model."""
-        data = HaystackDataset(entries, self.root, self.encoder, with_answer=True)
+        data = self._dataset(entries, with_answer=True)
         collate = Collate(self.encoder.pad_id, "right")
         move = self.transfer_batch_to_device
         return [move(collate([data[at]]), device, 0) for at in range(len(data))]
 
-    def _loader(self, entries: Sequence[Any], training: bool = False) -> HaystackLoader:
-        data = HaystackDataset(entries, self.root, self.encoder, with_answer=training)
-        rank, ranks = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        sampler = EpochSampler(
-            len(data), shuffle=training, seed=self.seed, rank=rank, world_size=ranks
-        )
-        return HaystackLoader(
+    def _prompts(self, entries: Sequence[Any]) -> DataLoader:
+        data = self._dataset(entries, with_answer=False)
+        return DataLoader(
             data,
-            sampler,
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            collate_fn=Collate(self.encoder.pad_id, "right" if training else "left"),
+            sampler=self._sampler(len(data), shuffle=False),
+            batch_size=self.eval_batch_size,
+            collate_fn=Collate(self.encoder.pad_id, "left"),
             num_workers=self.workers,
-            persistent_workers=training and self.workers > 0,
-            pin_memory=False,
         )
+
+    def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
+        return HaystackDataset(entries, self.root, self.encoder, with_answer)
+
+    def _sampler(self, size: int, shuffle: bool) -> EpochSampler:
+        rank, ranks = 0, 1
+        if self.trainer is not None:
+            rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return EpochSampler(size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=ranks)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from laid.assets.make import packaged_config, packaged_processor
-from laid.files import atomic_dir, discard_dir
 from laid.data.coco import CocoIndex
 from laid.data.minicoco import ensure_minicoco
 from laid.evaluation.results import wilson_interval
+from laid.files import atomic_dir, discard_dir
 from laid.pretrain.layout import Writer
 from laid.pretrain.measure import entries_for, measure
 from laid.pretrain.pool import Pool
@@ -90,7 +90,6 @@ def render(
     lines = [
         "---",
         "license: apache-2.0",
-        "base_model_relation: none",
         "---",
         f"# laid tiny/{name}",
         "",

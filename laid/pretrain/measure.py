@@ -19,9 +19,7 @@ from laid.pretrain.pool import Pool
 from laid.pretrain.tower import encode_pool
 
 
-def entries_for(
-    index: CocoIndex, per_size: int, seed: int, sizes: Sequence[int]
-) -> Dataset:
+def entries_for(index: CocoIndex, per_size: int, seed: int, sizes: Sequence[int]) -> Dataset:
     """The entries that models are measured with; their role is one that no ``laid`` command has."""
     return build_entries(index, "pretrain-measure", sizes, per_size, seed)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.assets.make import packaged_config, packaged_processor
 from laid.data.cache import cache_root
-from laid.files import atomic_write_text
 from laid.data.minicoco import ensure_minicoco
+from laid.files import atomic_write_text
 from laid.pretrain.cards import Card, write_folder
 from laid.pretrain.haystacks import Sampler
 from laid.pretrain.language import (
@@ -39,11 +40,11 @@ class TinyRecipe:
 
     images: int = 24000
     held_out: int = 2000
-    tower: TowerRecipe = TowerRecipe()
-    base: LanguageRecipe = LanguageRecipe(sizes=(1, 2, 4))
-    teacher: LanguageRecipe = LanguageRecipe(sizes=(8, 16, 32, 64, 128))
+    tower: TowerRecipe = field(default_factory=TowerRecipe)
+    base: LanguageRecipe = field(default_factory=lambda: LanguageRecipe((1, 2, 4)))
+    teacher: LanguageRecipe = field(default_factory=lambda: LanguageRecipe((8, 16, 32, 64, 128)))
     test_per_size: int = 400
-    test_sizes: Sequence[int] = field(default=(1, 2, 5, 10, 20, 50, 100, 150))
+    test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)
 
 
 def pretrain_tiny(
@@ -63,7 +64,7 @@ def pretrain_tiny(
 
     Args:
         out: The folder to write to; it is made if it is missing.
-        seed: Any whole number.
+        seed: 0 or any whole number above.
         work: Folder of intermediate results; pretrain-tiny-SEED in laid's cache by default.
         independent: Also train a teacher that shares nothing with the student.
         processes: The two teachers' lines are trained side by side with 2, one by one with 1.
@@ -91,6 +92,8 @@ def run(
     """``pretrain_tiny`` with any recipe; ``command`` is what the cards name."""
     if processes not in (1, 2):
         raise ValueError(f"processes {processes}: expected 1 or 2")
+    if seed < 0:
+        raise ValueError(f"seed {seed}: expected 0 or more")
     names = ["student", "teacher"] + ["teacher-independent"] * independent
     there = [name for name in names if (out / name / "model.safetensors").exists()]
     if there and not overwrite:
@@ -107,7 +110,10 @@ def run(
         for job in jobs:
             train_line(*job)
     else:
-        with ProcessPoolExecutor(len(jobs), mp_context=get_context("spawn")) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(
+            len(jobs), context, initializer=tqdm.set_lock, initargs=(context.RLock(),)
+        ) as pool:
             for future in [pool.submit(train_line, *job, threads=1) for job in jobs]:
                 future.result()
     for line in lines:

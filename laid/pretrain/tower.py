@@ -6,12 +6,16 @@ visual tokens, E the tower's width, H the decoder's, C categories.
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel as Tower,
+)
 
 from laid.pretrain.pool import MERGE, PATCH, PATCHES, Pool, normalise
 from laid.pretrain.stages import Stage
@@ -20,8 +24,6 @@ TOKENS = PATCHES // MERGE**2
 """Visual tokens of an image."""
 
 _SHIFT = 2  # pixels that a cell is moved by at most, to vary it
-
-Tower = stock.Qwen2_5_VisionTransformerPretrainedModel
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
     return features.reshape(n, TOKENS, -1)
 
 
-def _attend(attention: nn.Module, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _attend(attention: Any, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     n, length, _ = hidden_IPE.shape
     qkv = attention.qkv(hidden_IPE).reshape(n, length, 3, attention.num_heads, -1)
     q, k, v = qkv.permute(2, 0, 1, 3, 4).unbind(0)  # [I, P, heads, width]
@@ -80,7 +82,7 @@ def train_tower(
     recipe: TowerRecipe,
     seed: int,
     stage: Stage,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Trains a tower and standardises its features.
 
     The objective is binary cross-entropy on every category, at each visual token, with as class
@@ -120,17 +122,17 @@ def train_tower(
         fused=True,
     )
     generator = torch.Generator().manual_seed(seed)
-    step, before, started = 0, 0.0, time.monotonic()
+    first, before, started = 0, 0.0, time.monotonic()
     kept = stage.checkpoint()
     if kept is not None:
         tower.load_state_dict(kept["visual"])
         bias_C.data.copy_(kept["bias_C"])
         optimizer.load_state_dict(kept["optimizer"])
         generator.set_state(kept["generator"])
-        step, before = kept["step"], kept["seconds"]
+        first, before = kept["step"], kept["seconds"]
     tower.train()
-    bar = stage.bar(step, recipe.steps)
-    for step in range(step, recipe.steps):
+    bar = stage.bar(first, recipe.steps)
+    for step in range(first, recipe.steps):
         rate = min(1.0, (step + 1) / 50) * (1 - step / recipe.steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * rate

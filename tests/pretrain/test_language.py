@@ -44,9 +44,7 @@ def test_growing_by_a_layer_keeps_the_function(model, processor, writer):
     ids = layout.ids_L.repeat(2, 1)
     features = torch.randn(2, 2, 4, 128)
     with torch.no_grad():
-        before, after = (
-            m.lm_head(hidden_states(m, layout, ids, features)) for m in (model, grown)
-        )
+        before, after = (m.lm_head(hidden_states(m, layout, ids, features)) for m in (model, grown))
     assert torch.equal(before, after)
     # But the new layer is not dead: it has weights to attend with, and its gradient is not zero.
     grown.lm_head(hidden_states(grown, layout, ids, features)).square().mean().backward()
@@ -73,9 +71,7 @@ def test_the_curriculum_advances_cools_down_and_ends():
     assert (stuck.level, stuck.step) == (0, 1005)
 
 
-def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(
-    model, material, tmp_path
-):
+def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(model, material, tmp_path):
     start = {name: value.clone() for name, value in model.state_dict().items()}
     whole = train_language(model, material, RECIPE, 3, Stage(tmp_path, "whole"))
     end = {name: value.clone() for name, value in whole["model"].items()}

@@ -1,0 +1,188 @@
+"""``laid test``, ``predict`` and ``export`` of a finished run."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from laid.runs import find_checkpoint
+from laid.vlm.load import ModelArgs
+from laid.vlm.model import VLM
+
+
+@pytest.fixture(scope="module")
+def tested(laid, fitted):
+    """The run, tested, on a machine that has no teacher."""
+    content = (fitted / "config.yaml").read_text()
+    teacher = next(
+        line.split()[-1] for line in content.splitlines() if line.strip().endswith("/teacher")
+    )
+    hidden = Path(teacher).with_name("hidden")
+    os.rename(teacher, hidden)
+    try:
+        done = laid("test", "--ckpt_path", fitted)
+    finally:
+        os.rename(hidden, teacher)
+    return done
+
+
+def records(folder):
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    return {record["id"]: record for record in map(json.loads, lines[1:])}
+
+
+def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
+    assert "step=12.ckpt" in tested.stdout
+    results = json.loads((fitted / "results.json").read_text())
+    assert list(results["by_size"]) == ["1", "2", "4"]
+    assert all(cell["n"] == 4 for cell in results["by_size"].values())
+    assert results["name"] == "small"
+    assert "laid test --ckpt_path" in results["command"]
+    assert "instead of the run's" not in tested.stdout
+
+
+def test_the_table_is_on_the_screen_and_the_figures_in_tensorboard(tested, fitted):
+    assert "images" in tested.stdout
+    assert "95%" in tested.stdout
+    board = EventAccumulator(str(fitted))
+    board.Reload()
+    assert "test/accuracy_by_size" in board.Tags()["images"]
+    assert [e.step for e in board.Scalars("test/accuracy_by_size")] == [1, 2, 4]
+    assert (fitted / "figures" / "accuracy_by_size.png").stat().st_size > 5000
+
+
+def test_a_finished_test_is_not_run_again(tested, laid, fitted):
+    before = (fitted / "records.jsonl").read_bytes()
+    again = laid("test", "--ckpt_path", fitted)
+    assert "12 of 12 entries are answered already" in again.stdout
+    assert "95%" in again.stdout
+    assert (fitted / "records.jsonl").read_bytes() == before
+
+
+def test_what_is_typed_goes_over_the_runs_settings_and_is_said(laid, fitted, work):
+    done = laid(
+        "test", "--ckpt_path", fitted, "--data.test.sizes", "[2]", "--model.max_new_tokens", 2,
+        "--results", work / "other",
+    )  # fmt: skip
+    assert "laid: data.test.sizes [2] instead of the run's [1, 2, 4]" in done.stdout
+    assert "laid: model.max_new_tokens 2 instead of the run's 3" in done.stdout
+    assert "coco_root" not in done.stdout
+    assert len(records(work / "other")) == 4
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_batch_size_does_not_change_the_answers(tested, laid, fitted, work, batch):
+    folder = work / f"batch-{batch}"
+    laid("test", "--ckpt_path", fitted, "--data.eval_batch_size", batch, "--results", folder)
+    assert records(folder) == records(fitted)
+
+
+def test_a_killed_test_goes_on_where_it_stopped(tested, start, laid, fitted, work):
+    folder = work / "killed-test"
+    arguments = ("test", "--ckpt_path", fitted, "--results", folder, "--data.eval_batch_size", 1)
+    process = start(*arguments)
+    file = folder / "records.jsonl"
+    while not file.exists() or file.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = file.read_bytes()
+    kept = kept[: kept.rindex(b"\n") + 1]
+    with file.open("ab") as half:
+        half.write(b'{"id": "test-4-0000')
+    assert not (folder / "results.json").exists()
+    laid(*arguments)
+    assert file.read_bytes().startswith(kept)
+    assert records(folder) == records(fitted)
+
+
+def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fitted, work):
+    folder = work / "moved"
+    shutil.copytree(fitted, folder)
+    done = laid("test", "--ckpt_path", folder, "--model.max_new_tokens", 1)
+    assert "max_new_tokens: 3 -> 1" in done.stdout
+    assert len(list(folder.glob("records-*.jsonl"))) == 1
+
+
+def test_without_a_checkpoint_the_base_student_is_tested(laid, config, work, fitted):
+    laid("test", "--config", config, "--data.test.sizes", "[1, 2]")
+    results = json.loads((work / "runs" / "small-base" / "results.json").read_text())
+    assert results["name"] == "base"
+    assert results["identity"]["checkpoint"] is None
+    base = records(work / "runs" / "small-base")
+    assert base.keys() == {name for name in records(fitted) if not name.startswith("test-4")}
+
+
+def test_validate_gives_accuracy(laid, fitted):
+    done = laid("validate", "--ckpt_path", fitted)
+    assert "val/accuracy" in done.stdout
+
+
+def test_built_files_give_the_answers_of_entries_built_on_the_fly(
+    tested, laid, fitted, drawn, work
+):
+    laid(
+        "data", "build", "--coco_root", drawn, "--out", "vhs", "--train_entries", 4,
+        "--test_per_size", 4, "--sizes", "[1, 2, 4]", "--test_split", "test2017",
+        "--max_size", 4,
+    )  # fmt: skip
+    sources = json.dumps([str(work / "vhs" / f"test_{size}.json") for size in (1, 2, 4)])
+    folder = work / "from-files"
+    laid("test", "--ckpt_path", fitted, "--data.test.source", sources, "--results", folder)
+    ours = {k: r["answer"] for k, r in records(fitted).items()}
+    assert {k: r["answer"] for k, r in records(folder).items()} == ours
+
+
+def test_predict_answers_a_file(tested, laid, fitted, work):
+    if not (work / "vhs" / "test_2.json").exists():
+        pytest.skip("the file is written by the test before")
+    laid("predict", "--ckpt_path", fitted, "--data.predict.source", "vhs/test_2.json")
+    lines = (fitted / "predictions.jsonl").read_text().splitlines()
+    answers = {line["id"]: line["answer"] for line in map(json.loads, lines)}
+    assert answers == {k: r["answer"] for k, r in records(fitted).items() if r["size"] == 2}
+
+
+def test_predict_answers_a_question_about_a_folder(laid, fitted, work):
+    folder = work / "photographs"
+    folder.mkdir(exist_ok=True)
+    for name, colour in (("b.jpg", "red"), ("a.png", "blue")):
+        Image.new("RGB", (90, 60), colour).save(folder / name)
+    question = "For the image with a dog, is there a cat?"
+    done = laid(
+        "predict", "--ckpt_path", fitted, "--data.predict.images", folder,
+        "--data.predict.question", question,
+    )  # fmt: skip
+    assert question in done.stdout
+    line = json.loads((fitted / "predictions.jsonl").read_text())
+    assert line["images"] == ["a.png", "b.jpg"]
+
+
+def test_export_is_a_plain_folder_with_the_checkpoints_logits(laid, fitted, work, haystacks):
+    laid("export", "--ckpt_path", fitted, "--out", "exported")
+    plain = Qwen2_5_VLForConditionalGeneration.from_pretrained(work / "exported").eval()
+    found = find_checkpoint(str(fitted), fitted.parent)
+    vlm = VLM.load(ModelArgs(**found.config["model"]["student"]))
+    state = torch.load(found.path, weights_only=True)["state_dict"]
+    own = {k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")}
+    vlm.load_state_dict(own)
+    inputs = haystacks().inputs
+    arguments = {
+        "input_ids": inputs.input_ids_BL,
+        "attention_mask": inputs.attention_mask_BL,
+        "mm_token_type_ids": inputs.mm_token_type_ids_BL,
+        "pixel_values": inputs.pixel_values_PC,
+        "image_grid_thw": inputs.image_grid_thw_I3,
+    }
+    with torch.no_grad():
+        assert torch.equal(plain(**arguments).logits, vlm.hf(**arguments).logits)
+    refused = laid("export", "--ckpt_path", fitted, "--out", "exported", code=2)
+    assert "exists" in refused.stderr
