@@ -33,7 +33,7 @@ setup: $(STAMP)  ## Make the environment and install laid in it (once, and again
 demo: $(STAMP)  ## Distil the miniature on the CPU, then test it and the student it started from
 	$(BIN)/laid fit --config configs/tiny.yaml
 	$(BIN)/laid test --config configs/tiny.yaml
-	$(BIN)/laid test --ckpt_path runs/tiny
+	$(BIN)/laid test --ckpt_path last --name tiny
 
 test: $(STAMP)  ## Run the tests, less the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
