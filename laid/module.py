@@ -6,6 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from laid.calibration import fit_mixing
 from laid.data.prompt import Batch
 from laid.evaluation.answers import score_answer
 from laid.evaluation.records import Record, needle_depth
@@ -100,6 +101,7 @@ class LaidModule(L.LightningModule):
                 len(pairs),
                 (ours.heads, ours.kv_heads),
                 (theirs.heads, theirs.kv_heads),
+                ours.head_dim,
                 self.mixing_args,
             )
         self.objective = Objective(self.objective_args, pairs, len(self.tokenizer))
@@ -124,6 +126,52 @@ class LaidModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+        self._learn_images("fit")
+        self._fit_mixing()
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "validate":
+            self._learn_images("validate")
+
+    def on_test_start(self) -> None:
+        self._learn_images("test")
+
+    def on_predict_start(self) -> None:
+        self._learn_images("predict")
+
+    def _learn_images(self, stage: str) -> None:
+        """With ``data.cache_features``, shows the models every image of a stage, once."""
+        data = self.trainer.datamodule
+        if not data.cache_features:
+            return
+        assert self.student is not None
+        if not self.student.vision_frozen:
+            raise ValueError(
+                "data.cache_features: the features of a vision tower that is trained change; set "
+                "it false, or model.student.freeze_vision true"
+            )
+        for name, patches_PC, grid_I3 in data.unseen_images(stage):
+            self.student.learn(name, patches_PC, grid_I3, data.feature_gib)
+            if self.teacher is not None:
+                self.teacher.learn(name, patches_PC, grid_I3, data.feature_gib)
+
+    @torch.no_grad()
+    def _fit_mixing(self) -> None:
+        """Least-squares mixing weights, at the beginning of a run that asks for them."""
+        if self.mixing is None or self.mixing.fitted:
+            return
+        assert self.student is not None
+        assert self.teacher is not None
+        assert self.objective is not None
+        data = self.trainer.datamodule
+        count = min(self.mixing_args.calibration, len(data.train_entries))
+        batches = data.probe(data.train_entries.select(range(count)), self.device)
+        inputs = (batch.inputs for batch in batches)
+        fit_mixing(self.mixing, self.objective, self.student, self.teacher, inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; logs every term, unweighted and weighted."""

@@ -1,75 +1,32 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from datasets import Dataset, concatenate_datasets
+from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
+from laid.data.args import (
+    MINICOCO,
+    SIZES,
+    EvaluationArgs,
+    PredictArgs,
+    TrainArgs,
+)
 from laid.data.coco import CocoIndex
 from laid.data.haystack import build_entries, build_training_entries, cached_entries
-from laid.data.images import images_in
+from laid.data.images import images_in, load_image
 from laid.data.loader import EpochSampler, HaystackLoader
 from laid.data.minicoco import ensure_minicoco
+from laid.data.paths import resolve_under
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.vhs import load_entries
 from laid.vlm.processor import ProcessorArgs, load_processor
-
-MINICOCO = "minicoco"
-SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
-
-
-@dataclass
-class TrainArgs:
-    """Training entries."""
-
-    source: str | None = None
-    """Visual Haystacks JSON, folder of a saved dataset, or hub dataset (name or name:split).
-    None: built on the fly from the COCO annotations of `split`."""
-    split: str = "train2017"
-    """Annotations instances_SPLIT.json and images SPLIT/."""
-    entries: int = 5000
-    """How many are built, an even number: each question has a yes and a no. Of a source, the
-    first so many."""
-    min_size: int = 2
-    """Fewest images in a training haystack that is built."""
-    max_size: int = 20
-    """Most images in a training haystack that is built."""
-
-
-@dataclass
-class EvaluationArgs:
-    """Validation or test entries."""
-
-    source: list[str] | None = None
-    """Visual Haystacks JSONs, folders of saved datasets, or hub datasets. None: built on the fly
-    from the COCO annotations of `split`."""
-    split: str = "val2017"
-    """Annotations instances_SPLIT.json and images SPLIT/; not those of training."""
-    sizes: list[int] | None = None
-    """Haystack sizes. None: all of a source, or 1 2 5 10 20 50 100 150 where they are built."""
-    per_size: int = 100
-    """Entries of each size, an even number; of a source, the first so many."""
-
-
-@dataclass
-class PredictArgs:
-    """What `laid predict` answers: a file of questions, or one question about some images."""
-
-    source: str | None = None
-    """Visual Haystacks JSON."""
-    images: str | None = None
-    """Folder of images, shown in the order of their names."""
-    question: str | None = None
-    """The question about them."""
-
-
-def _few() -> EvaluationArgs:
-    return EvaluationArgs(sizes=[2, 10, 20], per_size=20)
 
 
 class HaystackDataModule(L.LightningDataModule):
@@ -89,6 +46,8 @@ class HaystackDataModule(L.LightningDataModule):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         max_length: int | None = None,
+        cache_features: bool = False,
+        feature_gib: float = 4.0,
         batch_size: int = 1,
         global_batch_size: int = 8,
         eval_batch_size: int = 1,
@@ -112,6 +71,10 @@ class HaystackDataModule(L.LightningDataModule):
             min_pixels: Images with fewer pixels are enlarged. None: as the processor says.
             max_pixels: Images with more pixels are reduced. None: as the processor says.
             max_length: Longest input in tokens; a longer entry is an error. None: no limit.
+            cache_features: Before a stage begins, compute what the frozen vision towers make of
+                each of its images, and give the models that in place of pixels. For data sets
+                whose features fit in memory; the vision tower must be frozen.
+            feature_gib: Most memory for these features, in GiB and for each model.
             batch_size: Haystacks on one device at a time.
             global_batch_size: Haystacks of one optimizer step; accumulation follows from it.
             eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
@@ -131,13 +94,15 @@ class HaystackDataModule(L.LightningDataModule):
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
-        self.validate_args = validate or _few()
+        self.validate_args = validate or EvaluationArgs(sizes=[2, 10, 20], per_size=20)
         self.test_args = test or EvaluationArgs()
         self.predict_args = predict or PredictArgs()
         self.needles = tuple(needles)
         self.min_area = min_area
         self.prefix = prefix
         self.max_length = max_length
+        self.cache_features = cache_features
+        self.feature_gib = feature_gib
         self.batch_size = batch_size
         self.global_batch_size = global_batch_size
         self.eval_batch_size = eval_batch_size
@@ -146,6 +111,7 @@ class HaystackDataModule(L.LightningDataModule):
         self._skipped: frozenset[str] = frozenset()
         self._train_loader: HaystackLoader | None = None
         self._place: dict[str, int] | None = None
+        self.grids: dict[str, Tensor] = {}
 
     def prepare_data(self) -> None:
         """Draws the mini-COCO where it is asked for; on one process of a node."""
@@ -236,6 +202,24 @@ class HaystackDataModule(L.LightningDataModule):
         names = [p.name for p in images_in(self.root)]
         return [{"id": "question", "question": args.question, "images": names, "size": len(names)}]
 
+    def unseen_images(self, stage: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, patches and grid of each image of a stage that no batch needs read from then on.
+
+        The module teaches them to its models (``cache_features``).
+        """
+        entries = {
+            "fit": lambda: [self.train_entries, self.validate_entries],
+            "validate": lambda: [self.validate_entries],
+            "test": lambda: [self.test_entries],
+            "predict": lambda: [self.predict_entries],
+        }[stage]()
+        shown = {name for part in entries for entry in part for name in entry["images"]}
+        names = sorted(shown - self.grids.keys())
+        for name in tqdm(names, desc="image features", unit="image", disable=not names):
+            patches_PC, grid_I3 = self.encoder.patches([load_image(resolve_under(self.root, name))])
+            yield name, patches_PC, grid_I3
+            self.grids[name] = grid_I3[0]
+
     @property
     def test_fingerprint(self) -> str:
         """A hash of what is asked in the test: entries, and the folder's name of the images."""
@@ -303,7 +287,7 @@ class HaystackDataModule(L.LightningDataModule):
         )
 
     def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
-        return HaystackDataset(entries, self.root, self.encoder, with_answer)
+        return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
     def _sampler(self, size: int, shuffle: bool) -> EpochSampler:
         rank, ranks = 0, 1

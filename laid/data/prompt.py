@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from laid.data.images import load_image
@@ -48,58 +49,74 @@ class PromptEncoder:
         pad = self.processor.tokenizer.pad_token_id
         return int(pad) if pad is not None else 0
 
-    def encode(self, entry: Entry, images: Sequence[Image.Image], with_answer: bool) -> ModelInputs:
+    def patches(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
+        made = self.processor.image_processor(images=list(images), return_tensors="pt")
+        return made["pixel_values"], made["image_grid_thw"]
+
+    def encode(
+        self, entry: Entry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
+    ) -> ModelInputs:
         """One haystack, without batch dimension.
 
         Labels are -100 but for the answer and its end-of-turn token; with ``with_answer`` false
         the text ends where the answer would begin.
 
+        Args:
+            pixel_values_PC: patches of the entry's images; none where the model knows them.
+            grid_I3: the images' patches in time, height and width.
+
         Raises:
             ValueError: it is longer than ``max_length``. It is never cut: a cut could go through
                 an image, or take the needle away.
         """
-        content: list[dict[str, str]] = [{"type": "image"} for _ in images]
+        content: list[dict[str, str]] = [{"type": "image"} for _ in grid_I3]
         content.append({"type": "text", "text": self.prefix + entry["question"]})
         text = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        made = self.processor(text=[text], images=list(images), return_tensors="pt")
-        ids, types = made["input_ids"], made["mm_token_type_ids"]
-        answer_length = 0
-        if with_answer:
-            answer = self.processor.tokenizer(
-                entry["answer"].capitalize() + END_OF_TURN,
-                add_special_tokens=False,
-                return_tensors="pt",
-            )["input_ids"]
-            answer_length = answer.shape[1]
-            ids = torch.cat([ids, answer], dim=1)
-            types = torch.cat([types, torch.zeros_like(answer)], dim=1)
-        length = ids.shape[1]
+        # What the processor's own call does to the text; by itself, since the pixels may be absent.
+        mark, *rest = text.split(self.processor.image_token)
+        merge = self.processor.image_processor.merge_size
+        counts = (grid_I3.prod(-1) // merge**2).tolist()
+        for count, piece in zip(counts, rest, strict=True):
+            mark += self.processor.image_token * count + piece
+        ids = self._tokens(mark)
+        answer = (
+            self._tokens(entry["answer"].capitalize() + END_OF_TURN) if with_answer else ids[:0]
+        )
+        length = len(ids) + len(answer)
         if self.max_length is not None and length > self.max_length:
             raise ValueError(
-                f"entry {entry['id']} is {length} tokens long ({len(images)} images), more than "
+                f"entry {entry['id']} is {length} tokens long ({len(grid_I3)} images), more than "
                 f"data.max_length {self.max_length}: raise it, reduce data.max_pixels, or leave "
                 "out this haystack size"
             )
-        labels = torch.full_like(ids, IGNORED)
-        if answer_length:
-            labels[:, -answer_length:] = ids[:, -answer_length:]
-        grid = made["image_grid_thw"]
-        positions = get_position_ids(ids, types, grid, self.processor.image_processor.merge_size)
+        input_ids_L = torch.cat([ids, answer])
+        types_L = (input_ids_L == self.processor.image_token_id).long()
+        positions_3BL = get_position_ids(input_ids_L[None], types_L[None], grid_I3, merge)
         return ModelInputs(
-            input_ids_BL=ids[0],
-            attention_mask_BL=torch.ones_like(ids[0]),
-            mm_token_type_ids_BL=types[0],
-            position_ids_3BL=positions[:, 0],
-            labels_BL=labels[0],
-            pixel_values_PC=made["pixel_values"],
-            image_grid_thw_I3=grid,
+            input_ids_BL=input_ids_L,
+            attention_mask_BL=torch.ones_like(input_ids_L),
+            mm_token_type_ids_BL=types_L,
+            position_ids_3BL=positions_3BL[:, 0],
+            labels_BL=torch.cat([torch.full_like(ids, IGNORED), answer]),
+            pixel_values_PC=pixel_values_PC,
+            image_grid_thw_I3=grid_I3,
+            image_names=list(entry["images"]),
         )
+
+    def _tokens(self, text: str) -> Tensor:
+        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return torch.tensor(ids, dtype=torch.long)
 
 
 class HaystackDataset(Dataset):
-    """Entries with their images, encoded when asked for."""
+    """Entries with their images, encoded when asked for.
+
+    Where the grids of all an entry's images are in ``grids``, the models know these images and
+    their files are not read.
+    """
 
     def __init__(
         self,
@@ -107,19 +124,27 @@ class HaystackDataset(Dataset):
         root: Path,
         encoder: PromptEncoder,
         with_answer: bool,
+        grids: Mapping[str, Tensor] | None = None,
     ):
         self.entries = entries
         self.root = root
         self.encoder = encoder
         self.with_answer = with_answer
+        self.grids = {} if grids is None else grids
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> tuple[ModelInputs, Entry]:
         entry = self.entries[index]
-        images = [load_image(resolve_under(self.root, name)) for name in entry["images"]]
-        return self.encoder.encode(entry, images, self.with_answer), entry
+        names = entry["images"]
+        if all(name in self.grids for name in names):
+            grid_I3 = torch.stack([self.grids[name] for name in names])
+            pixels_PC = torch.empty(0)
+        else:
+            images = [load_image(resolve_under(self.root, name)) for name in names]
+            pixels_PC, grid_I3 = self.encoder.patches(images)
+        return self.encoder.encode(entry, pixels_PC, grid_I3, self.with_answer), entry
 
 
 @dataclass(frozen=True)

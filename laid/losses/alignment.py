@@ -15,9 +15,10 @@ from laid.losses.reduce import mean_by_entry
 class AlignmentArgs:
     """Head-level alignment, L_LAid of Eq. 7."""
 
-    layers: Literal["final"] | list[tuple[int, int]] = "final"
+    layers: Literal["final", "all"] | list[tuple[int, int]] = "final"
     """Which student layer is aligned with which teacher layer. final: the last with the last, as
-    in the paper (27 of 7B or 35 of 3B with 63 of 32B). Or a list of pairs: [[27, 63], [13, 31]]."""
+    in the paper (27 of 7B or 35 of 3B with 63 of 32B). all: each student layer with the teacher
+    layer at the same relative depth. Or a list of pairs: [[27, 63], [13, 31]]."""
     reduction: Literal["mean", "sum"] = "mean"
     """mean over tokens, heads and numbers of a head, and over layer pairs; or the sum of Eq. 7."""
     normalise: bool = True
@@ -35,9 +36,15 @@ def layer_pairs(
     """
     if args.layers == "final":
         return [(student_layers - 1, teacher_layers - 1)]
+    if args.layers == "all":
+        if student_layers == 1:
+            return [(0, teacher_layers - 1)]
+        depth = (teacher_layers - 1) / (student_layers - 1)
+        # Halves go up: of two teacher layers equally near, the later has seen more.
+        return [(s, int(s * depth + 0.5)) for s in range(student_layers)]
     pairs = [(s, t) for s, t in args.layers]
     if not pairs:
-        raise ValueError("alignment.layers is empty: give final or pairs such as [[27, 63]]")
+        raise ValueError("alignment.layers is empty: give final, all or pairs such as [[27, 63]]")
     for s, t in pairs:
         if not (0 <= s < student_layers and 0 <= t < teacher_layers):
             raise ValueError(

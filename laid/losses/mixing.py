@@ -1,6 +1,7 @@
 """Mixing weights: each student head's mixture of the teacher's heads (paper, Eq. 3).
 
-Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D numbers in a head.
+Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D numbers in a head, F = D / 2
+rotary pairs, of which pair f is the numbers f and f + F.
 """
 
 import math
@@ -15,48 +16,94 @@ from torch import Tensor, nn
 class MixingArgs:
     """Mixing weights, w in Eq. 3."""
 
+    weights: Literal["real", "complex"] = "real"
+    """real: one number for each student and teacher head, as in Eq. 3, which mixes heads but
+    cannot turn anything inside one. complex (ours): one complex number for each student head,
+    teacher head and rotary pair; it turns and stretches the pair, which commutes with RoPE, so
+    teacher and student need not share a basis of queries and keys."""
     normalisation: Literal["softmax", "none"] = "softmax"
     """softmax: the weights of a student head are positive and sum to 1, as the paper's "w = 0.4"
-    reads. none: free weights, whose loss has a trivial minimum at w = 0 and Q = 0."""
-    initial: Literal["uniform", "one-hot"] = "one-hot"
+    reads. none: free weights, whose loss has a trivial minimum at w = 0 and Q = 0. Complex weights
+    have no softmax."""
+    initial: Literal["uniform", "one-hot", "least-squares"] = "one-hot"
     """uniform: every teacher head alike. one-hot: student head i starts from the teacher head at
-    the same relative place (with softmax, at a share of `one_hot_share`)."""
+    the same relative place (with softmax, at a share of `one_hot_share`). least-squares: what fits
+    the untrained student best on `calibration` training entries."""
     one_hot_share: float = 0.9
     """The share that one-hot begins with under softmax, between 1 / teacher heads and 1."""
+    calibration: int = 32
+    """Training entries that least-squares is fitted to."""
     keys: Literal["own", "shared"] = "own"
     """own: keys have a matrix of their own over key heads. shared: keys are repeated to the query
     heads, as grouped-query attention does, and mixed with the queries' matrix."""
 
+    def __post_init__(self) -> None:
+        if self.weights == "complex" and self.normalisation == "softmax":
+            raise ValueError(
+                "mixing.weights complex has no softmax: set mixing.normalisation none with it"
+            )
+        if self.calibration < 1:
+            raise ValueError(f"mixing.calibration {self.calibration}: expected at least 1 entry")
+        if self.initial == "least-squares" and self.keys == "shared":
+            raise ValueError(
+                "mixing.initial least-squares fits queries and keys each by itself: set "
+                "mixing.keys own with it"
+            )
+
 
 class HeadMixing(nn.Module):
-    """One matrix of mixing weights ``w_ST``."""
+    """One matrix of mixing weights ``w_ST``, or ``w_STF`` if they are complex."""
 
-    def __init__(self, student_heads: int, teacher_heads: int, args: MixingArgs):
+    def __init__(self, student_heads: int, teacher_heads: int, head_dim: int, args: MixingArgs):
         super().__init__()
         self.normalised = args.normalisation == "softmax"
-        self.logits_or_weights = nn.Parameter(_initial(student_heads, teacher_heads, args))
+        self.is_complex = args.weights == "complex"
+        start = _initial(student_heads, teacher_heads, args)
+        if self.is_complex:
+            start_STF = start[..., None].expand(-1, -1, head_dim // 2)
+            start = torch.view_as_real(torch.complex(start_STF, torch.zeros_like(start_STF)))
+        self.raw = nn.Parameter(start.contiguous())
 
     def weights(self) -> Tensor:
-        """``w_ST`` as Eq. 3 uses it; rows sum to 1 under softmax."""
-        w_ST = self.logits_or_weights
-        return w_ST.softmax(-1) if self.normalised else w_ST
+        """``w_ST`` as Eq. 3 uses it (rows sum to 1 under softmax), or complex ``w_STF``."""
+        if self.is_complex:
+            return torch.view_as_complex(self.raw)
+        return self.raw.softmax(-1) if self.normalised else self.raw
 
     def forward(self, x_BLTD: Tensor) -> Tensor:
         """The mixture ``sum_j w_ij x_j`` of the teacher's heads, [B, L, S, D], in float32.
 
         The clone is for sharded training, whose backward hook a returned view would lose.
         """
+        if self.is_complex:
+            mixed_BLSF = torch.einsum("stf,bltf->blsf", self.weights(), as_pairs(x_BLTD))
+            return torch.cat([mixed_BLSF.real, mixed_BLSF.imag], dim=-1)
         return torch.einsum("st,bltd->blsd", self.weights(), x_BLTD.float()).clone()
+
+    @torch.no_grad()
+    def set_weights(self, w: Tensor) -> None:
+        """Begins from ``w_ST`` or ``w_STF``; under softmax from the nearest it can be: negative
+        shares become a small one, and rows are scaled to sum to 1."""
+        if self.is_complex:
+            self.raw.copy_(torch.view_as_real(w))
+        elif self.normalised:
+            w_ST = w.clamp(min=1e-3)
+            self.raw.copy_((w_ST / w_ST.sum(-1, keepdim=True)).log())
+        else:
+            self.raw.copy_(w)
 
 
 class MixingWeights(nn.Module):
     """Mixing weights for the queries and keys of every layer pair."""
+
+    fitted: Tensor
 
     def __init__(
         self,
         pairs: int,
         student_heads: tuple[int, int],
         teacher_heads: tuple[int, int],
+        head_dim: int,
         args: MixingArgs,
     ):
         """
@@ -64,8 +111,10 @@ class MixingWeights(nn.Module):
             pairs: how many (student layer, teacher layer) pairs there are.
             student_heads: its query heads and its key heads.
             teacher_heads: likewise.
+            head_dim: numbers in a head.
         """
         super().__init__()
+        self.args = args
         self.repeat = (
             (student_heads[0] // student_heads[1], teacher_heads[0] // teacher_heads[1])
             if args.keys == "shared"
@@ -74,10 +123,12 @@ class MixingWeights(nn.Module):
 
         def matrices(which: int) -> nn.ModuleList:
             heads = student_heads[which], teacher_heads[which]
-            return nn.ModuleList(HeadMixing(*heads, args) for _ in range(pairs))
+            return nn.ModuleList(HeadMixing(*heads, head_dim, args) for _ in range(pairs))
 
         self.q = matrices(0)
         self.k = self.q if self.repeat else matrices(1)
+        # In the checkpoint, so that a resumed run is not fitted anew to the trained student.
+        self.register_buffer("fitted", torch.tensor(args.initial != "least-squares"))
 
     def queries(self, pair: int, q_BLTD: Tensor) -> Tensor:
         """Mixed teacher queries [B, L, S, D] of one layer pair."""
@@ -94,11 +145,19 @@ class MixingWeights(nn.Module):
         return k_BLSD.repeat_interleave(self.repeat[0], dim=2) if self.repeat else k_BLSD
 
     def matrices(self) -> dict[str, Tensor]:
-        """Every ``w_ST`` by name (``q0``, ``k0``, ...), detached, for figures."""
+        """Every ``w_ST`` by name (``q0``, ``k0``, ...), detached, for figures: of complex weights
+        the mean magnitude over rotary pairs."""
         named = {f"q{i}": m for i, m in enumerate(self.q)}
         if not self.repeat:
             named |= {f"k{i}": m for i, m in enumerate(self.k)}
-        return {name: cast(HeadMixing, m).weights().detach() for name, m in named.items()}
+        weights = {name: cast(HeadMixing, m).weights().detach() for name, m in named.items()}
+        return {name: w.abs().mean(-1) if w.is_complex() else w for name, w in weights.items()}
+
+
+def as_pairs(x_BLHD: Tensor) -> Tensor:
+    """A head's numbers f and f + D/2 as one complex number: RoPE multiplies it by e^(i m w_f)."""
+    real, imaginary = x_BLHD.float().chunk(2, dim=-1)
+    return torch.complex(real, imaginary)
 
 
 def _initial(student_heads: int, teacher_heads: int, args: MixingArgs) -> Tensor:

@@ -64,6 +64,7 @@ def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bf
         write_tiny(folder, packaged_config(name, processor), processor)
         args = ModelArgs(path=str(folder))
         write_model(folder, args, list(card.results.values())[-1]["model"], dtype)
+        (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to the owner alone
         model = load_model(args)
         root = ensure_minicoco()
         pool = Pool.load(root, TEST_SPLIT)

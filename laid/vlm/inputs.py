@@ -26,8 +26,10 @@ class ModelInputs:
         position_ids_3BL: M-RoPE positions from ``get_rope_index``; always given to the model, which
             would otherwise fall back to one-dimensional positions without a word.
         labels_BL: the answer's token ids, ``-100`` elsewhere.
-        pixel_values_PC: normalised patches of all images, in the order in which they are shown.
+        pixel_values_PC: normalised patches of all images, in the order in which they are shown;
+            none (P = 0) where the model has learned their features beforehand.
         image_grid_thw_I3: patches of each image in time, height and width.
+        image_names: what each image is called; an image that recurs has the same name.
     """
 
     input_ids_BL: Tensor
@@ -37,6 +39,7 @@ class ModelInputs:
     labels_BL: Tensor
     pixel_values_PC: Tensor
     image_grid_thw_I3: Tensor
+    image_names: list[str]
 
     @property
     def tokens(self) -> int:
@@ -46,7 +49,7 @@ class ModelInputs:
     @property
     def images(self) -> int:
         """How many images there are in the whole batch."""
-        return len(self.image_grid_thw_I3)
+        return len(self.image_names)
 
 
 def pad_batch(
@@ -79,4 +82,5 @@ def pad_batch(
         labels_BL=padded("labels_BL", IGNORED),
         pixel_values_PC=torch.cat([row.pixel_values_PC for row in rows]),
         image_grid_thw_I3=torch.cat([row.image_grid_thw_I3 for row in rows]),
+        image_names=[name for row in rows for name in row.image_names],
     )

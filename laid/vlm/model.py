@@ -5,12 +5,15 @@ N answer tokens of the whole batch, T generated tokens, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from laid.vlm.capture import QKCapture
+from laid.vlm.features import ImageFeatures, features_of_batch, image_features
 from laid.vlm.inputs import IGNORED, ModelInputs
 from laid.vlm.load import ModelArgs, load_model
 from laid.vlm.signals import Signals, Wanted
@@ -44,6 +47,7 @@ class VLM(nn.Module):
         super().__init__()
         self.hf = hf
         self.shape = AttentionShape.of(hf.config)
+        self.features = ImageFeatures()
         self._capture = QKCapture(self.shape.head_dim).attach(hf)
 
     @classmethod
@@ -56,6 +60,25 @@ class VLM(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    @property
+    def vision_frozen(self) -> bool:
+        """Whether the vision tower stays as it is: then an image has the same features always."""
+        return not any(p.requires_grad for p in self.hf.model.visual.parameters())
+
+    def learn(self, name: str, pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float) -> None:
+        """Computes one image's features and keeps them; batches may then leave its pixels out.
+
+        Image by image, so that the features depend on nothing but the image.
+
+        Raises:
+            ValueError: the features of all images so far take more than ``limit_gib``.
+        """
+        assert self.vision_frozen
+        if name not in self.features:
+            on = self.device
+            made = image_features(self.hf, pixel_values_PC.to(on), grid_I3.to(on))
+            self.features.add(name, made[0], limit_gib)
+
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Q and K of the wanted layers, and the logits that predict the answer.
 
@@ -67,7 +90,7 @@ class VLM(nn.Module):
         if not wanted.logits:
             keep_U = keep_U[:1]
         with self._capture.armed(wanted.layers) as take:
-            out = self.hf(**_arguments(inputs), logits_to_keep=keep_U, use_cache=False)
+            out = self.hf(**self._arguments(inputs), logits_to_keep=keep_U, use_cache=False)
             qk = take()
         logits_NV = out.logits[rows_N, slots_N] if wanted.logits else None
         return Signals(qk=qk, logits_NV=logits_NV)
@@ -94,11 +117,27 @@ class VLM(nn.Module):
             eos_token_id=stop,
             pad_token_id=end,
         )
-        arguments = _arguments(inputs)
+        arguments = self._arguments(inputs)
         # generate() asks get_rope_index itself, and continues its positions while it decodes.
         del arguments["position_ids"]
         ids_BL = self.hf.generate(**arguments, generation_config=config)
         return ids_BL[:, inputs.input_ids_BL.shape[1] :]
+
+    def _arguments(self, inputs: ModelInputs) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "input_ids": inputs.input_ids_BL,
+            "attention_mask": inputs.attention_mask_BL,
+            "mm_token_type_ids": inputs.mm_token_type_ids_BL,
+            "position_ids": inputs.position_ids_3BL,
+            "image_grid_thw": inputs.image_grid_thw_I3,
+        }
+        if self.vision_frozen:
+            features = features_of_batch(self.hf, self.features, inputs)
+            seen = BaseModelOutputWithPooling(pooler_output=features)
+            arguments["mm_encoder_outputs"] = {"image": seen}
+        else:
+            arguments["pixel_values"] = inputs.pixel_values_PC
+        return arguments
 
 
 def answer_positions(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,14 +153,3 @@ def answer_positions(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
 def answer_labels(labels_BL: Tensor) -> Tensor:
     """The answer's token ids ``labels_N``, in the order of ``answer_positions``."""
     return labels_BL[:, 1:][labels_BL[:, 1:] != IGNORED]
-
-
-def _arguments(inputs: ModelInputs) -> dict[str, Tensor]:
-    return {
-        "input_ids": inputs.input_ids_BL,
-        "attention_mask": inputs.attention_mask_BL,
-        "mm_token_type_ids": inputs.mm_token_type_ids_BL,
-        "position_ids": inputs.position_ids_3BL,
-        "pixel_values": inputs.pixel_values_PC,
-        "image_grid_thw": inputs.image_grid_thw_I3,
-    }

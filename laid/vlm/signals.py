@@ -54,6 +54,14 @@ class TeacherSource(ABC):
         """
 
     @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Goes to the device that batches will be on."""
+
+    @abstractmethod
+    def learn(self, name: str, pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float) -> None:
+        """Sees an image beforehand, after which batches may come without its pixels."""
+
+    @abstractmethod
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """The teacher's signals of a batch, without gradient, on the batch's device."""
 
@@ -75,9 +83,12 @@ class OnlineTeacher(TeacherSource):
             return f"teacher layers {beyond}: it has 0 to {last}"
         return None
 
+    def to(self, device: torch.device) -> None:
+        self.vlm.to(device)
+
+    def learn(self, name: str, pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float) -> None:
+        self.vlm.learn(name, pixel_values_PC, grid_I3, limit_gib)
+
     @torch.no_grad()
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
-        device = inputs.input_ids_BL.device
-        if self.vlm.device != device:
-            self.vlm.to(device)
         return self.vlm.signals(inputs, wanted)

@@ -115,42 +115,42 @@ def test_the_loss_is_the_same_before_and_after_rope(student, haystacks):
 
 @pytest.mark.parametrize("initial", ["uniform", "one-hot"])
 def test_softmax_rows_sum_to_one(initial):
-    mixing = HeadMixing(S, T, MixingArgs(normalisation="softmax", initial=initial))
+    mixing = HeadMixing(S, T, D, MixingArgs(normalisation="softmax", initial=initial))
     torch.testing.assert_close(mixing.weights().sum(-1), torch.ones(S))
     assert (mixing.weights() >= 0).all()
 
 
 def test_one_hot_begins_at_the_head_in_the_same_place_with_its_share():
-    weights = HeadMixing(4, 8, MixingArgs(initial="one-hot", one_hot_share=0.7)).weights()
+    weights = HeadMixing(4, 8, 2, MixingArgs(initial="one-hot", one_hot_share=0.7)).weights()
     assert weights.argmax(-1).tolist() == [0, 2, 4, 6]
     torch.testing.assert_close(weights.max(-1).values, torch.full((4,), 0.7))
-    free = HeadMixing(4, 8, MixingArgs(normalisation="none", initial="one-hot")).weights()
+    free = HeadMixing(4, 8, 2, MixingArgs(normalisation="none", initial="one-hot")).weights()
     assert sorted(free.unique().tolist()) == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0, 2.0])
 def test_an_impossible_share_is_refused(share):
     with pytest.raises(ValueError, match="one_hot_share"):
-        HeadMixing(4, 8, MixingArgs(one_hot_share=share))
+        HeadMixing(4, 8, 2, MixingArgs(one_hot_share=share))
 
 
 def test_uniform_is_the_mean_of_the_teachers_heads():
     q_t = tensors()[1]
     for normalisation in ("softmax", "none"):
-        mixing = HeadMixing(S, T, MixingArgs(normalisation=normalisation, initial="uniform"))
+        mixing = HeadMixing(S, T, D, MixingArgs(normalisation=normalisation, initial="uniform"))
         expected = q_t.mean(2, keepdim=True).expand(B, L, S, D)
         torch.testing.assert_close(mixing(q_t), expected)
 
 
 def test_grouped_query_attention_has_a_matrix_for_queries_and_one_for_keys():
-    own = MixingWeights(2, (4, 2), (6, 3), MixingArgs())
+    own = MixingWeights(2, (4, 2), (6, 3), D, MixingArgs())
     assert {k: tuple(m.shape) for k, m in own.matrices().items()} == {
         "q0": (4, 6), "q1": (4, 6), "k0": (2, 3), "k1": (2, 3),
     }  # fmt: skip
 
 
 def test_shared_keys_are_repeated_to_the_query_heads():
-    shared = MixingWeights(1, (4, 2), (6, 3), MixingArgs(keys="shared", initial="uniform"))
+    shared = MixingWeights(1, (4, 2), (6, 3), D, MixingArgs(keys="shared", initial="uniform"))
     k_t = torch.randn(B, L, 3, D)
     k_s = torch.randn(B, L, 2, D)
     assert list(shared.matrices()) == ["q0"]
@@ -161,6 +161,12 @@ def test_shared_keys_are_repeated_to_the_query_heads():
 
 def test_layer_pairs():
     assert layer_pairs(AlignmentArgs(), 28, 64) == [(27, 63)]
+    assert layer_pairs(AlignmentArgs(layers="all"), 3, 4) == [(0, 0), (1, 2), (2, 3)]
+    every = layer_pairs(AlignmentArgs(layers="all"), 28, 64)
+    assert [s for s, _ in every] == list(range(28))
+    assert every[0] == (0, 0)
+    assert every[-1] == (27, 63)
+    assert layer_pairs(AlignmentArgs(layers="all"), 1, 4) == [(0, 3)]
     assert layer_pairs(AlignmentArgs(layers=[(0, 1), (2, 3)]), 3, 4) == [(0, 1), (2, 3)]
     for layers, message in (
         ([(28, 63)], "no pair .28, 63."),

@@ -11,6 +11,7 @@ ENTRY = {
     "id": "test-2-000000",
     "question": "For the image with a dog, is there a cat?",
     "answer": "no",
+    "images": ["a.png", "b.png"],
 }
 
 
@@ -20,7 +21,7 @@ def pictures():
 
 
 def test_images_come_first_then_prefix_and_question(encoder, pictures):
-    row = encoder.encode(ENTRY, pictures, with_answer=True)
+    row = encoder.encode(ENTRY, *encoder.patches(pictures), with_answer=True)
     text = encoder.processor.tokenizer.decode(row.input_ids_BL)
     images = "".join(
         f"<|vision_start|>{'<|image_pad|>' * tokens}<|vision_end|>" for tokens in (15, 8)
@@ -31,10 +32,24 @@ def test_images_come_first_then_prefix_and_question(encoder, pictures):
     )
 
 
+def test_it_is_what_the_processors_own_call_makes(encoder, pictures):
+    row = encoder.encode(ENTRY, *encoder.patches(pictures), with_answer=False)
+    content = [{"type": "image"}, {"type": "image"}]
+    content += [{"type": "text", "text": PREFIX + ENTRY["question"]}]
+    text = encoder.processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    made = encoder.processor(text=[text], images=pictures, return_tensors="pt")
+    assert torch.equal(row.input_ids_BL, made["input_ids"][0])
+    assert torch.equal(row.mm_token_type_ids_BL, made["mm_token_type_ids"][0])
+    assert torch.equal(row.pixel_values_PC, made["pixel_values"])
+    assert torch.equal(row.image_grid_thw_I3, made["image_grid_thw"])
+
+
 def test_positions_are_those_of_both_models_and_differ_where_there_is_an_image(
     encoder, pictures, student, teacher
 ):
-    row = encoder.encode(ENTRY, pictures, with_answer=True)
+    row = encoder.encode(ENTRY, *encoder.patches(pictures), with_answer=True)
     for vlm in (student, teacher):
         expected, _ = vlm.hf.model.get_rope_index(
             row.input_ids_BL[None], row.mm_token_type_ids_BL[None], row.image_grid_thw_I3
@@ -49,17 +64,20 @@ def test_positions_are_those_of_both_models_and_differ_where_there_is_an_image(
 
 
 def test_an_entry_that_does_not_fit_is_refused_by_name_and_length(encoder, pictures):
-    length = len(encoder.encode(ENTRY, pictures, with_answer=True).input_ids_BL)
+    length = len(encoder.encode(ENTRY, *encoder.patches(pictures), with_answer=True).input_ids_BL)
     fitting = PromptEncoder(encoder.processor, max_length=length)
-    assert len(fitting.encode(ENTRY, pictures, with_answer=True).input_ids_BL) == length
+    assert (
+        len(fitting.encode(ENTRY, *fitting.patches(pictures), with_answer=True).input_ids_BL)
+        == length
+    )
     short = PromptEncoder(encoder.processor, max_length=length - 1)
     with pytest.raises(ValueError, match=rf"test-2-000000 is {length} tokens long \(2 images\)"):
-        short.encode(ENTRY, pictures, with_answer=True)
+        short.encode(ENTRY, *short.patches(pictures), with_answer=True)
 
 
 def test_pixel_limits(pair, pictures):
     small = PromptEncoder(load_processor(ProcessorArgs(str(pair[0]), max_pixels=28 * 28 * 4)))
-    row = small.encode(ENTRY, pictures, with_answer=False)
+    row = small.encode(ENTRY, *small.patches(pictures), with_answer=False)
     assert (row.mm_token_type_ids_BL == 1).sum() <= 8
     with pytest.raises(ValueError, match="0 < min_pixels <= max_pixels"):
         load_processor(ProcessorArgs(str(pair[0]), min_pixels=9000, max_pixels=8000))

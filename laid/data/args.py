@@ -1,0 +1,51 @@
+"""Settings of training, evaluation and prediction entries."""
+
+from dataclasses import dataclass
+
+MINICOCO = "minicoco"
+SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
+
+
+@dataclass
+class TrainArgs:
+    """Training entries."""
+
+    source: str | None = None
+    """Visual Haystacks JSON, folder of a saved dataset, or hub dataset (name or name:split).
+    None: built on the fly from the COCO annotations of `split`."""
+    split: str = "train2017"
+    """Annotations instances_SPLIT.json and images SPLIT/."""
+    entries: int = 5000
+    """How many are built, an even number: each question has a yes and a no. Of a source, the
+    first so many."""
+    min_size: int = 2
+    """Fewest images in a training haystack that is built."""
+    max_size: int = 20
+    """Most images in a training haystack that is built."""
+
+
+@dataclass
+class EvaluationArgs:
+    """Validation or test entries."""
+
+    source: list[str] | None = None
+    """Visual Haystacks JSONs, folders of saved datasets, or hub datasets. None: built on the fly
+    from the COCO annotations of `split`."""
+    split: str = "val2017"
+    """Annotations instances_SPLIT.json and images SPLIT/; not those of training."""
+    sizes: list[int] | None = None
+    """Haystack sizes. None: all of a source, or 1 2 5 10 20 50 100 150 where they are built."""
+    per_size: int = 100
+    """Entries of each size, an even number; of a source, the first so many."""
+
+
+@dataclass
+class PredictArgs:
+    """What `laid predict` answers: a file of questions, or one question about some images."""
+
+    source: str | None = None
+    """Visual Haystacks JSON."""
+    images: str | None = None
+    """Folder of images, shown in the order of their names."""
+    question: str | None = None
+    """The question about them."""
