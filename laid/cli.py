@@ -11,6 +11,7 @@ usage: laid COMMAND [options]       laid COMMAND --help says more
   validate    accuracy of a checkpoint on the validation entries
   test        accuracy by haystack size, of a checkpoint or of a base model
   predict     answer a Visual Haystacks file, or a question about a folder of images
+  compare     several results side by side: a table and a figure
   export      write a checkpoint as a plain Hugging Face folder
   data build  write Visual Haystacks files from a COCO folder
 """
@@ -53,6 +54,10 @@ def find_command(argv: list[str]) -> Callable[[], None]:
         from laid.lightning_cli import run
 
         return lambda: run(argv)
+    if argv[0] == "compare":
+        from laid.compare import run as compare
+
+        return lambda: compare(argv[1:])
     if argv[0] == "export":
         from laid.export import export
 
