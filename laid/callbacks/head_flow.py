@@ -4,6 +4,7 @@ Shape suffixes: B batch, L tokens, K key heads, D numbers in a head.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,8 @@ class HeadFlow(Callback):
         sizes: list[int] | None = None,
         per_size: int = 4,
         tokens: Literal["image", "text", "all"] = "image",
+        student_layers: list[int] | None = None,
+        teacher_layers: list[int] | None = None,
     ):
         """
         Args:
@@ -42,11 +45,20 @@ class HeadFlow(Callback):
             sizes: Haystack sizes to probe at. None: 1 2 5 10 20.
             per_size: Entries probed at each size, an even number; of the validation split.
             tokens: Whose keys count: those of the images, of the text, or all.
+            student_layers: Layers of the student. None: those that are aligned, or the last.
+            teacher_layers: Layers of the teacher. None: those that are aligned.
+
+        Raises:
+            ValueError: no sizes.
         """
+        if sizes is not None and not sizes:
+            raise ValueError("head_flow.sizes is empty: give sizes, or head_flow.enabled false")
         self.enabled = enabled
-        self.sizes = sizes or [1, 2, 5, 10, 20]
+        self.sizes = [1, 2, 5, 10, 20] if sizes is None else sizes
         self.per_size = per_size
         self.tokens = tokens
+        self.student_layers = student_layers
+        self.teacher_layers = teacher_layers
         self.curves: dict[str, Curves] = {}
         self.mixing: dict[str, dict[str, list[list[float]]]] = {}
 
@@ -63,8 +75,10 @@ class HeadFlow(Callback):
         if "student_before" not in self.curves:
             self._measure(trainer, pl_module, "student_before")
             teacher = pl_module.teacher
-            layers = pl_module.objective.of_teacher.layers
+            layers = self.teacher_layers or pl_module.objective.of_teacher.layers
             if teacher is not None and layers:
+                if reason := teacher.lacks(Wanted(layers=tuple(layers))):
+                    raise ValueError(f"head_flow.teacher_layers: {reason}")
                 signals = teacher.signals
                 self.curves["teacher"] = self._probe(trainer, pl_module, signals, layers)
             self.mixing["before"] = _matrices(pl_module)
@@ -78,14 +92,16 @@ class HeadFlow(Callback):
             self._write(trainer)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-        shape = pl_module.student.shape
-        layers = pl_module.objective.of_student.layers or (shape.layers - 1,)
+        last = pl_module.student.shape.layers - 1
+        layers = self.student_layers or pl_module.objective.of_student.layers or [last]
+        if not all(0 <= layer <= last for layer in layers):
+            raise ValueError(f"head_flow.student_layers {layers}: the student has 0 to {last}")
         signals = pl_module.student.signals
         self.curves[name] = self._probe(trainer, pl_module, signals, layers)
 
     @torch.no_grad()
     def _probe(
-        self, trainer: Trainer, pl_module: LightningModule, signals: Any, layers: tuple[int, ...]
+        self, trainer: Trainer, pl_module: LightningModule, signals: Any, layers: Sequence[int]
     ) -> Curves:
         data = trainer.datamodule
         wanted = Wanted(layers=tuple(sorted(set(layers))))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.assets.make import packaged_config, packaged_processor
 from laid.data.coco import CocoIndex
@@ -16,7 +17,7 @@ from laid.pretrain.measure import entries_for, measure
 from laid.pretrain.pool import Pool
 from laid.pretrain.tower import TOKENS
 from laid.vlm.export import write_model
-from laid.vlm.load import ModelArgs, load_model
+from laid.vlm.load import ModelArgs
 from laid.vlm.tiny import write_tiny
 
 TEST_SPLIT = "test2017"
@@ -55,28 +56,35 @@ class Card:
 
 
 def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes model, processor and card into ``out / name``, measured as they are read again.
+    """Writes model, processor and card into ``out / name``, measured with the weights as written.
 
     The folder appears when it is complete, in the place of one that may be there.
     """
     processor = packaged_processor()
+    config = packaged_config(name, processor)
+    state = {key: value.to(dtype) for key, value in _weights(card).items()}
+    model = Qwen2_5_VLForConditionalGeneration._from_config(
+        config, dtype=torch.float32, attn_implementation="sdpa"
+    )
+    model.load_state_dict(state)
+    root = ensure_minicoco()
+    pool = Pool.load(root, TEST_SPLIT)
+    index = CocoIndex.load(root, TEST_SPLIT)
+    entries = entries_for(index, card.test_per_size, TEST_SEED, card.test_sizes)
+    counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
     with atomic_dir(out / name) as folder:
         write_tiny(folder, packaged_config(name, processor), processor)
-        args = ModelArgs(path=str(folder))
-        write_model(folder, args, list(card.results.values())[-1]["model"], dtype)
+        write_model(folder, ModelArgs(path=str(folder)), state, dtype)
         (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to the owner alone
-        model = load_model(args)
-        root = ensure_minicoco()
-        pool = Pool.load(root, TEST_SPLIT)
-        entries = entries_for(
-            CocoIndex.load(root, TEST_SPLIT), card.test_per_size, TEST_SEED, card.test_sizes
-        )
-        writer = Writer(processor, pool.categories, TOKENS)
-        counts = measure(model, pool, entries, writer)
-        size = sum(parameter.numel() for parameter in model.parameters())
-        text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
         (folder / "README.md").write_text(text, encoding="utf-8")
         discard_dir(out / name)
+
+
+def _weights(card: Card) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = list(card.results.values())[-1]["model"]
+    return weights
 
 
 def render(

@@ -42,7 +42,11 @@ class TinyRecipe:
     held_out: int = 2000
     tower: TowerRecipe = field(default_factory=TowerRecipe)
     base: LanguageRecipe = field(default_factory=lambda: LanguageRecipe((1, 2, 4)))
-    teacher: LanguageRecipe = field(default_factory=lambda: LanguageRecipe((8, 16, 32, 64, 128)))
+    teacher: LanguageRecipe = field(
+        default_factory=lambda: LanguageRecipe(
+            (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
+        )
+    )
     test_per_size: int = 400
     test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)
 
