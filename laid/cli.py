@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         command()
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_users(error):
+            raise
         print(f"laid: error: {reason(error)}", file=sys.stderr)
         sys.exit(2)
 
@@ -75,6 +77,12 @@ def call(function: Callable[..., object], prog: str, argv: list[str]) -> None:
     from jsonargparse import auto_cli
 
     auto_cli(function, args=argv, prog=prog, as_positional=False)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether an error is about what the user gave; Lightning has a class of its own for it."""
+    misconfigured = type(error).__name__ == "MisconfigurationException"
+    return isinstance(error, ValueError | OSError) or misconfigured
 
 
 def reason(error: BaseException) -> str:

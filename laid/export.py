@@ -42,7 +42,7 @@ def export(
     args = ModelArgs(**found.config["model"]["student"])
     data = found.config["data"]
     processor = load_processor(
-        ProcessorArgs(args.path, data["min_pixels"], data["max_pixels"]),
+        ProcessorArgs(args.path, args.revision, data["min_pixels"], data["max_pixels"]),
     )
     content: dict[str, Any] = torch.load(
         found.path, map_location="cpu", mmap=True, weights_only=True

@@ -81,6 +81,11 @@ def discard_dir(path: str | Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files in a folder of processes that died while they were ``replacing`` one."""
+    return [p for p in folder.glob(".*.tmp") if p.is_file()]
+
+
 def _beside(path: Path) -> Path:
     """A name no other process uses, in the same folder: a rename never crosses a file system."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -4,20 +4,23 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning import Callback
 from torch import Tensor
 
 from laid.calibration import fit_mixing
+from laid.callbacks.global_batch import GlobalBatch
+from laid.callbacks.throughput import Throughput
 from laid.data.prompt import Batch
 from laid.evaluation.answers import score_answer
 from laid.evaluation.records import Record, needle_depth
 from laid.losses.alignment import layer_pairs
 from laid.losses.mixing import MixingArgs, MixingWeights
 from laid.objective import Objective, ObjectiveArgs
-from laid.optim import OptimizerArgs, build_optimizer, build_schedule
+from laid.optim import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.model import VLM, AttentionShape
 from laid.vlm.pair import check_pair
-from laid.vlm.processor import ProcessorArgs, load_processor
+from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
 from laid.vlm.signals import OnlineTeacher, TeacherSource
 
 
@@ -59,18 +62,37 @@ class LaidModule(L.LightningModule):
         self.mixing: MixingWeights | None = None
         self.teacher: TeacherSource | None = None
         self.objective: Objective | None = None
+        self._seen: list[dict[str, Tensor]] = []
+        self._tally: dict[int, Tensor] = {}
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher, mixing weights and objective."""
-        if self.student is not None:
-            return
-        self.tokenizer = load_processor(ProcessorArgs(path=self.student_args.path)).tokenizer
-        training = self.trainer.state.fn == "fit"
+        training = self.trainer.state.fn == "fit" and self.objective is None
+        if self.student is None:
+            self._check_precision()
+            self.tokenizer = self._processor(self.student_args).tokenizer
         if training and self.objective_args.needs_teacher:
             self._check_teacher()
-        self.student = VLM.load(self.student_args)
+        if self.student is None:
+            self.student = VLM.load(self.student_args)
         if training:
             self._build_for_training()
+
+    @staticmethod
+    def _processor(args: ModelArgs) -> ImageTextProcessor:
+        return load_processor(ProcessorArgs(args.path, args.revision))
+
+    def _check_precision(self) -> None:
+        if str(self.trainer.precision) not in ("32-true", "bf16-mixed", "16-mixed"):
+            raise ValueError(
+                f"trainer.precision {self.trainer.precision}: expected 32-true, or bf16-mixed or "
+                "16-mixed to compute in low precision. How weights are held is "
+                "model.student.dtype; the other settings would round them."
+            )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What training needs whoever drives it: accumulation as the data says, and speed."""
+        return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
 
     def _check_teacher(self) -> None:
         """Compares configurations and tokenizers before any weight is read."""
@@ -79,7 +101,7 @@ class LaidModule(L.LightningModule):
                 "the objective compares student and teacher, but model.teacher is not given: "
                 "name one (--model.teacher.path …), or set objective.laid and objective.kl to 0"
             )
-        other = load_processor(ProcessorArgs(path=self.teacher_args.path)).tokenizer
+        other = self._processor(self.teacher_args).tokenizer
         check_pair(
             load_config(self.student_args),
             load_config(self.teacher_args),
@@ -115,7 +137,8 @@ class LaidModule(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""
         assert self.student is not None
-        optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args)
+        fused = str(self.trainer.precision) == "32-true"
+        optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args, fused)
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError(
@@ -174,7 +197,8 @@ class LaidModule(L.LightningModule):
         fit_mixing(self.mixing, self.objective, self.student, self.teacher, inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective of one batch; logs every term, unweighted and weighted."""
+        """The objective of one batch; logs every term, unweighted and weighted, once an optimizer
+        step, as the mean over the batches that the step accumulates."""
         assert self.student is not None
         assert self.objective is not None
         wanted = self.objective.of_teacher
@@ -182,29 +206,51 @@ class LaidModule(L.LightningModule):
         student = self.student.signals(batch.inputs, self.objective.of_student)
         terms = self.objective.terms(student, teacher, batch.inputs, self.mixing)
         loss = self.objective.total(terms, student)
-        logged = {"train/loss": loss.detach()}
-        for name, value in terms.items():
-            logged[f"train/{name}"] = value.detach()
-            logged[f"train/{name}_weighted"] = self.objective.weights[name] * value.detach()
-        self.log_dict(logged, batch_size=len(batch.entries), sync_dist=True)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the gradient norm of both groups, before clipping."""
+        """Logs the terms, the learning rates, and the gradient norm of both groups before
+        clipping."""
+        assert self.objective is not None
+        seen, self._seen = self._seen, []
+        means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
+        weighted = {
+            f"train/{name}_weighted": weight * means[name]
+            for name, weight in self.objective.weights.items()
+        }
+        logged = {f"train/{name}": value for name, value in means.items()}
+        self.log_dict({**logged, **weighted}, batch_size=1, sync_dist=True)
+        self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=1)
+        for group in optimizer.param_groups:
+            self.log(f"lr/{group['name']}", group["lr"], batch_size=1)
         for name, module in (("student", self.student), ("mixing", self.mixing)):
             if module is None:
                 continue
             grads = [p.grad for p in module.parameters() if p.grad is not None]
-            self.log(f"grad_norm/{name}", torch.nn.utils.get_total_norm(grads))
+            self.log(f"grad_norm/{name}", torch.nn.utils.get_total_norm(grads), batch_size=1)
+
+    def on_validation_epoch_start(self) -> None:
+        # The same sizes on every rank, whichever of them it meets itself.
+        sizes = sorted(set(self.trainer.datamodule.validate_entries["size"]))
+        self._tally = {size: torch.zeros(2, device=self.device) for size in sizes}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Greedy answers to the validation entries: accuracy over all, and by haystack size."""
+        """Greedy answers to the validation entries."""
         for record in self.scored(batch):
-            right = float(record.correct)
-            options = {"on_step": False, "on_epoch": True, "batch_size": 1, "sync_dist": True}
-            self.log("val/accuracy", right, prog_bar=True, **options)
-            self.log(f"val/accuracy_{record.size}", right, **options)
+            self._tally[record.size] += torch.tensor(
+                [record.correct, 1], dtype=torch.float32, device=self.device
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs accuracy over all entries, and by haystack size."""
+        counts_S2 = torch.stack(list(self._tally.values()))
+        counts_S2 = self.trainer.strategy.reduce(counts_S2, reduce_op="sum")
+        right, total = counts_S2.sum(0)
+        self.log("val/accuracy", right / total, prog_bar=True)
+        for size, (right, total) in zip(self._tally, counts_S2, strict=True):
+            if total > 0:  # the sanity check before training sees only the first
+                self.log(f"val/accuracy_{size}", right / total)
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Record]:
         """Greedy answers, scored; the ``TestRecorder`` callback writes them down."""
@@ -243,8 +289,29 @@ class LaidModule(L.LightningModule):
         return records
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Mixing weights of a training run are not wanted where only the student is."""
+        """Leaves out mixing weights where only the student is wanted, and checks the rest.
+
+        Raises:
+            ValueError: the checkpoint is of a model of another shape.
+        """
+        state = checkpoint["state_dict"]
         if self.mixing is None:
-            state = checkpoint["state_dict"]
             for key in [k for k in state if k.startswith("mixing.")]:
                 del state[key]
+        ours = self.state_dict()
+        odd = [k for k in ours.keys() | state.keys() if _shape(ours, k) != _shape(state, k)]
+        if odd:
+            first = min(odd)
+            raise ValueError(
+                f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
+                f"{first} ({_shape(state, first)} there, {_shape(ours, first)} here). Leave "
+                "model.student, model.mixing and model.objective.alignment as the run has them."
+            )
+
+    def on_train_start(self) -> None:
+        """What was typed for a run that is taken up again holds for its optimizer too."""
+        set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)
+
+
+def _shape(state: dict[str, Any], key: str) -> list[int] | None:
+    return list(state[key].shape) if key in state else None

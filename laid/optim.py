@@ -33,6 +33,8 @@ class OptimizerArgs:
                 f"optimizer: student_lr {self.student_lr}, mixing_lr {self.mixing_lr}: "
                 "expected 0 or more"
             )
+        if self.weight_decay < 0:
+            raise ValueError(f"optimizer.weight_decay {self.weight_decay}: expected 0 or more")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(
                 f"optimizer.warmup_ratio {self.warmup_ratio}: expected a share from 0 to below 1"
@@ -40,12 +42,16 @@ class OptimizerArgs:
 
 
 def build_optimizer(
-    student: nn.Module, mixing: nn.Module | None, args: OptimizerArgs
+    student: nn.Module, mixing: nn.Module | None, args: OptimizerArgs, fused: bool
 ) -> torch.optim.AdamW:
     """AdamW over what has a gradient.
 
     The paper's two groups, student and mixing weights; the student's is in two halves, one with
     weight decay and one without. Each group carries its ``name``.
+
+    Args:
+        fused: PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
+            gradients with it under mixed precision.
     """
     trained = [p for p in student.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -55,7 +61,7 @@ def build_optimizer(
     if mixing is not None:
         groups.append(_group("mixing", mixing.parameters(), args.mixing_lr, 0.0))
     groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, betas=args.betas, fused=True)
+    return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
 
 
 def _group(name: str, params: Iterable[nn.Parameter], lr: float, decay: float) -> dict[str, Any]:
@@ -72,3 +78,22 @@ def build_schedule(
         num_warmup_steps=round(args.warmup_ratio * steps),
         num_training_steps=steps,
     )
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    args: OptimizerArgs,
+) -> None:
+    """Puts learning rates, weight decay and moments as ``args`` says into a restored optimizer.
+
+    A checkpoint brings back those it was made with; without this, what is typed for a run that is
+    taken up again would have no effect.
+    """
+    rates = {"mixing": args.mixing_lr}
+    for at, group in enumerate(optimizer.param_groups):
+        base = rates.get(group["name"], args.student_lr)
+        schedule.base_lrs[at] = group["initial_lr"] = base
+        group["lr"] = base * schedule.lr_lambdas[at](schedule.last_epoch)
+        group["weight_decay"] = args.weight_decay if group["name"] == "student" else 0.0
+        group["betas"] = args.betas

@@ -8,13 +8,17 @@ runs/tiny/figures/*.png
 runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
+import re
 import zipfile
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+
+from laid.files import discard_dir
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -46,27 +50,46 @@ def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
     Raises:
         ValueError: there is none, or it is not one of ours.
     """
+    path = Path(given)
     if given == "last":
         folders = [p for p in runs.glob("*") if p.is_dir() and _is_named(p.name, name)]
-        candidates = [c for folder in folders for c in _checkpoints(folder)]
-        if not candidates:
+        newest = max(
+            (c for folder in folders for c in _checkpoints(folder)),
+            key=lambda c: c.stat().st_mtime_ns,
+            default=None,
+        )
+        if newest is None:
             which = f"of a run named {name!r} " if name else ""
             raise ValueError(f"--ckpt_path last: there is no checkpoint {which}under {runs}/")
-    elif not Path(given).exists():
+        path = newest.parent.parent
+    if not path.exists():
         raise ValueError(
             f"--ckpt_path {given}: no such file or folder; give a checkpoint ({SUFFIX}), a run's "
             "folder, or last"
         )
-    elif Path(given).is_dir() and not _is_checkpoint(Path(given)):
-        candidates = _checkpoints(Path(given))
-        if not candidates:
-            raise ValueError(f"--ckpt_path {given}: no checkpoint in {Path(given) / CHECKPOINTS}/")
-    else:
-        candidates = [Path(given)]
-    path = max(candidates, key=lambda c: c.stat().st_mtime_ns)
-    embedded = read_embedded(path)
+    if path.is_dir() and path.suffix != SUFFIX:
+        return _newest(path, given)
     home = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
-    return Found(path, home, yaml.safe_load(embedded["config"]), embedded["identity"])
+    return _found(path, home)
+
+
+def _newest(run: Path, given: str) -> Found:
+    """A run's checkpoint of the highest step that can be read."""
+    # By step, since copying a run may give its files any times; then by time.
+    candidates = sorted(_checkpoints(run), key=lambda c: (_step(c), c.stat().st_mtime_ns))
+    if not candidates:
+        raise ValueError(f"--ckpt_path {given}: no checkpoint in {run / CHECKPOINTS}/")
+    for path in reversed(candidates):
+        try:
+            return _found(path, run)
+        except ValueError as reason:
+            print(f"laid: {reason}; looking at the one before it")
+    raise ValueError(f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read")
+
+
+def _found(path: Path, run: Path) -> Found:
+    embedded = read_embedded(path)
+    return Found(path, run, yaml.safe_load(embedded["config"]), embedded["identity"])
 
 
 def read_embedded(path: Path) -> dict[str, Any]:
@@ -100,21 +123,30 @@ def run_folder(trainer: "Trainer") -> Path:
     return Path(trainer.default_root_dir)
 
 
-def new_run(runs: Path, name: str) -> Path:
-    """A folder that is not taken: ``runs/name``, ``runs/name-2``, ...
+def claim_run(runs: Path, name: str) -> Path:
+    """Makes a folder that is not taken and gives it: ``runs/name``, ``runs/name-2``, ...
 
-    A folder with no checkpoint and no results in it (a run that failed at its start) counts as
-    free.
+    Two runs that begin at the same moment get two folders.
+
+    Raises:
+        ValueError: the name is not that of a folder.
     """
-    folder, number = runs / name, 1
-    while _is_taken(folder):
-        number += 1
-        folder = runs / f"{name}-{number}"
-    return folder
+    if not name or name in (".", "..") or set(name) & set("/\\"):
+        raise ValueError(f"--name {name!r}: expected the name of a folder, such as tiny")
+    for number in count(1):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
 
 
-def _is_taken(folder: Path) -> bool:
-    return bool(_checkpoints(folder)) or (folder / "results.json").exists()
+def give_back_run(folder: Path) -> None:
+    """Removes the folder of a run that failed before its first step."""
+    if not _checkpoints(folder):
+        discard_dir(folder)
 
 
 def _is_named(folder: str, name: str | None) -> bool:
@@ -124,8 +156,9 @@ def _is_named(folder: str, name: str | None) -> bool:
     return stem == name and number.isdigit()
 
 
-def _is_checkpoint(path: Path) -> bool:
-    return path.suffix == SUFFIX
+def _step(path: Path) -> int:
+    found = re.search(r"step=(\d+)", path.name)
+    return int(found[1]) if found else -1
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -1,13 +1,31 @@
 """Checkpoints that know their run."""
 
 import uuid
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from laid.files import leftovers, replacing
 from laid.runs import EMBEDDED
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is whole.
+
+    Lightning's own collects it in memory first (twice its size), writes it to the system's
+    temporary folder, and copies it from there: killed in the copy, half a file bears the name.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        with replacing(path) as file:
+            torch.save(checkpoint, file)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -15,11 +33,30 @@ class RunCheckpoint(ModelCheckpoint):
 
     Each checkpoint carries the run's settings, so that it can be tested and taken up again from
     the file alone, and an identity of its own. One is written at the end of training, and one when
-    the process is asked to stop (SIGTERM, as a cluster sends it), both between optimizer steps.
+    the process is asked to stop (SIGTERM, as a cluster sends it). All are written between
+    optimizer steps: inside one there are gradients that no checkpoint holds.
     """
 
     config: str = ""
     """The run's settings as YAML; the command line sets it."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        if self.save_weights_only:
+            raise ValueError(
+                "checkpoint.save_weights_only: such a checkpoint can't be taken up again; to keep "
+                "the weights alone, use `laid export`"
+            )
+
+    def begin_after(self, step: int) -> None:
+        """Says that a run is taken up after this step, whose checkpoint exists."""
+        self._last_global_step_saved = step
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero and self.dirpath:
+            for file in leftovers(Path(self.dirpath)):
+                file.unlink()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -28,23 +65,37 @@ class RunCheckpoint(ModelCheckpoint):
         identity = {"step": trainer.global_step, "id": uuid.uuid4().hex}
         checkpoint[EMBEDDED] = {"config": self.config, "identity": identity}
 
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self._between_steps(trainer):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run:
-            return
-        if self._last_global_step_saved != trainer.global_step:
+        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
             self._save(trainer)
         super().on_train_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        # In the middle of an accumulation there are gradients that a checkpoint does not hold:
-        # then the last regular one is the place to go on from.
-        between_steps = trainer.fit_loop.epoch_loop._accumulated_batches_reached()
-        if isinstance(exception, SIGTERMException) and between_steps and trainer.global_step > 0:
+        asked_to_stop = isinstance(exception, SIGTERMException) and trainer.state.fn == "fit"
+        if (
+            asked_to_stop
+            and self._between_steps(trainer)
+            and self._last_global_step_saved != trainer.global_step
+        ):
             self._save(trainer)
         super().on_exception(trainer, pl_module, exception)
 
+    @staticmethod
+    def _between_steps(trainer: Trainer) -> bool:
+        return bool(trainer.fit_loop.epoch_loop._accumulated_batches_reached())
+
     def _save(self, trainer: Trainer) -> None:
-        candidates = self._monitor_candidates(trainer)
-        self._save_topk_checkpoint(trainer, candidates)
+        self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

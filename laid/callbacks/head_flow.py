@@ -69,6 +69,15 @@ class HeadFlow(Callback):
         # A resumed run keeps the "before" of its beginning.
         self.curves, self.mixing = state["curves"], state["mixing"]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Here, before models are built, an impossible size fails at once.
+        if stage == "fit" and self.enabled and not trainer.fast_dev_run:
+            data = trainer.datamodule
+            self._entries = {
+                size: data.source.probes(data.validate_args, [size], self.per_size)
+                for size in self.sizes
+            }
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled or trainer.fast_dev_run:
             return
@@ -107,10 +116,10 @@ class HeadFlow(Callback):
         wanted = Wanted(layers=tuple(sorted(set(layers))))
         sums: dict[str, list[Tensor]] = {f"layer_{layer}": [] for layer in wanted.layers}
         for size in self.sizes:
-            entries = data.built_entries("head_flow", [size], self.per_size)
             means: dict[str, list[Tensor]] = {name: [] for name in sums}
-            for batch in data.probe(entries, pl_module.device):
-                found = signals(batch.inputs, wanted)
+            for batch in data.probe(self._entries[size], pl_module.device):
+                with trainer.precision_plugin.forward_context():
+                    found = signals(batch.inputs, wanted)
                 mask_BL = token_mask(batch.inputs, self.tokens)
                 for layer, qk in found.qk.items():
                     means[f"layer_{layer}"].append(key_activation(qk.k, mask_BL)[0])

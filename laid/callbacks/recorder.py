@@ -45,6 +45,11 @@ class TestRecorder(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "test":
             return
+        if trainer.world_size > 1:
+            raise ValueError(
+                f"laid test on {trainer.world_size} devices: records are written by one process "
+                "as yet; add --trainer.devices 1"
+            )
         data = trainer.datamodule
         identity = {**self.identity, "entries": data.test_fingerprint}
         self.file = RecordFile(self.folder / RECORDS, identity)
@@ -105,6 +110,13 @@ class PredictionWriter(Callback):
 
     def __init__(self, folder: Path):
         self.path = folder / "predictions.jsonl"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict" and trainer.world_size > 1:
+            raise ValueError(
+                f"laid predict on {trainer.world_size} devices: answers are written by one "
+                "process as yet; add --trainer.devices 1"
+            )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from laid.data.args import SIZES
 from laid.data.coco import CocoIndex
 from laid.data.haystack import build_entries, build_training_entries
 from laid.data.minicoco import ensure_minicoco
 from laid.data.vhs import write_vhs
 
-SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 """The haystack sizes of the paper's tables."""
 
 

@@ -1,31 +1,19 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from laid.data.args import (
-    MINICOCO,
-    SIZES,
-    EvaluationArgs,
-    PredictArgs,
-    TrainArgs,
-)
-from laid.data.coco import CocoIndex
-from laid.data.haystack import build_entries, build_training_entries, cached_entries
-from laid.data.images import images_in, load_image
+from laid.data.args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.loader import EpochSampler, HaystackLoader
 from laid.data.minicoco import ensure_minicoco
-from laid.data.paths import resolve_under
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
-from laid.data.vhs import load_entries
+from laid.data.stages import EntrySource
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 
@@ -36,6 +24,7 @@ class HaystackDataModule(L.LightningDataModule):
         self,
         coco_root: str = MINICOCO,
         processor: str = "tiny/student",
+        revision: str | None = None,
         train: TrainArgs | None = None,
         validate: EvaluationArgs | None = None,
         test: EvaluationArgs | None = None,
@@ -53,6 +42,7 @@ class HaystackDataModule(L.LightningDataModule):
         eval_batch_size: int = 1,
         workers: int = 2,
         seed: int = 0,
+        order_seed: int = 0,
     ):
         """
         Args:
@@ -60,6 +50,7 @@ class HaystackDataModule(L.LightningDataModule):
                 one that laid makes on first use.
             processor: Folder or hub id of tokenizer and image processor; the command line takes
                 the student's.
+            revision: Its revision on the hub; the command line takes the student's.
             train: Training entries.
             validate: Validation entries.
             test: Test entries.
@@ -76,10 +67,12 @@ class HaystackDataModule(L.LightningDataModule):
                 whose features fit in memory; the vision tower must be frozen.
             feature_gib: Most memory for these features, in GiB and for each model.
             batch_size: Haystacks on one device at a time.
-            global_batch_size: Haystacks of one optimizer step; accumulation follows from it.
+            global_batch_size: Haystacks of one optimizer step; accumulation follows from it. What
+                an epoch has over a multiple of it is left out, others each time.
             eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
             workers: Processes that read and encode images for each device.
-            seed: Seed of the entries that are built, and of the training order.
+            seed: Seed of the entries that are built.
+            order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
         for name, value in (
@@ -92,7 +85,7 @@ class HaystackDataModule(L.LightningDataModule):
         if workers < 0:
             raise ValueError(f"data.workers {workers}: expected 0 or more")
         self.coco_root = coco_root
-        self.processor_args = ProcessorArgs(processor, min_pixels, max_pixels)
+        self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
         self.validate_args = validate or EvaluationArgs(sizes=[2, 10, 20], per_size=20)
         self.test_args = test or EvaluationArgs()
@@ -108,10 +101,11 @@ class HaystackDataModule(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.workers = workers
         self.seed = seed
+        self.order_seed = order_seed
+        self.grids: dict[str, Tensor] = {}
         self._skipped: frozenset[str] = frozenset()
         self._train_loader: HaystackLoader | None = None
         self._place: dict[str, int] | None = None
-        self.grids: dict[str, Tensor] = {}
 
     def prepare_data(self) -> None:
         """Draws the mini-COCO where it is asked for; on one process of a node."""
@@ -123,84 +117,28 @@ class HaystackDataModule(L.LightningDataModule):
         self.encoder = PromptEncoder(
             load_processor(self.processor_args), self.prefix, self.max_length
         )
-        root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
-        self.root = root
+        self.root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
+        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed)
         if stage == "fit":
-            self.train_entries = self._training()
+            self.train_entries = self.source.training(self.train_args)
+            self._check_training()
         if stage in ("fit", "validate"):
-            self.validate_entries = self._evaluation("validate", self.validate_args)
+            self.validate_entries = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
-            self.test_entries = self._evaluation("test", self.test_args)
+            self.test_entries = self.source.evaluation("test", self.test_args)
+            self.test_fingerprint = self.source.fingerprint(self.test_entries)
         if stage == "predict":
-            self.predict_entries = self._prediction()
+            self.root, self.predict_entries = self.source.prediction(self.predict_args)
 
-    def _training(self) -> Dataset:
-        args = self.train_args
-        if args.source is not None:
-            entries = load_entries(args.source, self.root, role="train", seed=self.seed)
-            return entries.select(range(min(args.entries, len(entries))))
-        index = CocoIndex.load_complete(self.root, args.split, self.min_area)
-        return cached_entries(
-            build_training_entries,
-            index,
-            n=args.entries,
-            min_size=args.min_size,
-            max_size=args.max_size,
-            seed=self.seed,
-            needles=self.needles,
-        )
-
-    def _evaluation(self, role: str, args: EvaluationArgs) -> Dataset:
-        if args.source is None:
-            sizes = list(SIZES) if args.sizes is None else args.sizes
-            return self.built_entries(role, sizes, args.per_size)
-        read = [load_entries(s, self.root, role=role, seed=self.seed) for s in args.source]
-        entries = concatenate_datasets(read)
-        kept: list[int] = []
-        count: dict[int, int] = {}
-        for at, size in enumerate(entries["size"]):
-            if args.sizes is None or size in args.sizes:
-                count[size] = count.get(size, 0) + 1
-                if count[size] <= args.per_size:
-                    kept.append(at)
-        lacking = sorted(set(args.sizes or ()) - count.keys())
-        if lacking or not kept:
+    def _check_training(self) -> None:
+        if len(self.train_entries) < self.global_batch_size:
             raise ValueError(
-                f"data.{role}: no entries of sizes {lacking} in {', '.join(args.source)}, which "
-                f"have {sorted(set(entries['size']))}"
+                f"there are {len(self.train_entries)} training entries, fewer than "
+                f"data.global_batch_size {self.global_batch_size}: not one step"
             )
-        return entries.select(kept)
-
-    def built_entries(self, role: str, sizes: Sequence[int], per_size: int) -> Dataset:
-        """Entries that are built from the test split (or the validation one, for other roles)."""
-        args = self.test_args if role == "test" else self.validate_args
-        index = CocoIndex.load_complete(self.root, args.split, self.min_area)
-        return cached_entries(
-            build_entries,
-            index,
-            role=role,
-            sizes=list(sizes),
-            per_size=per_size,
-            seed=self.seed,
-            needles=self.needles,
-        )
-
-    def _prediction(self) -> list[dict[str, Any]]:
-        args = self.predict_args
-        if args.source is not None and (args.images or args.question):
-            raise ValueError(
-                "data.predict: give either a source, or images and a question, not both"
-            )
-        if args.source is not None:
-            return load_entries(args.source, self.root, role="predict", seed=self.seed).to_list()
-        if not args.images or not args.question:
-            raise ValueError(
-                "nothing to answer: give --data.predict.source FILE.json, or "
-                '--data.predict.images FOLDER --data.predict.question "…"'
-            )
-        self.root = Path(args.images)
-        names = [p.name for p in images_in(self.root)]
-        return [{"id": "question", "question": args.question, "images": names, "size": len(names)}]
+        train, validate = self.train_args, self.validate_args
+        if train.source is None and validate.source is None and train.split == validate.split:
+            print(f"laid: training and validation share the images of {train.split}")
 
     def unseen_images(self, stage: str) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, patches and grid of each image of a stage that no batch needs read from then on.
@@ -214,19 +152,13 @@ class HaystackDataModule(L.LightningDataModule):
             "predict": lambda: [self.predict_entries],
         }[stage]()
         shown = {name for part in entries for entry in part for name in entry["images"]}
-        names = sorted(shown - self.grids.keys())
-        for name in tqdm(names, desc="image features", unit="image", disable=not names):
-            patches_PC, grid_I3 = self.encoder.patches([load_image(resolve_under(self.root, name))])
+        data = self._dataset([], with_answer=False)
+        for name in tqdm(
+            sorted(shown - self.grids.keys()), desc="image features", unit="image", mininterval=1
+        ):
+            patches_PC, grid_I3 = data.patches([name])
             yield name, patches_PC, grid_I3
             self.grids[name] = grid_I3[0]
-
-    @property
-    def test_fingerprint(self) -> str:
-        """A hash of what is asked in the test: entries, and the folder's name of the images."""
-        digest = hashlib.sha256()
-        for entry in self.test_entries:
-            digest.update(repr(sorted(entry.items())).encode())
-        return digest.hexdigest()[:16]
 
     def skip(self, ids: Collection[str]) -> None:
         """Leaves out test entries that are answered already."""
@@ -235,9 +167,16 @@ class HaystackDataModule(L.LightningDataModule):
     def train_dataloader(self) -> HaystackLoader:
         """Training batches, padded on the right, shuffled anew each epoch."""
         data = self._dataset(self.train_entries, with_answer=True)
+        sampler = EpochSampler(
+            len(data) - len(data) % self.global_batch_size,
+            drawn_from=len(data),
+            shuffle=True,
+            seed=self.order_seed,
+            **self._share(),
+        )
         self._train_loader = HaystackLoader(
             data,
-            self._sampler(len(data), shuffle=True),
+            sampler=sampler,
             batch_size=self.batch_size,
             collate_fn=Collate(self.encoder.pad_id, "right"),
             num_workers=self.workers,
@@ -269,18 +208,18 @@ class HaystackDataModule(L.LightningDataModule):
         """Prompts to answer."""
         return self._prompts(self.predict_entries)
 
-    def probe(self, entries: Sequence[Any], device: Any) -> list[Batch]:
-        """Entries as batches of one, for callbacks that look into the model."""
+    def probe(self, entries: Sequence[Any], device: Any) -> Iterator[Batch]:
+        """Entries as batches of one, for those who look into the model."""
         data = self._dataset(entries, with_answer=True)
         collate = Collate(self.encoder.pad_id, "right")
-        move = self.transfer_batch_to_device
-        return [move(collate([data[at]]), device, 0) for at in range(len(data))]
+        for at in range(len(data)):
+            yield self.transfer_batch_to_device(collate([data[at]]), device, 0)
 
     def _prompts(self, entries: Sequence[Any]) -> DataLoader:
         data = self._dataset(entries, with_answer=False)
         return DataLoader(
             data,
-            sampler=self._sampler(len(data), shuffle=False),
+            sampler=EpochSampler(len(data), shuffle=False, **self._share()),
             batch_size=self.eval_batch_size,
             collate_fn=Collate(self.encoder.pad_id, "left"),
             num_workers=self.workers,
@@ -289,8 +228,8 @@ class HaystackDataModule(L.LightningDataModule):
     def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
-    def _sampler(self, size: int, shuffle: bool) -> EpochSampler:
-        rank, ranks = 0, 1
-        if self.trainer is not None:
-            rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        return EpochSampler(size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=ranks)
+    def _share(self) -> dict[str, int]:
+        """Which rank this is, of how many."""
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -15,9 +15,22 @@ class EpochSampler(Sampler[int]):
     """
 
     def __init__(
-        self, size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        *,
+        shuffle: bool,
+        drawn_from: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ):
+        """
+        Args:
+            size: indices of an epoch, over all ranks.
+            drawn_from: how many indices there are to take them from; None: just these.
+        """
         self.size = size
+        self.drawn_from = size if drawn_from is None else drawn_from
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -42,11 +55,11 @@ class EpochSampler(Sampler[int]):
         return len(range(self.rank, self.size, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
-        order = list(range(self.size))
+        order = list(range(self.drawn_from))
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.size, generator=generator).tolist()
-        yield from order[self.start + self.rank :: self.world_size]
+            order = torch.randperm(self.drawn_from, generator=generator).tolist()
+        yield from order[: self.size][self.start + self.rank :: self.world_size]
 
 
 class HaystackLoader(DataLoader):
@@ -60,13 +73,15 @@ class HaystackLoader(DataLoader):
     keeps the place (``HaystackDataModule.state_dict``).
     """
 
-    sampler: EpochSampler
-
-    def __init__(self, dataset: Dataset, sampler: EpochSampler, **options: Any):
-        super().__init__(dataset, sampler=sampler, **options)
+    def __init__(self, dataset: Dataset, **options: Any):
+        super().__init__(dataset, **options)
         self._taken = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, as it may be
+        if not isinstance(self.sampler, EpochSampler):
+            # Lightning's overfit_batches puts a sampler of its own here.
+            yield from super().__iter__()
+            return
         self._taken = self.sampler.start
         per_batch = (self.batch_size or 1) * self.sampler.world_size
         for batch in super().__iter__():
@@ -77,9 +92,12 @@ class HaystackLoader(DataLoader):
 
     def place(self) -> dict[str, int]:
         """Epoch, and haystacks taken in it over all ranks."""
+        if not isinstance(self.sampler, EpochSampler):
+            return {}
         return {"epoch": self.sampler.epoch, "taken": self._taken}
 
     def seek(self, place: dict[str, int]) -> None:
         """Goes on at a ``place``."""
+        assert isinstance(self.sampler, EpochSampler)
         self.sampler.seek(place["epoch"], place["taken"])
         self._taken = self.sampler.start

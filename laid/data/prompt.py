@@ -135,6 +135,18 @@ class HaystackDataset(Dataset):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def patches(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Image files as ``pixel_values_PC`` and ``grid_I3``.
+
+        Raises:
+            ValueError: an image can't be read, or is too narrow for the image processor.
+        """
+        images = [load_image(resolve_under(self.root, name)) for name in names]
+        try:
+            return self.encoder.patches(images)
+        except ValueError as reason:
+            raise ValueError(f"among the images {', '.join(names)}: {reason}") from reason
+
     def __getitem__(self, index: int) -> tuple[ModelInputs, Entry]:
         entry = self.entries[index]
         names = entry["images"]
@@ -142,8 +154,7 @@ class HaystackDataset(Dataset):
             grid_I3 = torch.stack([self.grids[name] for name in names])
             pixels_PC = torch.empty(0)
         else:
-            images = [load_image(resolve_under(self.root, name)) for name in names]
-            pixels_PC, grid_I3 = self.encoder.patches(images)
+            pixels_PC, grid_I3 = self.patches(names)
         return self.encoder.encode(entry, pixels_PC, grid_I3, self.with_answer), entry
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 
@@ -34,24 +33,15 @@ class QKCapture:
     head_dim: int
     _found: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     _layers: frozenset[int] = frozenset()
-    _handles: list[RemovableHandle] = field(default_factory=list)
 
     def attach(self, model: Qwen2_5_VLForConditionalGeneration) -> "QKCapture":
         """Registers the hooks on every decoder layer; an unarmed hook costs a set look-up."""
-        assert not self._handles, "already attached"
         for index, layer in enumerate(model.model.language_model.layers):
             for name in ("q_proj", "k_proj"):
                 hook: Callable = partial(self._keep, index, name)
                 projection: nn.Module = getattr(layer.self_attn, name)
-                self._handles.append(projection.register_forward_hook(hook))
+                projection.register_forward_hook(hook)
         return self
-
-    def detach(self) -> None:
-        """Removes the hooks and every captured tensor."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._found.clear()
 
     @contextmanager
     def armed(self, layers: Sequence[int]) -> Iterator[Callable[[], dict[int, QK]]]:

@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.utils import is_flash_attn_2_available
 
 from laid.vlm.paths import cannot_load, resolve_model
@@ -87,6 +92,10 @@ def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
             )
         except (OSError, ValueError, RuntimeError) as reason:
             raise cannot_load("weights", args.path, reason) from reason
+    # transformers fills what generate() is not told from here; a hub's settings (a repetition
+    # penalty, forbidden words) would change answers. Export reads them from the folder again.
+    end = model.generation_config.eos_token_id or config.text_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=end)
     if args.freeze_vision:
         model.model.visual.requires_grad_(False)
     if args.activation_checkpointing:

@@ -99,23 +99,15 @@ class VLM(nn.Module):
     def answer(self, inputs: ModelInputs, max_new_tokens: int) -> Tensor:
         """Greedy answers ``ids_BT``, padded with the end token; ``inputs`` are padded on the left.
 
-        Everything that the hub's generation_config would add (a repetition penalty of 1.05 for
-        Qwen2.5-VL) is off, so that the answer is the model's most probable one.
+        The hub's generation_config (a repetition penalty of 1.05 for Qwen2.5-VL) has no say:
+        ``load_model`` keeps nothing of it but the end tokens.
         """
-        text = self.hf.config.text_config
         stop = self.hf.generation_config.eos_token_id
-        stop = stop if stop is not None else text.eos_token_id
-        end = stop[0] if isinstance(stop, list) else stop
         config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=50,
             eos_token_id=stop,
-            pad_token_id=end,
+            pad_token_id=stop[0] if isinstance(stop, list) else stop,
         )
         arguments = self._arguments(inputs)
         # generate() asks get_rope_index itself, and continues its positions while it decodes.

@@ -1,9 +1,13 @@
 """Where a model named by the user is: the package, a local folder, or the Hugging Face hub."""
 
+import hashlib
 from importlib.resources import files
 from pathlib import Path
 
+from transformers import AutoConfig
+
 PACKAGED = "tiny/"
+_MIB = 2**20
 
 
 def resolve_model(path: str) -> str:
@@ -31,6 +35,23 @@ def resolve_model(path: str) -> str:
             f"Qwen/Qwen2.5-VL-7B-Instruct, or a packaged model such as {PACKAGED}student"
         )
     return path
+
+
+def weights_fingerprint(path: str, revision: str | None) -> str:
+    """What tells one set of weights from another: a hash of a folder's weight files (size, first
+    and last MiB of each), or the commit of a hub id."""
+    folder = Path(resolve_model(path))
+    if not folder.is_dir():
+        return str(AutoConfig.from_pretrained(path, revision=revision)._commit_hash)
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            digest.update(content.read(_MIB))
+            content.seek(max(0, size - _MIB))
+            digest.update(content.read(_MIB))
+    return digest.hexdigest()[:16]
 
 
 def cannot_load(what: str, path: str, reason: Exception) -> ValueError:

@@ -26,6 +26,8 @@ class ProcessorArgs:
 
     path: str = "tiny/student"
     """Hub id or folder with tokenizer, chat template and preprocessor_config.json."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id. None: its main branch."""
     min_pixels: int | None = None
     """Smallest image in pixels: smaller ones are enlarged. None: as the folder says."""
     max_pixels: int | None = None
@@ -41,8 +43,8 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     """
     folder = resolve_model(args.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        images = Qwen2VLImageProcessorPil.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=args.revision)
+        images = Qwen2VLImageProcessorPil.from_pretrained(folder, revision=args.revision)
     except (OSError, ValueError) as reason:
         raise cannot_load("processor", args.path, reason) from reason
     if not getattr(tokenizer, "chat_template", None):

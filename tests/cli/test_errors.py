@@ -64,7 +64,7 @@ def broken(config, work, tmp_path):
         ({"model.teacher": None}, "model.teacher is not given"),
         ({"model.studnet.path": "x"}, "studnet"),
         ({"model.student.dtype": "float12"}, "float12"),
-        ({"trainer.accumulate_grad_batches": 5}, "contradicts data.global_batch_size"),
+        ({"trainer.accumulate_grad_batches": 5}, "follows from data.global_batch_size"),
         ({"checkpoint.every_n_steps": 5}, "every_n_steps"),
     ],
     ids=str,

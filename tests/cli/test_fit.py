@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -52,8 +53,7 @@ def test_every_scalar_is_logged(fitted):
     assert {"train/loss", "grad_norm/student", "grad_norm/mixing", "memory/peak_gib"} <= tags
     assert {"speed/tokens_per_second", "speed/images_per_second"} <= tags
     assert {"val/accuracy", "val/accuracy_2"} <= tags
-    rates = {tag.split("/")[1] for tag in tags if tag.startswith("lr-")}
-    assert {"student", "student_no_decay", "mixing"} <= rates
+    assert {"lr/student", "lr/student_no_decay", "lr/mixing"} <= tags
     assert "head_flow/teacher/layer_2/head_00" in tags
 
 
@@ -106,6 +106,61 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
         for run in (fitted, work / "runs" / name)
     )
     assert before == after
+
+
+def test_taking_a_run_up_again_leaves_no_checkpoint_inside_a_step(laid, config, work):
+    """Twice stopped and taken up: after each, only checkpoints between optimizer steps."""
+    options = ("--config", config, "--name", "twice", "--head_flow.enabled", "false")
+    laid("fit", *options, "--trainer.max_steps", 3)
+    folder = work / "runs" / "twice"
+    for _ in range(2):
+        laid("fit", *options, "--ckpt_path", folder, "--trainer.max_steps", 3)
+        assert len(list(folder.glob("checkpoints/*"))) == 3
+    laid("fit", *options, "--ckpt_path", folder, "--trainer.max_steps", 5)
+    for path in folder.glob("checkpoints/*.ckpt"):
+        content = torch.load(path, weights_only=True)
+        place = content["HaystackDataModule"]
+        assert place["epoch"] * 12 + place["taken"] == 2 * content["global_step"]
+
+
+def test_a_learning_rate_typed_for_a_resumed_run_takes_effect(laid, config, fitted, work):
+    folder = work / "runs" / "other-rate"
+    shutil.copytree(fitted, folder)
+    for path in folder.glob("checkpoints/*.ckpt"):
+        if "step=9." not in path.name:
+            path.unlink()
+    for path in folder.glob("events*"):
+        path.unlink()
+    options = ("--ckpt_path", folder, "--head_flow.enabled", "false")
+    laid("fit", *options, "--model.optimizer.student_lr", 1e-2)
+    rates, before = (
+        {e.step: e.value for e in events(run).Scalars("lr/student")} for run in (folder, fitted)
+    )
+    assert rates[10] == pytest.approx(10 * before[10])
+    refused = laid("fit", *options, "--data.global_batch_size", 4, code=2)
+    assert "begin a new run to change it" in refused.stderr
+
+
+def test_mixed_precision_with_clipping(laid, config, work):
+    """The full-size configurations' precision."""
+    laid(
+        "fit", "--config", config, "--name", "bf16", "--trainer.precision", "bf16-mixed",
+        "--trainer.max_steps", 2, "--head_flow.per_size", 2,
+    )  # fmt: skip
+    assert events(work / "runs" / "bf16").Scalars("grad_norm/student")[-1].value > 0
+
+
+def test_two_processes_train_as_one(laid, config, work):
+    """Plain data-parallel training: the same haystacks a step, so the same losses."""
+    options = ("--config", config, "--head_flow.enabled", "false", "--trainer.max_steps", 4)
+    laid("fit", *options, "--name", "one")
+    laid("fit", *options, "--name", "two", "--trainer.devices", 2)
+    one, two = (losses(work / "runs" / name) for name in ("one", "two"))
+    for tag in ("train/loss", "train/laid", "train/kl", "train/sft"):
+        assert two[tag] == pytest.approx(one[tag], rel=1e-4), tag
+    assert not (work / "runs" / "two-2").exists()
+    refused = laid("test", "--ckpt_path", work / "runs" / "two", "--trainer.devices", 2, code=2)
+    assert "add --trainer.devices 1" in refused.stderr
 
 
 def test_a_run_asked_to_stop_saves_first(start, config, work):

@@ -113,6 +113,36 @@ def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fit
     assert len(list(folder.glob("records-*.jsonl"))) == 1
 
 
+def test_answers_to_other_images_or_of_other_weights_are_not_taken_for_these(
+    laid, config, pair, drawn, work, tmp_path
+):
+    shutil.copytree(drawn, tmp_path / "coco")
+    shutil.copytree(pair[0], tmp_path / "student")
+    options = (
+        "test", "--config", config, "--results", tmp_path / "results", "--data.test.sizes", "[1]",
+        "--data.coco_root", tmp_path / "coco", "--model.student.path", tmp_path / "student",
+    )  # fmt: skip
+    assert "answered already" not in laid(*options).stdout
+    assert "4 of 4 entries are answered already" in laid(*options).stdout
+    for path in (tmp_path / "coco" / "test2017").iterdir():
+        Image.new("RGB", (56, 56)).save(path)
+    assert "entries: " in laid(*options).stdout
+    shutil.copy(pair[1] / "model.safetensors", tmp_path / "student" / "other.safetensors")
+    assert "weights: " in laid(*options).stdout
+
+
+def test_entries_of_several_files_are_all_asked(laid, config, drawn, work, tmp_path):
+    for seed in (1, 2):
+        laid(
+            "data", "build", "--coco_root", drawn, "--out", tmp_path / str(seed), "--seed", seed,
+            "--train_entries", 2, "--test_per_size", 2, "--sizes", "[2]", "--max_size", 3,
+        )  # fmt: skip
+    sources = json.dumps([str(tmp_path / str(seed) / "test_2.json") for seed in (1, 2)])
+    options = ("--data.test.source", sources, "--data.test.sizes", "null")
+    laid("test", "--config", config, "--results", tmp_path / "results", *options)
+    assert len(records(tmp_path / "results")) == 4
+
+
 def test_without_a_checkpoint_the_base_student_is_tested(laid, config, work, fitted):
     laid("test", "--config", config, "--data.test.sizes", "[1, 2]")
     results = json.loads((work / "runs" / "small-base" / "results.json").read_text())

@@ -1,6 +1,9 @@
 """Greedy answers."""
 
+import shutil
+
 import torch
+from transformers import GenerationConfig
 
 from laid.vlm.load import ModelArgs
 from laid.vlm.model import VLM
@@ -46,14 +49,19 @@ def test_the_batch_size_does_not_change_answers(student, haystacks):
         assert [row[: len(one)] for row, one in zip(together, alone, strict=True)] == alone
 
 
-def test_the_hubs_generation_settings_do_not_reach_the_answer(pair, haystacks):
+def test_the_hubs_generation_settings_do_not_reach_the_answer(pair, haystacks, tmp_path):
     inputs = haystacks(with_answer=False, side="left").inputs
-    plain = VLM.load(ModelArgs(str(pair[0])))
-    hub = VLM.load(ModelArgs(str(pair[0])))
-    hub.hf.generation_config.update(
-        do_sample=True, temperature=5.0, repetition_penalty=1.5, top_k=3
-    )
-    assert torch.equal(plain.answer(inputs, 6), hub.answer(inputs, 6))
+    plain = VLM.load(ModelArgs(str(pair[0]))).answer(inputs, 6)
+    shutil.copytree(pair[0], tmp_path, dirs_exist_ok=True)
+    GenerationConfig(
+        do_sample=True,
+        temperature=5.0,
+        repetition_penalty=1.5,
+        no_repeat_ngram_size=1,
+        bad_words_ids=[[int(plain[0, 0])]],
+        eos_token_id=[2],
+    ).save_pretrained(tmp_path)
+    assert torch.equal(VLM.load(ModelArgs(str(tmp_path))).answer(inputs, 6), plain)
 
 
 def test_answering_leaves_training_as_it_was(student, haystacks):

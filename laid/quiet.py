@@ -1,0 +1,26 @@
+"""Messages of the libraries that tell the user of laid nothing."""
+
+import logging
+import warnings
+
+import datasets
+
+
+def quiet() -> None:
+    """Leaves them out."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
+    for message in (
+        # A run's folder is made before, and a resumed run has checkpoints in its own.
+        "Checkpoint directory .* exists and is not empty",
+        # Ours is; Lightning looks for it in the loader, we keep it in the data module.
+        "You're resuming from a checkpoint .* dataloader is not resumable",
+        # We give it the command line as typed, less what the checkpoint's settings add.
+        "LightningCLI's args parameter is intended to run from within Python",
+        # Lightning's own, with the torch of today.
+        ".*treespec, LeafSpec.*",
+        # How many workers are best is the user's to measure.
+        "The '.*_dataloader' does not have many workers",
+    ):
+        warnings.filterwarnings("ignore", message)
+    datasets.disable_progress_bars()

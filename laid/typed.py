@@ -1,0 +1,60 @@
+"""What a user typed, before it is parsed."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_CONFIG = ("--config", "-c")
+
+
+def configs_first(typed: list[str]) -> list[str]:
+    """The command line with every ``--config FILE`` moved to its beginning.
+
+    The parser lets what comes later win, so a setting typed before ``--config`` would lose to the
+    file; typed settings are to go over files wherever they stand.
+    """
+    files: list[str] = []
+    rest: list[str] = []
+    words = iter(typed)
+    for word in words:
+        if word in _CONFIG:
+            files += [word, *([following] if (following := next(words, None)) else [])]
+        elif word.startswith("--config="):
+            files.append(word)
+        else:
+            rest.append(word)
+    return files + rest
+
+
+def typed_value(typed: list[str], key: str) -> Any:
+    """The value that the command line, else the last ``--config`` that has it, gives to a key.
+
+    Args:
+        typed: the command line.
+        key: in dots, such as ``trainer.default_root_dir``.
+    """
+    value = None
+    for at, word in enumerate(typed):
+        following = typed[at + 1] if at + 1 < len(typed) else None
+        if word in _CONFIG or word.startswith("--config="):
+            found = _in_file(word.partition("=")[2] or following or "", key)
+            value = value if found is None else found
+    for at, word in enumerate(typed):
+        if word == f"--{key}" and at + 1 < len(typed):
+            value = typed[at + 1]
+        elif word.startswith(f"--{key}="):
+            value = word.split("=", 1)[1]
+    return value
+
+
+def _in_file(path: str, key: str) -> Any:
+    if not Path(path).is_file():
+        return None
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None  # the parser will say what is wrong with it
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
