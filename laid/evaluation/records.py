@@ -30,7 +30,7 @@ class Record:
         compliant: likewise.
         depth: where the needles lie, see `needle_depth`; None if the haystack is one image.
         tokens: length of the model's input (text and images) in tokens.
-        mode: the kind of question, such as "single" or "multi_all".
+        mode: the kind of question: "single", "all" or "any" (`laid.data.entries`).
 
     Raises:
         ValueError: if a value has the wrong type or is out of range.
@@ -125,7 +125,7 @@ class RecordFile:
 
     Args:
         path: usually `records.jsonl`.
-        identity: what is tested, as JSON: checkpoint, data fingerprint, generation settings,
+        identity: what is tested, as JSON: checkpoint, entries, prompt, precision,
             everything that would change an answer.
 
     Attributes:
