@@ -177,10 +177,10 @@ class LaidModule(L.LightningModule):
                 "data.cache_features: the features of a vision tower that is trained change; set "
                 "it false, or model.student.freeze_vision true"
             )
-        for name, patches_PC, grid_I3 in data.unseen_images(stage):
-            self.student.learn(name, patches_PC, grid_I3, data.feature_gib)
+        for names, patches_PC, grid_I3 in data.unseen_images(stage):
+            self.student.learn(names, patches_PC, grid_I3, data.feature_gib)
             if self.teacher is not None:
-                self.teacher.learn(name, patches_PC, grid_I3, data.feature_gib)
+                self.teacher.learn(names, patches_PC, grid_I3, data.feature_gib)
 
     @torch.no_grad()
     def _fit_mixing(self) -> None:

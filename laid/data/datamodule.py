@@ -16,6 +16,9 @@ from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEnco
 from laid.data.stages import EntrySource
 from laid.vlm.processor import ProcessorArgs, load_processor
 
+IMAGES_AT_ONCE = 32
+"""Images that the vision towers are shown together when features are computed beforehand."""
+
 
 class HaystackDataModule(L.LightningDataModule):
     """Visual haystacks over COCO images."""
@@ -140,8 +143,9 @@ class HaystackDataModule(L.LightningDataModule):
         if train.source is None and validate.source is None and train.split == validate.split:
             print(f"laid: training and validation share the images of {train.split}")
 
-    def unseen_images(self, stage: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name, patches and grid of each image of a stage that no batch needs read from then on.
+    def unseen_images(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+        """Names, patches and grids of a stage's images, some at a time; no batch has them read
+        from then on.
 
         The module teaches them to its models (``cache_features``).
         """
@@ -152,13 +156,15 @@ class HaystackDataModule(L.LightningDataModule):
             "predict": lambda: [self.predict_entries],
         }[stage]()
         shown = {name for part in entries for entry in part for name in entry["images"]}
+        names = sorted(shown - self.grids.keys())
         data = self._dataset([], with_answer=False)
-        for name in tqdm(
-            sorted(shown - self.grids.keys()), desc="image features", unit="image", mininterval=1
-        ):
-            patches_PC, grid_I3 = data.patches([name])
-            yield name, patches_PC, grid_I3
-            self.grids[name] = grid_I3[0]
+        with tqdm(total=len(names), desc="image features", unit="image", mininterval=1) as bar:
+            for at in range(0, len(names), IMAGES_AT_ONCE):
+                some = names[at : at + IMAGES_AT_ONCE]
+                patches_PC, grid_I3 = data.patches(some)
+                yield some, patches_PC, grid_I3
+                self.grids.update(zip(some, grid_I3, strict=True))
+                bar.update(len(some))
 
     def skip(self, ids: Collection[str]) -> None:
         """Leaves out test entries that are answered already."""

@@ -18,22 +18,22 @@ class ImageFeatures:
         self._known: dict[str, Tensor] = {}
         self._bytes = 0
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._known
-
     def add(self, name: str, features_VH: Tensor, limit_gib: float) -> None:
-        """Keeps an image's features.
+        """Keeps an image's features; those it has stay.
 
         Raises:
             ValueError: they would go over the limit.
         """
+        if name in self._known:
+            return
         self._bytes += features_VH.numel() * features_VH.element_size()
         if self._bytes > limit_gib * 2**30:
             raise ValueError(
                 f"the features of {len(self._known) + 1} images take more than data.feature_gib "
                 f"{limit_gib} GiB: raise it, or set data.cache_features false"
             )
-        self._known[name] = features_VH
+        # A copy, since a view would keep the features of all images that were computed with it.
+        self._known[name] = features_VH.clone()
 
     def of(self, names: list[str]) -> list[Tensor]:
         """The features of images that are all known."""

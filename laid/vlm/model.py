@@ -65,19 +65,19 @@ class VLM(nn.Module):
         """Whether the vision tower stays as it is: then an image has the same features always."""
         return not any(p.requires_grad for p in self.hf.model.visual.parameters())
 
-    def learn(self, name: str, pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float) -> None:
-        """Computes one image's features and keeps them; batches may then leave its pixels out.
-
-        Image by image, so that the features depend on nothing but the image.
+    def learn(
+        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
+    ) -> None:
+        """Computes images' features and keeps them; batches may then leave their pixels out.
 
         Raises:
             ValueError: the features of all images so far take more than ``limit_gib``.
         """
         assert self.vision_frozen
-        if name not in self.features:
-            on = self.device
-            made = image_features(self.hf, pixel_values_PC.to(on), grid_I3.to(on))
-            self.features.add(name, made[0], limit_gib)
+        on = self.device
+        made = image_features(self.hf, pixel_values_PC.to(on), grid_I3.to(on))
+        for name, features_VH in zip(names, made, strict=True):
+            self.features.add(name, features_VH, limit_gib)
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Q and K of the wanted layers, and the logits that predict the answer.

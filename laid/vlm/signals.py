@@ -58,8 +58,10 @@ class TeacherSource(ABC):
         """Goes to the device that batches will be on."""
 
     @abstractmethod
-    def learn(self, name: str, pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float) -> None:
-        """Sees an image beforehand, after which batches may come without its pixels."""
+    def learn(
+        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
+    ) -> None:
+        """Sees images beforehand, after which batches may come without their pixels."""
 
     @abstractmethod
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
@@ -86,8 +88,10 @@ class OnlineTeacher(TeacherSource):
     def to(self, device: torch.device) -> None:
         self.vlm.to(device)
 
-    def learn(self, name: str, pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float) -> None:
-        self.vlm.learn(name, pixel_values_PC, grid_I3, limit_gib)
+    def learn(
+        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
+    ) -> None:
+        self.vlm.learn(names, pixel_values_PC, grid_I3, limit_gib)
 
     @torch.no_grad()
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:

@@ -37,7 +37,7 @@ def test_what_is_no_image_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="broken.jpg"):
+    with pytest.raises(ValueError, match=r"broken\.jpg"):
         load_image(path)
 
 

@@ -113,7 +113,7 @@ def test_measured_answers_are_those_of_the_stock_model(root, pool, model, proces
     right = {1: 0, 3: 0}
     for entry in entries:
         images = [load_image(root / name) for name in entry["images"]]
-        row = encoder.encode(entry, images, with_answer=False)
+        row = encoder.encode(entry, *encoder.patches(images), with_answer=False)
         batch = Collate(encoder.pad_id, "left")([(row, entry)])
         said = processor.tokenizer.decode(vlm.answer(batch.inputs, 1)[0])
         right[entry["size"]] += said == entry["answer"].capitalize()

@@ -12,6 +12,11 @@ from laid.pretrain.layout import Writer
 BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
 
 
+def encode(processor, prefix, entry, images):
+    encoder = PromptEncoder(processor, prefix)
+    return encoder.encode(entry, *encoder.patches(images), with_answer=True)
+
+
 @pytest.mark.parametrize("prefix", ["", PREFIX])
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix, generator):
@@ -27,8 +32,9 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
             "id": "x",
             "question": ask(anchor, target, "single"),
             "answer": "yes" if drawn.yes_BQ[row, 0] else "no",
+            "images": ["blank.png"] * size,
         }
-        inputs = PromptEncoder(processor, prefix).encode(entry, [BLANK] * size, True)
+        inputs = encode(processor, prefix, entry, [BLANK] * size)
         assert inputs.input_ids_BL[:-1].tolist() == ids[row, : len(single)].tolist()
         assert torch.equal(inputs.position_ids_3BL[:, :-1], layout.positions_3L[:, : len(single)])
         assert inputs.labels_BL.ne(-100).nonzero()[0, 0] == layout.answers_Q[0]

@@ -17,7 +17,7 @@ def taught(vlm, inputs, limit=1.0):
     """Shows the model the batch's images one by one, and gives the batch without pixels."""
     pieces = inputs.pixel_values_PC.split(inputs.image_grid_thw_I3.prod(-1).tolist())
     for at, name in enumerate(inputs.image_names):
-        vlm.learn(name, pieces[at], inputs.image_grid_thw_I3[at : at + 1], limit)
+        vlm.learn([name], pieces[at], inputs.image_grid_thw_I3[at : at + 1], limit)
     return replace(inputs, pixel_values_PC=torch.empty(0))
 
 
