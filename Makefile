@@ -23,17 +23,23 @@ STAMP := $(VENV)/.laid-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow lint clean distclean
+.PHONY: help setup demo tiny-checkpoints test test-slow lint clean distclean
 
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make the environment and install laid in it (once, and again when pyproject.toml changes)
 
-demo: $(STAMP)  ## Distil the miniature on the CPU, then test it and the student it started from
-	$(BIN)/laid fit --config configs/tiny.yaml
-	$(BIN)/laid test --config configs/tiny.yaml
-	$(BIN)/laid test --ckpt_path last --name tiny
+demo: export OMP_NUM_THREADS = 1
+demo: $(STAMP)  ## Distil the miniature's teacher into its student on the CPU, test all three, compare
+	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-base
+	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-teacher --model.student.path tiny/teacher
+	$(BIN)/laid fit --config configs/tiny.yaml --name demo
+	$(BIN)/laid test --ckpt_path last --name demo --results runs/demo-laid
+	$(BIN)/laid compare runs/demo-base runs/demo-laid runs/demo-teacher --out runs/demo-report
+
+tiny-checkpoints: $(STAMP)  ## Train the miniature's models from nothing, into tiny-checkpoints/ (long)
+	$(BIN)/laid pretrain tiny --out tiny-checkpoints
 
 test: $(STAMP)  ## Run the tests, less the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)

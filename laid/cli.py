@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 USAGE = """\
 usage: laid COMMAND [options]       laid COMMAND --help says more
 
-  fit         train: distil a teacher's long window into a student
-  validate    accuracy of a checkpoint on the validation entries
-  test        accuracy by haystack size, of a checkpoint or of a base model
-  predict     answer a Visual Haystacks file, or a question about a folder of images
-  compare     several results side by side: a table and a figure
-  export      write a checkpoint as a plain Hugging Face folder
-  data build  write Visual Haystacks files from a COCO folder
+  fit            train: distil a teacher's long window into a student
+  validate       accuracy of a checkpoint on the validation entries
+  test           accuracy by haystack size, of a checkpoint or of a base model
+  predict        answer a Visual Haystacks file, or a question about a folder of images
+  compare        several results side by side: a table and a figure
+  export         write a checkpoint as a plain Hugging Face folder
+  pretrain tiny  train the package's tiny models from nothing
+  data build     write Visual Haystacks files from a COCO folder
 """
 
 LIGHTNING = ("fit", "validate", "test", "predict")
@@ -64,6 +65,10 @@ def find_command(argv: list[str]) -> Callable[[], None]:
         from laid.export import export
 
         return lambda: call(export, "laid export", argv[1:])
+    if argv[:2] == ["pretrain", "tiny"]:
+        from laid.pretrain.tiny import pretrain_tiny
+
+        return lambda: call(pretrain_tiny, "laid pretrain tiny", argv[2:])
     if argv[:2] == ["data", "build"]:
         from laid.data.build import build
 
