@@ -30,7 +30,6 @@ help:  ## Say what can be made
 
 setup: $(STAMP)  ## Make the environment and install laid in it (once, and again when pyproject.toml changes)
 
-demo: export OMP_NUM_THREADS = 1
 demo: $(STAMP)  ## Distil the miniature's teacher into its student on the CPU, test all three, compare
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-base
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-teacher --model.student.path tiny/teacher

