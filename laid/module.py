@@ -11,8 +11,8 @@ from laid.calibration import fit_mixing
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
 from laid.data.prompt import Batch
-from laid.evaluation.answers import score_answer
-from laid.evaluation.records import Record, needle_depth
+from laid.evaluation.records import Record
+from laid.evaluation.scoring import score
 from laid.losses.alignment import layer_pairs
 from laid.losses.mixing import MixingArgs, MixingWeights
 from laid.objective import Objective, ObjectiveArgs
@@ -197,8 +197,7 @@ class LaidModule(L.LightningModule):
         fit_mixing(self.mixing, self.objective, self.student, self.teacher, inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The objective of one batch; logs every term, unweighted and weighted, once an optimizer
-        step, as the mean over the batches that the step accumulates."""
+        """The objective of one batch; its terms are logged once an optimizer step."""
         assert self.student is not None
         assert self.objective is not None
         wanted = self.objective.of_teacher
@@ -210,8 +209,8 @@ class LaidModule(L.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the terms, the learning rates, and the gradient norm of both groups before
-        clipping."""
+        """Logs the terms (means over the batches of the step, unweighted and weighted), the
+        learning rates, and the gradient norm of both groups before clipping."""
         assert self.objective is not None
         seen, self._seen = self._seen, []
         means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
@@ -269,24 +268,8 @@ class LaidModule(L.LightningModule):
 
     def scored(self, batch: Batch) -> list[Record]:
         """One record a haystack of the batch."""
-        records = []
         tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
-        for entry, answer, tokens in zip(batch.entries, self.answer(batch), tokens_B, strict=True):
-            score = score_answer(answer, entry["answer"])
-            records.append(
-                Record(
-                    id=entry["id"],
-                    size=entry["size"],
-                    answer_gold=entry["answer"],
-                    answer=answer,
-                    correct=score.correct,
-                    compliant=score.compliant,
-                    depth=needle_depth(entry["needles"], entry["size"]),
-                    tokens=tokens,
-                    mode=entry["mode"],
-                )
-            )
-        return records
+        return score(batch.entries, self.answer(batch), tokens_B)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves out mixing weights where only the student is wanted, and checks the rest.
