@@ -41,7 +41,7 @@ tiny-checkpoints: $(STAMP)  ## Train the miniature's models from nothing, into t
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints
 
 test: $(STAMP)  ## Run the tests, less the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## Run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)

@@ -146,7 +146,7 @@ def test_entries_of_several_files_are_all_asked(laid, config, drawn, work, tmp_p
     assert len(records(tmp_path / "results")) == 4
 
 
-def test_without_a_checkpoint_the_base_student_is_tested(laid, config, work, fitted):
+def test_without_a_checkpoint_the_base_student_is_tested(tested, laid, config, work, fitted):
     laid("test", "--config", config, "--data.test.sizes", "[1, 2]")
     results = json.loads((work / "runs" / "small-base" / "results.json").read_text())
     assert results["name"] == "base"
