@@ -50,6 +50,7 @@ def write_model(
 def write_processor(folder: Path, processor: ImageTextProcessor) -> None:
     """Writes tokenizer, chat template and the preprocessor_config.json of Qwen2.5-VL."""
     processor.tokenizer.save_pretrained(folder)
+    _name_special_tokens_for_version_4(folder / "tokenizer_config.json")
     images = processor.image_processor
     content = {
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -76,6 +77,18 @@ def _describe_rope_for_version_4(path: Path) -> None:
         **{key: value for key, value in rope.items() if key != "rope_theta"},
         "type": "mrope" if kind == "default" else kind,
     }
+    _write_json(path, config)
+
+
+def _name_special_tokens_for_version_4(path: Path) -> None:
+    """transformers 4 knows a list of special tokens by another name, which 5 reads too; under the
+    name that 5 writes it expects a dictionary and fails."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    tokens = config.pop("extra_special_tokens", None)
+    if tokens:
+        config["additional_special_tokens"] = tokens
+    for key in ("is_local", "local_files_only"):  # of the loading, not of the tokenizer
+        config.pop(key, None)
     _write_json(path, config)
 
 

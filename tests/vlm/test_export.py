@@ -77,3 +77,12 @@ def test_a_state_of_another_model_is_refused(tmp_path, pair):
     state = load_model(ModelArgs(str(pair[1]))).state_dict()
     with pytest.raises(ValueError, match="the checkpoint's student is not a"):
         write_model(tmp_path, ModelArgs(str(pair[0])), state, None)
+
+
+def test_special_tokens_are_under_the_name_that_version_4_reads(exported, encoder):
+    folder, _ = exported
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in config
+    assert "<|image_pad|>" in config["additional_special_tokens"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.all_special_tokens == encoder.processor.tokenizer.all_special_tokens
