@@ -18,6 +18,7 @@ from laid.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from laid.callbacks.head_flow import HeadFlow
 from laid.callbacks.recorder import PredictionWriter, TestRecorder
 from laid.data.datamodule import HaystackDataModule
+from laid.distributed import strategy as strategy  # --trainer.strategy laid_fsdp
 from laid.files import atomic_write_text
 from laid.module import LaidModule
 from laid.quiet import quiet
@@ -202,7 +203,8 @@ class LaidCLI(LightningCLI):
         config.trainer.callbacks += self._callbacks()
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **options)
+        reader = AtomicCheckpointIO(with_optimizer=self.subcommand == "fit")
+        return super().instantiate_trainer(plugins=[*plugins, reader], **options)
 
     def _callbacks(self) -> list[L.Callback]:
         if self.subcommand == "test":

@@ -5,12 +5,17 @@ from typing import Any
 import lightning as L
 import torch
 from lightning import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from laid.calibration import fit_mixing
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
 from laid.data.prompt import Batch
+from laid.distributed.checkpoints import fitting
+from laid.distributed.loading import Placement
+from laid.distributed.strategy import placement_of
+from laid.distributed.tensors import whole
 from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
 from laid.losses.alignment import layer_pairs
@@ -74,9 +79,9 @@ class LaidModule(L.LightningModule):
         if training and self.objective_args.needs_teacher:
             self._check_teacher()
         if self.student is None:
-            self.student = VLM.load(self.student_args)
+            self.student = placement_of(self.trainer).student(self.student_args)
         if training:
-            self._build_for_training()
+            self._build_for_training(placement_of(self.trainer))
 
     @staticmethod
     def _processor(args: ModelArgs) -> ImageTextProcessor:
@@ -109,7 +114,7 @@ class LaidModule(L.LightningModule):
             other.get_vocab(),
         )
 
-    def _build_for_training(self) -> None:
+    def _build_for_training(self, placement: Placement) -> None:
         assert self.student is not None
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
@@ -119,25 +124,26 @@ class LaidModule(L.LightningModule):
             ours = self.student.shape
             theirs = AttentionShape.of(load_config(self.teacher_args))
             pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
-            self.mixing = MixingWeights(
+            mixing = MixingWeights(
                 len(pairs),
                 (ours.heads, ours.kv_heads),
                 (theirs.heads, theirs.kv_heads),
                 ours.head_dim,
                 self.mixing_args,
             )
+            self.mixing = placement.mixing(mixing)
         self.objective = Objective(self.objective_args, pairs, len(self.tokenizer))
         wanted = self.objective.of_teacher
         if wanted:
             assert self.teacher_args is not None
-            self.teacher = OnlineTeacher(VLM.load(self.teacher_args))
+            self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
             if reason := self.teacher.lacks(wanted):
                 raise ValueError(f"the teacher can't supply what the objective asks for: {reason}")
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""
         assert self.student is not None
-        fused = str(self.trainer.precision) == "32-true"
+        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args, fused)
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
@@ -227,7 +233,8 @@ class LaidModule(L.LightningModule):
             if module is None:
                 continue
             grads = [p.grad for p in module.parameters() if p.grad is not None]
-            self.log(f"grad_norm/{name}", torch.nn.utils.get_total_norm(grads), batch_size=1)
+            norm = whole(torch.nn.utils.get_total_norm(grads))
+            self.log(f"grad_norm/{name}", norm, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:
         # The same sizes on every rank, whichever of them it meets itself.
@@ -236,9 +243,9 @@ class LaidModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Greedy answers to the validation entries."""
-        for record in self.scored(batch):
+        for record, counted in zip(self.scored(batch), batch.counted, strict=True):
             self._tally[record.size] += torch.tensor(
-                [record.correct, 1], dtype=torch.float32, device=self.device
+                [record.correct and counted, counted], dtype=torch.float32, device=self.device
             )
 
     def on_validation_epoch_end(self) -> None:
@@ -277,24 +284,10 @@ class LaidModule(L.LightningModule):
         Raises:
             ValueError: the checkpoint is of a model of another shape.
         """
-        state = checkpoint["state_dict"]
-        if self.mixing is None:
-            for key in [k for k in state if k.startswith("mixing.")]:
-                del state[key]
-        ours = self.state_dict()
-        odd = [k for k in ours.keys() | state.keys() if _shape(ours, k) != _shape(state, k)]
-        if odd:
-            first = min(odd)
-            raise ValueError(
-                f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
-                f"{first} ({_shape(state, first)} there, {_shape(ours, first)} here). Leave "
-                "model.student, model.mixing and model.objective.alignment as the run has them."
-            )
+        # A sharded module has read its share already, and checked it.
+        if (state := checkpoint.get("state_dict")) is not None:
+            checkpoint["state_dict"] = fitting(self.state_dict(), state)
 
     def on_train_start(self) -> None:
         """What was typed for a run that is taken up again holds for its optimizer too."""
         set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)
-
-
-def _shape(state: dict[str, Any], key: str) -> list[int] | None:
-    return list(state[key].shape) if key in state else None

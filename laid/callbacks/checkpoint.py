@@ -10,22 +10,40 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from laid.files import leftovers, replacing
+from laid.distributed.checkpoints import read_whole
+from laid.files import discard, leftovers, replacing
 from laid.runs import EMBEDDED
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is whole.
+    """Writes a checkpoint beside its place and moves it there when it is whole; reads one that
+    is a file and one that is a folder alike.
 
     Lightning's own collects it in memory first (twice its size), writes it to the system's
     temporary folder, and copies it from there: killed in the copy, half a file bears the name.
     """
+
+    def __init__(self, with_optimizer: bool = True):
+        """
+        Args:
+            with_optimizer: whether its state is wanted of a checkpoint; only to train on.
+        """
+        super().__init__()
+        self.with_optimizer = with_optimizer
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         with replacing(path) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_whole(Path(path), self.with_optimizer)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        discard(path)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -55,8 +73,8 @@ class RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero and self.dirpath:
-            for file in leftovers(Path(self.dirpath)):
-                file.unlink()
+            for left in leftovers(Path(self.dirpath)):
+                discard(left)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -16,6 +16,14 @@ class GlobalBatch(Callback):
             return
         data = trainer.datamodule
         wanted, each = data.global_batch_size, data.batch_size
+        if trainer.world_size > 1 and each <= wanted < each * trainer.world_size:
+            each = max(1, wanted // trainer.world_size)
+            data.batch_size = each
+            if trainer.is_global_zero:
+                print(
+                    f"laid: {each} haystacks on a device at a time rather than data.batch_size: "
+                    f"{trainer.world_size} devices share data.global_batch_size {wanted}"
+                )
         at_once = each * trainer.world_size
         if wanted % at_once:
             raise ValueError(

@@ -69,7 +69,8 @@ class HaystackDataModule(L.LightningDataModule):
                 each of its images, and give the models that in place of pixels. For data sets
                 whose features fit in memory; the vision tower must be frozen.
             feature_gib: Most memory for these features, in GiB and for each model.
-            batch_size: Haystacks on one device at a time.
+            batch_size: Haystacks on one device at a time; fewer where the devices' share of
+                global_batch_size is.
             global_batch_size: Haystacks of one optimizer step; accumulation follows from it. What
                 an epoch has over a multiple of it is left out, others each time.
             eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
@@ -225,7 +226,7 @@ class HaystackDataModule(L.LightningDataModule):
         data = self._dataset(entries, with_answer=False)
         return DataLoader(
             data,
-            sampler=EpochSampler(len(data), shuffle=False, **self._share()),
+            sampler=EpochSampler(len(data), shuffle=False, even=True, **self._share()),
             batch_size=self.eval_batch_size,
             collate_fn=Collate(self.encoder.pad_id, "left"),
             num_workers=self.workers,

@@ -19,6 +19,7 @@ class EpochSampler(Sampler[int]):
         size: int,
         *,
         shuffle: bool,
+        even: bool = False,
         drawn_from: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -27,9 +28,12 @@ class EpochSampler(Sampler[int]):
         """
         Args:
             size: indices of an epoch, over all ranks.
+            even: give every rank equally many: where the last round does not go all the way
+                round, the first indices come again, as ``~index``, which says that they do.
             drawn_from: how many indices there are to take them from; None: just these.
         """
         self.size = size
+        self.even = even
         self.drawn_from = size if drawn_from is None else drawn_from
         self.shuffle = shuffle
         self.seed = seed
@@ -52,14 +56,19 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         """Indices of this rank in a whole epoch, wherever it starts: the epoch's progress is
         counted against it."""
-        return len(range(self.rank, self.size, self.world_size))
+        first = 0 if self.even else self.rank
+        return len(range(first, self.size, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(self.drawn_from))
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.drawn_from, generator=generator).tolist()
-        yield from order[: self.size][self.start + self.rank :: self.world_size]
+        order = order[: self.size]
+        if self.even:
+            short = -len(order) % self.world_size
+            order += [~order[at % len(order)] for at in range(short)]
+        yield from order[self.start + self.rank :: self.world_size]
 
 
 class HaystackLoader(DataLoader):

@@ -1,0 +1,191 @@
+"""Checkpoints in pieces: a folder to which each rank writes its share of the tensors.
+
+    step=50.ckpt/.metadata      which piece of which tensor is where (torch.distributed.checkpoint)
+    step=50.ckpt/__0_0.distcp   rank 0's pieces
+    step=50.ckpt/meta.pt        all the rest, and the sizes of the files above
+
+Any number of ranks reads what another number wrote, sharded or not; and sharded models read
+checkpoints that are one file.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from laid.distributed.gather import made_by_first
+from laid.distributed.tensors import own_rows, shared_like
+from laid.files import atomic_dir, discard
+from laid.runs import FILES, META
+
+WEIGHTS = "state_dict"
+STATES = "optimizer_states"
+MIXING = "mixing."
+
+
+def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint whose tensors are shared out; all ranks call it together.
+
+    The folder takes its name when it is whole.
+
+    Raises:
+        OSError: it can't be written; nothing is left of it then.
+    """
+    tensors = {WEIGHTS: checkpoint.pop(WEIGHTS)}
+    for at, state in enumerate(checkpoint.pop(STATES, [])):
+        tensors[f"optimizer_{at}"] = state
+    with ExitStack() as stack:
+        folder = Path(made_by_first(lambda: str(stack.enter_context(atomic_dir(path)))))
+        dcp.save(tensors, checkpoint_id=folder)
+
+        def finish() -> None:
+            checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
+            torch.save(checkpoint, folder / META)
+            discard(path)
+
+        made_by_first(finish)
+    made_by_first(lambda: None)  # nobody goes on before it has its name
+
+
+def load_sharded(
+    path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Any]:
+    """Reads each rank's share of a checkpoint, file or folder, into module and optimizers.
+
+    Returns:
+        What the checkpoint has besides.
+
+    Raises:
+        ValueError: it is of a model of another shape, or of another optimizer.
+    """
+    if not path.is_dir():
+        return _load_file(path, module, optimizers)
+    weights = get_model_state_dict(module)
+    fitting(weights, _shapes(path))
+    dcp.load({WEIGHTS: weights}, checkpoint_id=path)
+    module.load_state_dict(weights)
+    for at, optimizer in enumerate(optimizers):
+        state = get_optimizer_state_dict(module, optimizer)
+        dcp.load({f"optimizer_{at}": state}, checkpoint_id=path)
+        set_optimizer_state_dict(module, optimizer, state)
+    return _meta(path)
+
+
+def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
+    """A checkpoint, file or folder, in one process and as if it had always been one file."""
+    if not path.is_dir():
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
+    metadata = dcp.FileSystemReader(path).read_metadata()
+    flat: dict[str, Any] = {}
+    for key, stored in metadata.state_dict_metadata.items():
+        if with_optimizer or key.startswith(f"{WEIGHTS}."):
+            is_tensor = isinstance(stored, TensorStorageMetadata)
+            flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype) if is_tensor else 0
+    dcp.load(flat, checkpoint_id=path, no_dist=True)
+    tensors: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = metadata.planner_data[key]
+        place = tensors
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    content = {**_meta(path), WEIGHTS: tensors.pop(WEIGHTS)}
+    if with_optimizer:
+        content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
+    return content
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of the model alone; of a file only the pages that are used are read."""
+    if path.is_dir():
+        content = read_whole(path, with_optimizer=False)
+    else:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return dict(content[WEIGHTS])
+
+
+def fitting(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's tensors for a model, without mixing weights where it has none.
+
+    Args:
+        ours: the model's tensors by name.
+        theirs: the checkpoint's, or anything that has their ``shape``.
+
+    Raises:
+        ValueError: the checkpoint is of a model of another shape.
+    """
+    if not any(key.startswith(MIXING) for key in ours):
+        theirs = {key: value for key, value in theirs.items() if not key.startswith(MIXING)}
+    odd = [key for key in ours.keys() | theirs.keys() if _shape(ours, key) != _shape(theirs, key)]
+    if odd:
+        first = min(odd)
+        raise ValueError(
+            f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
+            f"{first} ({_shape(theirs, first)} there, {_shape(ours, first)} here). Leave "
+            "model.student, model.mixing and model.objective.alignment as the run has them."
+        )
+    return dict(theirs)
+
+
+def _shape(state: Mapping[str, Any], key: str) -> list[int] | None:
+    return list(state[key].shape) if key in state else None
+
+
+def _shapes(path: Path) -> dict[str, Tensor]:
+    """The model's tensors in a folder, on the meta device."""
+    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    return {
+        key.removeprefix(f"{WEIGHTS}."): torch.empty(value.size, device="meta")
+        for key, value in stored.items()
+        if key.startswith(f"{WEIGHTS}.") and isinstance(value, TensorStorageMetadata)
+    }
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path / META, map_location="cpu", weights_only=True)
+    del content[FILES]
+    return content
+
+
+def _load_file(
+    path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Any]:
+    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    ours = module.state_dict()
+    theirs = fitting(ours, content.pop(WEIGHTS))
+    for name, tensor in ours.items():
+        mine, first = own_rows(tensor)
+        mine.copy_(theirs[name][first : first + len(mine)] if mine.ndim else theirs[name])
+    for optimizer, saved in zip(optimizers, content.pop(STATES), strict=False):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {
+            number: {
+                key: shared_like(params[number], value) if value.ndim else value
+                for key, value in of_one.items()
+            }
+            for number, of_one in saved["state"].items()
+        }
+        optimizer.load_state_dict({**saved, "state": state})
+    return dict(content)
+
+
+def _numbered(named: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state by parameters' numbers, as one process keeps it, from one by name."""
+    numbers: dict[str, int] = {}
+    groups = []
+    for group in named["param_groups"]:
+        mine = [numbers.setdefault(name, len(numbers)) for name in group["params"]]
+        groups.append({**group, "params": mine})
+    state = {numbers[name]: of_one for name, of_one in named["state"].items()}
+    return {"state": state, "param_groups": groups}
