@@ -179,7 +179,7 @@ class LaidCLI(LightningCLI):
             return self.found.run
         if self.subcommand != "fit":
             return runs / f"{name}-base"
-        if rank_zero_only.rank == 0:
+        if _is_first():
             return claim_run(runs, name)
         # Ranks that torchrun starts side by side are not told; they write nothing there either.
         return Path(os.environ.get(FOLDER, runs / name))
@@ -262,8 +262,17 @@ class LaidCLI(LightningCLI):
             _say(f"to test it: laid test --ckpt_path {self.folder}")
 
 
+def _is_first() -> bool:
+    """Whether this process is rank 0, asked before there is a process group.
+
+    Where Lightning starts the processes of each of several nodes, the first of a node knows
+    nothing but the node's rank.
+    """
+    return rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
+
+
 def _say(text: str) -> None:
-    if rank_zero_only.rank == 0:
+    if _is_first():
         print(f"laid: {text}", flush=True)
 
 

@@ -27,6 +27,7 @@ from laid.vlm.model import VLM, AttentionShape
 from laid.vlm.pair import check_pair
 from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
 from laid.vlm.signals import OnlineTeacher, TeacherSource
+from laid.vlm.weights import download
 
 
 class LaidModule(L.LightningModule):
@@ -69,6 +70,13 @@ class LaidModule(L.LightningModule):
         self.objective: Objective | None = None
         self._seen: list[dict[str, Tensor]] = []
         self._tally: dict[int, Tensor] = {}
+
+    def prepare_data(self) -> None:
+        """Brings models from the hub to this machine; Lightning asks one process of each node."""
+        training = self.trainer.state.fn == "fit" and self.objective_args.needs_teacher
+        for args in (self.student_args, self.teacher_args if training else None):
+            if args is not None and not args.random_weights:
+                download(args.path, args.revision)
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher, mixing weights and objective."""

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from laid.distributed.checkpoints import read_whole
+from laid.distributed.stopping import StopRequest
 from laid.files import discard, leftovers, replacing
 from laid.runs import EMBEDDED
 
@@ -65,6 +66,7 @@ class RunCheckpoint(ModelCheckpoint):
                 "checkpoint.save_weights_only: such a checkpoint can't be taken up again; to keep "
                 "the weights alone, use `laid export`"
             )
+        self._stop = StopRequest()
 
     def begin_after(self, step: int) -> None:
         """Says that a run is taken up after this step, whose checkpoint exists."""
@@ -83,6 +85,19 @@ class RunCheckpoint(ModelCheckpoint):
         identity = {"step": trainer.global_step, "id": uuid.uuid4().hex}
         checkpoint[EMBEDDED] = {"config": self.config, "identity": identity}
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop.listen(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._stop.listen(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if trainer.state.fn == "fit":
+            self._stop.agree(trainer)
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -92,6 +107,7 @@ class RunCheckpoint(ModelCheckpoint):
         batch_idx: int,
     ) -> None:
         if self._between_steps(trainer):
+            self._stop.agree(trainer)
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

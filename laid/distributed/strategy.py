@@ -11,8 +11,10 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from laid.distributed.checkpoints import load_sharded, save_sharded
+from laid.distributed.lifeline import Lifeline
 from laid.distributed.loading import Placement
 
 NAME = "laid_fsdp"
@@ -38,6 +40,7 @@ class ShardedStrategy(ModelParallelStrategy):
             process_group_backend: None: nccl on GPUs, gloo on the CPU.
         """
         super().__init__(tensor_parallel_size=1, process_group_backend=process_group_backend)
+        self._lifeline: Lifeline | None = None
 
     # Lightning sets the plugin after it has made the strategy from its name.
     @property
@@ -65,6 +68,18 @@ class ShardedStrategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+        assert self.cluster_environment is not None
+        self._lifeline = Lifeline(self.cluster_environment.main_address)
+
+    def on_exception(self, exception: BaseException) -> None:
+        if self._lifeline is not None and not isinstance(exception, SIGTERMException):
+            self._lifeline.close(f"{type(exception).__name__}: {exception}")
+        super().on_exception(exception)
+
+    def teardown(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.close()
+        super().teardown()
 
     def setup(self, trainer: L.Trainer) -> None:
         # Parameters that are gathered in inference mode could not be trained with later. Lightning
