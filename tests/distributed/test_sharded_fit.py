@@ -24,6 +24,8 @@ def witnessed(laid, config, work):
             "--trainer.max_steps", steps, "--trainer.num_sanity_val_steps", 0,
             "--checkpoint.every_n_train_steps", 1000, "--trainer.limit_val_batches", 0,
             "--data.workers", 0, "--trainer.callbacks", json.dumps([witness]),
+            # Where a gradient is all rounding, Adam's step is the rate times noise.
+            "--model.optimizer.student_lr", 1e-4, "--model.optimizer.mixing_lr", 1e-3,
             *(() if ranks == 1 else (*SHARDED, ranks)), *options,
         )  # fmt: skip
         return [

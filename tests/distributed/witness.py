@@ -18,7 +18,11 @@ class Witness(Callback):
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.gradients.append(
-            {n: whole(p.grad) for n, p in pl_module.named_parameters() if p.grad is not None}
+            {
+                name: whole(p.grad).clone()  # clipping would reach into it
+                for name, p in pl_module.named_parameters()
+                if p.grad is not None
+            }
         )
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
