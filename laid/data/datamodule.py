@@ -200,6 +200,9 @@ class HaystackDataModule(L.LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Training will go on there."""
         self._place = state or None
+        # Sharded runs are restored when the schedule has counted the loader's batches already.
+        if self._place is not None and self._train_loader is not None:
+            self._train_loader.seek(self._place)
 
     def val_dataloader(self) -> DataLoader:
         """Validation prompts, padded on the left."""

@@ -184,7 +184,8 @@ def _numbered(named: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state by parameters' numbers, as one process keeps it, from one by name."""
     numbers: dict[str, int] = {}
     groups = []
-    for group in named["param_groups"]:
+    # Lists come back as dictionaries by place.
+    for _, group in sorted(named["param_groups"].items()):
         mine = [numbers.setdefault(name, len(numbers)) for name in group["params"]]
         groups.append({**group, "params": mine})
     state = {numbers[name]: of_one for name, of_one in named["state"].items()}
