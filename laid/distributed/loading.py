@@ -20,10 +20,12 @@ class Placement:
     Attributes:
         mesh: ranks to share them out over; None: whole, in this process.
         compute: number format that a sharded student computes in; None: as it is held.
+        weights: whether weights are read or drawn; else memory is made for them and no more.
     """
 
     mesh: DeviceMesh | None = None
     compute: torch.dtype | None = None
+    weights: bool = True
 
     def student(self, args: ModelArgs) -> VLM:
         """The model that is trained or tested.
@@ -42,18 +44,22 @@ class Placement:
         return weights if self.mesh is None else shard_mixing(weights, self.mesh)
 
     def _build(self, args: ModelArgs, policy: MixedPrecisionPolicy, frozen: bool) -> VLM:
-        if self.mesh is None:
+        if self.mesh is None and self.weights:
             return VLM.load(args)
         # Shared out before there is any memory: no process ever holds a whole model.
         vlm = VLM(empty_model(args))
         if frozen:
             vlm.requires_grad_(False)
-        shard(vlm, self.mesh, policy)
-        materialise(vlm.hf, args, _device(self.mesh), own_rows)
+        if self.mesh is not None:
+            shard(vlm, self.mesh, policy)
+        rows = own_rows if self.weights else None
+        materialise(vlm.hf, args, _device(self.mesh), rows)
         return vlm
 
 
-def _device(mesh: DeviceMesh) -> torch.device:
+def _device(mesh: DeviceMesh | None) -> torch.device:
+    if mesh is None:
+        return torch.device("cpu")
     if mesh.device_type == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device(mesh.device_type)

@@ -112,9 +112,12 @@ def materialise(
     model: Qwen2_5_VLForConditionalGeneration,
     args: ModelArgs,
     device: torch.device | str,
-    rows: Rows,
+    rows: Rows | None,
 ) -> None:
     """Gives an ``empty_model`` memory and weights, those of them that ``rows`` are this process's.
+
+    Args:
+        rows: None leaves the weights as memory is, for a plan.
 
     Raises:
         ValueError: as ``fill_from_files``.
@@ -123,6 +126,8 @@ def materialise(
     # Memory was made for each name; where two are one parameter, they are so again.
     model.tie_weights()
     fill_buffers(model)
+    if rows is None:
+        return
     if args.random_weights:
         fill_at_random(model, args.seed, rows)
     else:
