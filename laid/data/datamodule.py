@@ -239,7 +239,7 @@ class HaystackDataModule(L.LightningDataModule):
     def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
-    def _share(self) -> dict[str, int]:
+    def _share(self) -> dict[str, Any]:
         """Which rank this is, of how many."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
