@@ -64,4 +64,5 @@ def shard_mixing(mixing: MixingWeights, mesh: DeviceMesh) -> MixingWeights:
     for module in mixing.modules():
         if isinstance(module, HeadMixing):
             fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy())
+            register_fsdp_forward_method(module, "applied")
     return mixing

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from cli.conftest import config, laid, start, work  # noqa: E402, F401  # the fixtures
+from cli.conftest import config, laid, start, work  # noqa: F401  # the fixtures of tests/cli
+from torch.distributed.device_mesh import init_device_mesh
 
 
 def free_port() -> int:
@@ -40,7 +38,7 @@ def _rank(rank: int, ranks: int, port: int, function: Callable, folder: str, arg
 
 
 @pytest.fixture
-def on_ranks(tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
+def on_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
     """Runs ``function(mesh, *args)`` on some ranks; gives what each returned."""
 
     def run(ranks: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -50,7 +48,4 @@ def on_ranks(tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
         mp.start_processes(_rank, arguments, nprocs=ranks, start_method="fork")
         return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
-    yield run
-
-
-__all__ = ["DeviceMesh"]
+    return run

@@ -65,6 +65,10 @@ VARIANTS = {
     ),
     "shared-keys": ("--data.global_batch_size", 2, "--model.mixing.keys", "shared"),
     "least-squares": ("--data.global_batch_size", 2, "--model.mixing.initial", "least-squares"),
+    "attention": (
+        "--data.global_batch_size", 2, "--model.objective.attn", 1,
+        "--model.objective.alignment.layers", "matched",
+    ),
     "vision": (
         "--data.global_batch_size", 2, "--model.student.freeze_vision", "false",
         "--model.student.activation_checkpointing", "true",

@@ -188,7 +188,7 @@ def test_a_model_of_the_hub_is_found_where_it_was_brought(pair, tmp_path, monkey
 
 def mixed(mesh, args, x_BLTD):
     torch.manual_seed(mesh.get_local_rank())
-    weights = MixingWeights(1, (5, 1), (3, 1), 8, args)
+    weights = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
     weights = Placement(mesh).mixing(weights)
     start = weights.matrices()
     value = torch.rand(5, 3).softmax(-1)
@@ -198,7 +198,8 @@ def mixed(mesh, args, x_BLTD):
     out = weights.queries(0, x_BLTD)
     out.square().sum().backward()
     grad = whole(weights.q[0].raw.grad)
-    return value, start, weights.matrices(), out.detach(), grad
+    weights.rows[0].applied()[0, 0].backward()
+    return value, start, weights.matrices(), out.detach(), grad, whole(weights.rows[0].raw.grad)
 
 
 @pytest.mark.parametrize("weights", ["real", "complex"])
@@ -208,13 +209,15 @@ def test_sharded_mixing_weights_are_read_and_set_whole(on_ranks, weights):
     args = MixingArgs(weights=weights, normalisation=normalisation, initial="uniform")
     x_BLTD = torch.rand(1, 4, 3, 8)
     results = on_ranks(3, mixed, args, x_BLTD)
-    alone = MixingWeights(1, (5, 1), (3, 1), 8, args)
+    alone = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
     first = results[0][0]
-    for _, start, after, out, grad in results:
+    for _, start, after, out, grad, of_rows in results:
         assert torch.equal(start["q0"], alone.matrices()["q0"])
         torch.testing.assert_close(after["q0"], first.abs().mean(-1) if first.ndim > 2 else first)
-        plain = MixingWeights(1, (5, 1), (3, 1), 8, args)
+        plain = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
         plain.q[0].set_weights(first)
+        plain.rows[0].applied()[0, 0].backward()
+        torch.testing.assert_close(of_rows, plain.rows[0].raw.grad)
         expected = plain.queries(0, x_BLTD)
         expected.square().sum().backward()
         torch.testing.assert_close(out, expected.detach())
