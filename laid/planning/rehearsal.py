@@ -5,7 +5,7 @@ The module, its objective, the way models are built and shared out, and the opti
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +25,7 @@ from laid.module import LaidModule
 from laid.planning.inputs import haystack_inputs
 from laid.planning.ledger import Ledger
 from laid.planning.shadow import shadow
+from laid.vlm.inputs import ModelInputs
 from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.model import VLM
 from laid.vlm.varlen import attend_at_once
@@ -81,11 +82,12 @@ class _Vocabulary:
 
 
 class PlannedStrategy(ShardedStrategy):
-    """``laid_fsdp`` as it is in the midst of a run, or one device; weights stay unread."""
+    """``laid_fsdp`` as it is in the midst of a run, or one device; a plan reads no weights."""
 
-    def __init__(self, mesh: DeviceMesh | None, precision: str):
+    def __init__(self, mesh: DeviceMesh | None, precision: str, weights: bool = False):
         super().__init__()
         self._device_mesh = mesh
+        self._weights = weights
         # Numbers are as wide under 16-mixed, whose scaler would want a GPU.
         mixed = MixedPrecision("bf16-mixed", "cpu") if precision != "32-true" else Precision()
         if mesh is None:
@@ -96,24 +98,42 @@ class PlannedStrategy(ShardedStrategy):
     @property
     def placement(self) -> Placement:
         if self._device_mesh is None:
-            return Placement(weights=False)
-        return replace(super().placement, weights=False)
+            return Placement(weights=self._weights)
+        return replace(super().placement, weights=self._weights)
 
 
-def rehearse_training(module: LaidModule, setting: Setting) -> Ledger:
+def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> Ledger:
     """Two steps of training on one of the ranks.
+
+    Args:
+        real: with memory and numbers after all, to hold a plan against; other ranks stay unreal.
 
     Raises:
         ValueError: as ``laid fit`` would before its first step.
     """
     ledger = Ledger(_vocabularies(module))
-    with _ranks(setting.devices) as mesh, shadow(), ledger.watching():
-        strategy = PlannedStrategy(mesh, setting.precision)
-        optimizer = _built_for_training(module, strategy, setting, ledger)
-        _watch(module, ledger)
+    place = nullcontext() if real else shadow()
+    with _ranks(setting.devices) as mesh, place, ledger.watching():
+        strategy = PlannedStrategy(mesh, setting.precision, weights=real)
+        ledger.enter(BUILT)
+        optimizer = prepare_training(module, strategy, setting)
+        assert module.student is not None
+        ledger.tag("student", _held(module))
+        for vlm in _teachers(module):
+            ledger.tag("teacher", _held(vlm))
+        if not real:
+            for vlm in (*_teachers(module), module.student):
+                _attend(vlm, ledger)
+        watch_teacher(module, ledger.enter)
         for step in range(STEPS):
             ledger.flops.clear()
-            train_once(module, optimizer, strategy.precision_plugin, setting, ledger, step == 0)
+            ledger.enter(STUDENT)
+            inputs = _inputs(module.student, setting, with_answer=True)
+            fresh = step == 0 or not setting.accumulates
+            train_once(module, optimizer, strategy, setting, inputs, fresh, ledger.enter)
+            del inputs
+            ledger.tag("gradients", _gradients(module))
+            ledger.tag("optimizer", _states(optimizer))
     return ledger
 
 
@@ -126,7 +146,7 @@ def rehearse_test(module: LaidModule, setting: Setting) -> Ledger:
         module.configure_model()
         assert module.student is not None
         ledger.tag("student", _held(module.student))
-        attend(module.student, ledger)
+        _attend(module.student, ledger)
         ledger.enter(TEST)
         inputs = _inputs(module.student, setting, with_answer=False)
         with strategy.precision_plugin.test_step_context():
@@ -134,35 +154,76 @@ def rehearse_test(module: LaidModule, setting: Setting) -> Ledger:
     return ledger
 
 
+def prepare_training(
+    module: LaidModule,
+    strategy: PlannedStrategy,
+    setting: Setting,
+    device: torch.device | None = None,
+) -> torch.optim.Optimizer:
+    """Builds what the module trains with, and the optimizer of it.
+
+    Args:
+        device: where whole models go; None: they stay where they are.
+    """
+    module.trainer = _trainer("fit", strategy, setting)
+    module.configure_model()
+    if device is not None:
+        module.to(device)
+        if module.teacher is not None:
+            module.teacher.to(device)
+    optimizer: torch.optim.Optimizer = module.configure_optimizers()["optimizer"]
+    for group in optimizer.param_groups:
+        # On a GPU this is what AdamW does by default; on the CPU it would go one by one.
+        group["foreach"] = not group["fused"]
+    return optimizer
+
+
 def train_once(
     module: LaidModule,
     optimizer: torch.optim.Optimizer,
-    precision: Precision,
+    strategy: PlannedStrategy,
     setting: Setting,
-    ledger: Ledger,
-    first: bool,
+    inputs: ModelInputs,
+    fresh: bool,
+    enter: Callable[[str], None],
 ) -> None:
     """One batch and one optimizer step, in Lightning's order: old gradients go after the forward
-    pass. With accumulation they stay: a step's last batch finds those of the batches before it.
+    pass.
+
+    Args:
+        fresh: whether they go; else they stay, as those of a step's earlier batches do.
+        enter: told of each phase as it begins, but for the student's, in which it is called.
     """
-    assert module.student is not None
-    ledger.enter(STUDENT)
-    inputs = _inputs(module.student, setting, with_answer=True)
+    precision = strategy.precision_plugin
     with precision.train_step_context():
         loss = module.training_step(Batch(inputs, [{}] * setting.batch), 0)
-    if not setting.accumulates or first:
+    module._seen.clear()
+    if fresh:
         optimizer.zero_grad()
-    ledger.enter(BACKWARD)
+    enter(BACKWARD)
     loss.backward()  # type: ignore[no-untyped-call]
-    ledger.tag("gradients", _gradients(module))
-    ledger.enter(OPTIMIZER)
+    enter(OPTIMIZER)
     if setting.clip:
         precision.clip_gradients(optimizer, setting.clip)
     optimizer.step()
-    ledger.tag("optimizer", _states(optimizer))
 
 
-def attend(vlm: VLM, ledger: Ledger) -> None:
+def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
+    """Lets ``enter`` know where the teacher's part of a step begins, and the student's."""
+    for vlm in _teachers(module):
+        inner = vlm.signals
+
+        def signals(*args: Any, inner: Callable[..., Any] = inner) -> Any:
+            enter(TEACHER)
+            try:
+                return inner(*args)
+            finally:
+                enter(STUDENT)
+
+        vlm.signals = signals  # type: ignore[method-assign]
+
+
+def _attend(vlm: VLM, ledger: Ledger) -> None:
     """Lets the vision tower attend at once, and tells the ledger when it is at work."""
     attend_at_once(vlm.hf, ledger.attended.__setitem__)
     tower = vlm.hf.model.visual
@@ -172,40 +233,6 @@ def attend(vlm: VLM, ledger: Ledger) -> None:
 
     tower.register_forward_pre_hook(at_work(True))
     tower.register_forward_hook(at_work(False))
-
-
-def _built_for_training(
-    module: LaidModule, strategy: PlannedStrategy, setting: Setting, ledger: Ledger
-) -> torch.optim.Optimizer:
-    ledger.enter(BUILT)
-    module.trainer = _trainer("fit", strategy, setting)
-    module.configure_model()
-    assert module.student is not None
-    ledger.tag("student", _held(module))
-    for vlm in _teachers(module):
-        ledger.tag("teacher", _held(vlm))
-        attend(vlm, ledger)
-    attend(module.student, ledger)
-    optimizer: torch.optim.Optimizer = module.configure_optimizers()["optimizer"]
-    for group in optimizer.param_groups:
-        # On a GPU this is what AdamW does by default; here it would go one by one.
-        group["foreach"] = not group["fused"]
-    return optimizer
-
-
-def _watch(module: LaidModule, ledger: Ledger) -> None:
-    """Tells the ledger where the teacher's part of a step begins and ends."""
-    for vlm in _teachers(module):
-        inner = vlm.signals
-
-        def signals(*args: Any, inner: Callable[..., Any] = inner) -> Any:
-            ledger.enter(TEACHER)
-            try:
-                return inner(*args)
-            finally:
-                ledger.enter(STUDENT)
-
-        vlm.signals = signals  # type: ignore[method-assign]
 
 
 def _teachers(module: LaidModule) -> list[VLM]:
@@ -225,7 +252,7 @@ def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
     )
 
 
-def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> Any:
+def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
     config: Qwen2_5_VLConfig = vlm.hf.config
     return haystack_inputs(config, setting.images, setting.grid, setting.batch, with_answer)
 
@@ -260,5 +287,4 @@ def _ranks(devices: int | None) -> Iterator[DeviceMesh | None]:
         names = ("data_parallel", "tensor_parallel")
         yield init_device_mesh("cpu", (devices, 1), mesh_dim_names=names)
     finally:
-        with suppress(ValueError):
-            dist.destroy_process_group()
+        dist.destroy_process_group()

@@ -62,7 +62,11 @@ def _is_known(func: Any, tensors: list[Tensor], args: Any, kwargs: dict[str, Any
         if any(isinstance(t, FakeTensor) or t.device.type == "meta" for t in tensors):
             return False
         return _broadcast(tensors) <= _LARGEST
-    if func is _aten.arange.default or func is _aten.arange.start or func is _aten.arange.start_step:
+    if (
+        func is _aten.arange.default
+        or func is _aten.arange.start
+        or func is _aten.arange.start_step
+    ):
         numbers = [value for value in args if isinstance(value, int | float)]
         return all(isinstance(value, int) for value in numbers) or _whole(kwargs.get("dtype"))
     sizes = [value for value in args[0] if isinstance(value, int)] if _has_size(args) else [0]
