@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -66,6 +67,7 @@ class Ledger(TorchDispatchMode):
     def __post_init__(self) -> None:
         super().__init__()
         self._events: list[tuple[str, int, _Storage | None]] = []
+        self._blind = False
         self._known: dict[int, tuple[Any, _Storage]] = {}
 
     def __torch_dispatch__(
@@ -74,7 +76,7 @@ class Ledger(TorchDispatchMode):
         if any(issubclass(one, DTensor) for one in types):
             return NotImplemented  # it asks again with what is local
         out = func(*args, **(kwargs or {}))
-        if func is _METADATA:
+        if func is _METADATA or self._blind:
             return out
         between = func.namespace in ("fsdp", "c10d")
         for leaf in tree_leaves(out):
@@ -114,6 +116,7 @@ class Ledger(TorchDispatchMode):
     def watching(self) -> Iterator["Ledger"]:
         """Follows everything within, storages that FSDP2 empties and fills again among it."""
         original = torch.UntypedStorage.resize_
+        propagate = ShardingPropagator._propagate_tensor_meta_non_cached
 
         def resize(storage: torch.UntypedStorage, size: int) -> Any:
             done = original(storage, size)
@@ -122,12 +125,24 @@ class Ledger(TorchDispatchMode):
                 self._change(known[1], size - known[1].bytes)
             return done
 
+        def unseen(propagator: ShardingPropagator, schema: Any) -> Any:
+            # DTensor runs each operation once on whole fake tensors, to learn of shapes.
+            self._blind = True
+            try:
+                return propagate(propagator, schema)
+            finally:
+                self._blind = False
+
         torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
+        ShardingPropagator._propagate_tensor_meta_non_cached = unseen  # type: ignore[method-assign]
         try:
             with self:
                 yield self
         finally:
             torch.UntypedStorage.resize_ = original  # type: ignore[method-assign]
+            ShardingPropagator._propagate_tensor_meta_non_cached = (  # type: ignore[method-assign]
+                propagate
+            )
 
     def _kind(self, tensor: Tensor) -> str:
         shape = tensor.shape

@@ -40,7 +40,7 @@ class Shadow(TorchDispatchMode):
         if func is _METADATA:
             return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if _is_known(func, tensors, args, kwargs):
+        if _is_known(func, tensors, args, kwargs) or _stays_meta(tensors, kwargs):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         if func is _aten._local_scalar_dense.default:
@@ -55,6 +55,15 @@ def shadow() -> Iterator[FakeTensorMode]:
     """A place in which models of any size are built and run."""
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, Shadow():
         yield fake
+
+
+def _stays_meta(tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
+    """Whether it is of the meta device alone, where models are before they have memory."""
+    device = kwargs.get("device")
+    if device is not None:
+        return torch.device(device).type == "meta"
+    meta = [t.device.type == "meta" and not isinstance(t, FakeTensor) for t in tensors]
+    return bool(meta) and all(meta)
 
 
 def _is_known(func: Any, tensors: list[Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
