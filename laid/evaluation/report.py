@@ -58,8 +58,8 @@ def accuracy_table(study: Study) -> Table:
 def ablation_table(study: Study) -> Table | None:
     """The paper's Table 3, of methods named FULL-wo-kl, -wo-laid and -wo-sft; None without any.
 
-    Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the complete
-    objective's own label; a name that begins with the term's word belongs to ``laid``.
+    Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
+    the complete objective's results, ``laid`` where there is none before the ``wo``.
     """
     parts: dict[str, dict[str, Method]] = {}
     for method in study.ranked:
