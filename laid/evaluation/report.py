@@ -24,9 +24,11 @@ from laid.evaluation.wording import (
 )
 
 _WITHOUT = re.compile(
-    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|kl|sft)", re.IGNORECASE
+    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
+    re.IGNORECASE,
 )
-_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "sft": "w/o SFT"}  # as the paper's Table 3 has them
+# In the order of the paper's Table 3, which has the first two.
+_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w/o SFT"}
 
 
 def tables(study: Study) -> list[Table]:
@@ -56,7 +58,7 @@ def accuracy_table(study: Study) -> Table:
 
 
 def ablation_table(study: Study) -> Table | None:
-    """The paper's Table 3, of methods named FULL-wo-kl, -wo-laid and -wo-sft; None without any.
+    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, attn, sft); None without any.
 
     Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
     the complete objective's results, ``laid`` where there is none before the ``wo``.

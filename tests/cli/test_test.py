@@ -159,12 +159,8 @@ def test_without_a_checkpoint_the_base_student_is_tested(tested, laid, config, w
     assert base.keys() == {name for name in records(fitted) if not name.startswith("test-4")}
 
 
-def test_compare_finds_the_head_flow_of_the_run_behind_results_that_lie_elsewhere(
-    tested, laid, fitted, work
-):
-    results = work / "elsewhere" / "results"
-    laid("test", "--ckpt_path", fitted, "--data.test.sizes", "[1, 2]", "--results", results)
-    done = laid("compare", results, "--out", work / "report")
+def test_compare_reports_a_run_with_its_head_flow(tested, laid, fitted, work):
+    done = laid("compare", fitted, "--out", work / "report")
     assert "no head flow" not in done.stdout
     assert (work / "report" / "head_flow.png").stat().st_size > 5000
     assert "![Figure 4" in (work / "report" / "report.md").read_text()

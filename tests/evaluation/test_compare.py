@@ -1,6 +1,7 @@
 """``laid compare``: the files that it writes and what it says when it can't."""
 
 import csv
+import json
 
 import matplotlib.image
 import pytest
@@ -58,6 +59,21 @@ def test_without_a_base_it_says_which_there_are(four, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "without --base NAME, one of base, teacher" in printed
     assert "short gain" not in printed
+
+
+def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(
+    made, tmp_path, capsys
+):
+    curves = {"layer_2": [[0.9, 0.5], [0.4, 0.6]]}
+    flow = {"sizes": [1, 20], "curves": dict.fromkeys(("student_before", "student_after"), curves)}
+    home = made.root / "run" / "figures"
+    home.mkdir(parents=True)
+    (home / "head_flow.json").write_text(json.dumps(flow))
+    training = {**made.training("laid", 0), "run": "../run"}
+    made("laid", {1: [True] * 9, 20: [True] * 9}, training=training)
+    compare(made.root / "laid", "--out", tmp_path / "report")
+    assert matplotlib.image.imread(tmp_path / "report" / "head_flow.png").std() > 0
+    assert "no head flow" not in capsys.readouterr().out
 
 
 def test_thresholds_are_those_that_were_typed(four, tmp_path):
