@@ -61,9 +61,7 @@ def test_without_a_base_it_says_which_there_are(four, tmp_path, capsys):
     assert "short gain" not in printed
 
 
-def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(
-    made, tmp_path, capsys
-):
+def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, tmp_path, capsys):
     curves = {"layer_2": [[0.9, 0.5], [0.4, 0.6]]}
     flow = {"sizes": [1, 20], "curves": dict.fromkeys(("student_before", "student_after"), curves)}
     home = made.root / "run" / "figures"
