@@ -114,7 +114,9 @@ def test_test_answers_with_the_adapters(tuned, laid, answering, work):
     assert results["identity"]["student"]["lora"]["rank"] == 8
     assert results["identity"]["weights"] == answering.base["weights"]
     export(str(tuned), str(work / "merged-for-test"))
-    laid("test", "--ckpt_path", tuned, "--model.lora", "null", code=2)
+    options = ("--model.lora", "null", "--results", work / "refused")
+    refused = laid("test", "--ckpt_path", tuned, *options, code=2)
+    assert "the checkpoint does not fit the model" in refused.stderr
     laid(
         "test", "--config", work / "small.yaml", "--results", work / "of-merged",
         "--model.student.path", work / "merged-for-test",
