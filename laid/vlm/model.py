@@ -17,6 +17,7 @@ from laid.vlm.features import ImageFeatures, features_of_batch, image_features
 from laid.vlm.inputs import IGNORED, ModelInputs
 from laid.vlm.load import ModelArgs, load_model
 from laid.vlm.signals import Signals, Wanted
+from laid.vlm.window import Settings
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class VLM(nn.Module):
         self._capture = QKCapture(self.shape.head_dim).attach(hf)
 
     @classmethod
-    def load(cls, args: ModelArgs) -> "VLM":
+    def load(cls, args: ModelArgs, extension: Settings | None = None) -> "VLM":
         """Builds it from a hub id, folder or configuration (``laid/vlm/load.py``)."""
-        return cls(load_model(args))
+        return cls(load_model(args, extension))
 
     @property
     def device(self) -> torch.device:
