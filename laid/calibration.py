@@ -1,36 +1,127 @@
 """What a run learns of its two models before the first step."""
 
-from collections.abc import Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import Tensor
 
+from laid.losses.attention import overlap, question_rows, row_logits
 from laid.losses.least_squares import LeastSquares
-from laid.losses.mixing import HeadMixing, MixingWeights
-from laid.objective import Objective
+from laid.losses.mixing import HeadMixing, MixingArgs, MixingWeights
+from laid.objective import Objective, ObjectiveArgs
 from laid.vlm.inputs import ModelInputs
 from laid.vlm.model import VLM
-from laid.vlm.signals import TeacherSource
+from laid.vlm.signals import OnlineTeacher, TeacherSource, Wanted
+
+if TYPE_CHECKING:
+    from laid.data.datamodule import HaystackDataModule
+
+ROWS_SHARE = 0.9
+"""Share that the teacher head whose rows are most alike begins with in the rows' mixture."""
+
+
+def needs_calibration(mixing: MixingArgs, objective: ObjectiveArgs) -> bool:
+    """Whether anything is to be found out before the first step."""
+    fits = objective.laid > 0 and mixing.initial == "least-squares"
+    return fits or objective.attn > 0 or objective.alignment.layers == "matched"
 
 
 @torch.no_grad()
-def fit_mixing(
+def calibrate(
     mixing: MixingWeights,
     objective: Objective,
     student: VLM,
     teacher: TeacherSource,
-    batches: Iterable[ModelInputs],
+    data: "HaystackDataModule",
+    device: torch.device,
+) -> None:
+    """Layer pairs and first mixing weights, from the first ``mixing.calibration`` entries.
+
+    Once a run: mixing weights of a checkpoint stay as they are.
+    """
+    if not mixing.fitted:
+        count = min(mixing.args.calibration, len(data.train_entries))
+        entries = data.train_entries.select(range(count))
+        batches = [batch.inputs for batch in data.probe(entries, device)]
+        if objective.args.attn > 0 or objective.args.alignment.layers == "matched":
+            _match_rows(mixing, objective, student, teacher, batches)
+        if objective.args.laid > 0 and mixing.args.initial == "least-squares":
+            _fit(mixing, objective, student, teacher, batches)
+        mixing.fitted.fill_(True)
+    objective.pairs = [(s, t) for s, t in mixing.pairs.tolist()]
+
+
+def _match_rows(
+    mixing: MixingWeights,
+    objective: Objective,
+    student: VLM,
+    teacher: TeacherSource,
+    batches: list[ModelInputs],
+) -> None:
+    """Pairs layers whose rows are most alike (``matched``), and begins the rows' mixtures."""
+    pairs = [(s, t) for s, t in mixing.pairs.tolist()]
+    matched = objective.args.alignment.layers == "matched"
+    depth = cast(OnlineTeacher, teacher).vlm.shape.layers
+    tried = [(s, t) for s, _ in pairs for t in range(depth)] if matched else pairs
+    alike = _overlaps(tried, objective, student, teacher, batches)
+    if matched:
+        # Of each student head the teacher head that is most like it.
+        score = {pair: float(alike[pair].amax(1).mean()) for pair in tried}
+        pairs = [(s, max(range(depth), key=lambda t: score[s, t])) for s, _ in pairs]
+        mixing.pairs.copy_(torch.tensor(pairs))
+        print(f"laid: layer pairs (student, teacher) by attention rows: {pairs}")
+    for head_mixing, pair in zip(mixing.rows, pairs, strict=False):
+        overlap_ST = alike[pair]
+        rest = (1 - ROWS_SHARE) / max(overlap_ST.shape[1] - 1, 1)
+        w_ST = torch.full_like(overlap_ST, rest)
+        w_ST.scatter_(1, overlap_ST.argmax(1, keepdim=True), ROWS_SHARE)
+        cast(HeadMixing, head_mixing).set_weights(w_ST)
+
+
+def _overlaps(
+    pairs: list[tuple[int, int]],
+    objective: Objective,
+    student: VLM,
+    teacher: TeacherSource,
+    batches: list[ModelInputs],
+) -> dict[tuple[int, int], Tensor]:
+    """How much alike the rows of student and teacher heads are, ``[S, T]`` by layer pair."""
+    assert objective.rotary is not None
+    turn = objective.rotary
+    sums: dict[tuple[int, int], Tensor | float] = dict.fromkeys(pairs, 0.0)
+    for inputs in batches:
+        ours = student.signals(inputs, Wanted(layers=tuple({s: 0 for s, _ in pairs}))).qk
+        theirs = teacher.signals(inputs, Wanted(layers=tuple({t: 0 for _, t in pairs}))).qk
+        rows = question_rows(
+            inputs.attention_mask_BL,
+            inputs.mm_token_type_ids_BL,
+            inputs.position_ids_3BL,
+            "own",
+        )
+        ours_BSRN = {s: row_logits(x.q, x.k, rows, turn) for s, x in ours.items()}
+        theirs_BTRN = {t: row_logits(x.q, x.k, rows, turn) for t, x in theirs.items()}
+        for s, t in pairs:
+            sums[s, t] += overlap(ours_BSRN[s], theirs_BTRN[t], rows.valid_BR) / len(batches)
+    return cast(dict[tuple[int, int], Tensor], sums)
+
+
+def _fit(
+    mixing: MixingWeights,
+    objective: Objective,
+    student: VLM,
+    teacher: TeacherSource,
+    batches: list[ModelInputs],
 ) -> None:
     """Lets the mixing weights begin where the student fits the teacher's heads best."""
+    pairs = [(s, t) for s, t in mixing.pairs.tolist()]
     is_complex = mixing.args.weights == "complex"
-    problems = [(LeastSquares(is_complex), LeastSquares(is_complex)) for _ in objective.pairs]
+    problems = [(LeastSquares(is_complex), LeastSquares(is_complex)) for _ in pairs]
     for inputs in batches:
-        ours = student.signals(inputs, objective.of_student).qk
-        theirs = teacher.signals(inputs, objective.of_teacher).qk
-        for (queries, keys), (s, t) in zip(problems, objective.pairs, strict=True):
+        ours = student.signals(inputs, Wanted(layers=tuple({s: 0 for s, _ in pairs}))).qk
+        theirs = teacher.signals(inputs, Wanted(layers=tuple({t: 0 for _, t in pairs}))).qk
+        for (queries, keys), (s, t) in zip(problems, pairs, strict=True):
             queries.add(ours[s].q, theirs[t].q, inputs.attention_mask_BL)
             keys.add(ours[s].k, theirs[t].k, inputs.attention_mask_BL)
     for pair, (queries, keys) in enumerate(problems):
         queries.into(cast(HeadMixing, mixing.q[pair]))
         keys.into(cast(HeadMixing, mixing.k[pair]))
-    mixing.fitted.fill_(True)

@@ -7,7 +7,7 @@ import torch
 from lightning import Callback
 from torch import Tensor
 
-from laid.calibration import fit_mixing
+from laid.calibration import calibrate, needs_calibration
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
 from laid.data.prompt import Batch
@@ -21,6 +21,7 @@ from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.model import VLM, AttentionShape
 from laid.vlm.pair import check_pair
 from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
+from laid.vlm.rotary import Rotary
 from laid.vlm.signals import OnlineTeacher, TeacherSource
 from laid.vlm.window import TRAINING_FREE, Extension, SelfExtendArgs, YarnArgs, chosen_extension
 
@@ -124,19 +125,23 @@ class LaidModule(L.LightningModule):
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
         pairs: list[tuple[int, int]] = []
-        if self.objective_args.laid > 0:
+        if self.objective_args.compares_layers:
             assert self.teacher_args is not None
             ours = self.student.shape
             theirs = AttentionShape.of(load_config(self.teacher_args))
             pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
             self.mixing = MixingWeights(
-                len(pairs),
+                pairs,
                 (ours.heads, ours.kv_heads),
                 (theirs.heads, theirs.kv_heads),
                 ours.head_dim,
                 self.mixing_args,
+                aligned=self.objective_args.laid > 0,
+                rows=self.objective_args.attn > 0,
+                calibrated=needs_calibration(self.mixing_args, self.objective_args),
             )
-        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer))
+        rotary = Rotary.of(self.student.hf.config)
+        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer), rotary)
         wanted = self.objective.of_teacher
         if wanted:
             assert self.teacher_args is not None
@@ -164,7 +169,12 @@ class LaidModule(L.LightningModule):
         if self.teacher is not None:
             self.teacher.to(self.device)
         self._learn_images("fit")
-        self._fit_mixing()
+        if self.mixing is not None:
+            assert self.student is not None
+            assert self.teacher is not None
+            assert self.objective is not None
+            data = self.trainer.datamodule
+            calibrate(self.mixing, self.objective, self.student, self.teacher, data, self.device)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "validate":
@@ -191,20 +201,6 @@ class LaidModule(L.LightningModule):
             self.student.learn(names, patches_PC, grid_I3, data.feature_gib)
             if self.teacher is not None:
                 self.teacher.learn(names, patches_PC, grid_I3, data.feature_gib)
-
-    @torch.no_grad()
-    def _fit_mixing(self) -> None:
-        """Least-squares mixing weights, at the beginning of a run that asks for them."""
-        if self.mixing is None or self.mixing.fitted:
-            return
-        assert self.student is not None
-        assert self.teacher is not None
-        assert self.objective is not None
-        data = self.trainer.datamodule
-        count = min(self.mixing_args.calibration, len(data.train_entries))
-        batches = data.probe(data.train_entries.select(range(count)), self.device)
-        inputs = (batch.inputs for batch in batches)
-        fit_mixing(self.mixing, self.objective, self.student, self.teacher, inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""

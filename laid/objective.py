@@ -1,14 +1,18 @@
 """Eq. 8: the weighted sum of the terms, of which only those with a weight are computed."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
+import torch
 from torch import Tensor
 
 from laid.losses.alignment import AlignmentArgs, alignment_loss
+from laid.losses.attention import AttentionArgs, attention_loss, question_rows, row_logits
 from laid.losses.divergence import kl_loss, sft_loss
-from laid.losses.mixing import MixingWeights
+from laid.losses.mixing import HeadMixing, MixingWeights
 from laid.vlm.inputs import ModelInputs
 from laid.vlm.model import answer_labels, answer_positions
+from laid.vlm.rotary import Rotary
 from laid.vlm.signals import Signals, Wanted
 
 
@@ -18,6 +22,8 @@ class ObjectiveArgs:
 
     laid: float = 1.0
     """lambda_LAid, of the head-level alignment."""
+    attn: float = 0.0
+    """lambda_attn, of the attention rows' divergence from a mixture of the teacher's (ours)."""
     kl: float = 0.3
     """lambda_KL, of the divergence from the teacher's answer: the paper's alpha."""
     sft: float = 0.7
@@ -26,9 +32,16 @@ class ObjectiveArgs:
     """tau of the divergence; the paper does not give it."""
     alignment: AlignmentArgs = field(default_factory=AlignmentArgs)
     """Which layers are aligned, and how the error is reduced."""
+    attention: AttentionArgs = field(default_factory=AttentionArgs)
+    """What the attention rows look at; of the layers that `alignment` names."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Each term's weight by its name."""
+        return {"laid": self.laid, "attn": self.attn, "kl": self.kl, "sft": self.sft}
 
     def __post_init__(self) -> None:
-        weights = {"laid": self.laid, "kl": self.kl, "sft": self.sft}
+        weights = self.weights
         negative = [f"{name} {value}" for name, value in weights.items() if value < 0]
         if negative:
             raise ValueError(f"objective: {', '.join(negative)}: expected weights of 0 or more")
@@ -40,26 +53,35 @@ class ObjectiveArgs:
     @property
     def needs_teacher(self) -> bool:
         """Whether any term compares the student with a teacher."""
-        return self.laid > 0 or self.kl > 0
+        return self.compares_layers or self.kl > 0
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether any term compares layer pairs, and so needs mixing weights."""
+        return self.laid > 0 or self.attn > 0
 
 
 class Objective:
     """The terms of Eq. 8 for a student, given what teacher and student say of a batch."""
 
-    def __init__(self, args: ObjectiveArgs, pairs: list[tuple[int, int]], vocabulary: int):
+    def __init__(
+        self,
+        args: ObjectiveArgs,
+        pairs: list[tuple[int, int]],
+        vocabulary: int,
+        rotary: Rotary | None = None,
+    ):
         """
         Args:
             pairs: (student layer, teacher layer) pairs to align.
             vocabulary: ids of the tokenizer, to which the divergence is cut.
+            rotary: the rotation of both models, for attention rows.
         """
         self.args = args
-        self.pairs = pairs if args.laid > 0 else []
+        self.pairs = pairs if args.compares_layers else []
         self.vocabulary = vocabulary
-        self.weights = {
-            name: weight
-            for name, weight in (("laid", args.laid), ("kl", args.kl), ("sft", args.sft))
-            if weight > 0
-        }
+        self.rotary = rotary
+        self.weights = {name: weight for name, weight in args.weights.items() if weight > 0}
 
     @property
     def of_student(self) -> Wanted:
@@ -70,7 +92,7 @@ class Objective:
     @property
     def of_teacher(self) -> Wanted:
         """What it asks of the teacher; nothing for plain fine-tuning."""
-        return Wanted(layers=tuple(t for _, t in self.pairs), logits=self.args.kl > 0)
+        return Wanted(layers=tuple({t: 0 for _, t in self.pairs}), logits=self.args.kl > 0)
 
     def terms(
         self,
@@ -84,10 +106,14 @@ class Objective:
         rows_N, _ = answer_positions(inputs.labels_BL)
         batch = len(inputs.labels_BL)
         terms: dict[str, Tensor] = {}
-        if self.pairs:
+        if "laid" in self.weights:
             assert teacher is not None
             assert mixing is not None
             terms["laid"] = self._alignment(student, teacher, inputs, mixing)
+        if "attn" in self.weights:
+            assert teacher is not None
+            assert mixing is not None
+            terms["attn"] = self._attention(student, teacher, inputs, mixing)
         if "kl" in self.weights:
             assert teacher is not None
             assert teacher.logits_NV is not None
@@ -124,3 +150,26 @@ class Objective:
             total = loss if total is None else total + loss
         assert total is not None
         return total / len(self.pairs) if args.reduction == "mean" else total
+
+    def _attention(
+        self, student: Signals, teacher: Signals, inputs: ModelInputs, mixing: MixingWeights
+    ) -> Tensor:
+        assert self.rotary is not None
+        rows = question_rows(
+            inputs.attention_mask_BL,
+            inputs.mm_token_type_ids_BL,
+            inputs.position_ids_3BL,
+            self.args.attention.keys,
+        )
+        losses = []
+        for pair, (s, t) in enumerate(self.pairs):
+            own, other = student.qk[s], teacher.qk[t]
+            losses.append(
+                attention_loss(
+                    row_logits(own.q, own.k, rows, self.rotary),
+                    row_logits(other.q, other.k, rows, self.rotary),
+                    cast(HeadMixing, mixing.rows[pair]).weights(),
+                    rows.valid_BR,
+                )
+            )
+        return torch.stack(losses).mean()

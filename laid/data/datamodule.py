@@ -43,6 +43,7 @@ class HaystackDataModule(L.LightningDataModule):
         batch_size: int = 1,
         global_batch_size: int = 8,
         eval_batch_size: int = 1,
+        group_by_size: bool = False,
         workers: int = 2,
         seed: int = 0,
         order_seed: int = 0,
@@ -73,6 +74,7 @@ class HaystackDataModule(L.LightningDataModule):
             global_batch_size: Haystacks of one optimizer step; accumulation follows from it. What
                 an epoch has over a multiple of it is left out, others each time.
             eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
+            group_by_size: Train on haystacks of like sizes in a step, so that little is padding.
             workers: Processes that read and encode images for each device.
             seed: Seed of the entries that are built.
             order_seed: Seed of the training order; the command line takes seed_everything.
@@ -102,6 +104,7 @@ class HaystackDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.global_batch_size = global_batch_size
         self.eval_batch_size = eval_batch_size
+        self.group_by_size = group_by_size
         self.workers = workers
         self.seed = seed
         self.order_seed = order_seed
@@ -178,6 +181,8 @@ class HaystackDataModule(L.LightningDataModule):
             drawn_from=len(data),
             shuffle=True,
             seed=self.order_seed,
+            sizes=list(self.train_entries["size"]) if self.group_by_size else None,
+            step=self.global_batch_size,
             **self._share(),
         )
         self._train_loader = HaystackLoader(
@@ -234,7 +239,7 @@ class HaystackDataModule(L.LightningDataModule):
     def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
-    def _share(self) -> dict[str, int]:
+    def _share(self) -> dict[str, Any]:
         """Which rank this is, of how many."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}

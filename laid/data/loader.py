@@ -1,10 +1,13 @@
 """The order in which haystacks come, and how a run finds its place in it again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+POOL = 50
+"""Steps whose haystacks are sorted together, where haystacks of a size go together."""
 
 
 class EpochSampler(Sampler[int]):
@@ -23,11 +26,15 @@ class EpochSampler(Sampler[int]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        sizes: Sequence[int] | None = None,
+        step: int = 1,
     ):
         """
         Args:
             size: indices of an epoch, over all ranks.
             drawn_from: how many indices there are to take them from; None: just these.
+            sizes: of every index; then the indices of a step are of like sizes.
+            step: indices of a step, over all ranks.
         """
         self.size = size
         self.drawn_from = size if drawn_from is None else drawn_from
@@ -35,6 +42,8 @@ class EpochSampler(Sampler[int]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.sizes = sizes
+        self.step = step
         self.epoch = 0
         self.start = 0
 
@@ -58,8 +67,20 @@ class EpochSampler(Sampler[int]):
         order = list(range(self.drawn_from))
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.drawn_from, generator=generator).tolist()
+            order = torch.randperm(self.drawn_from, generator=generator).tolist()[: self.size]
+            if self.sizes is not None:
+                order = self._of_like_sizes(order, generator)
         yield from order[: self.size][self.start + self.rank :: self.world_size]
+
+    def _of_like_sizes(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """Sorts a pool of some steps at a time by size, and deals the steps out in any order."""
+        assert self.sizes is not None
+        steps = []
+        for at in range(0, len(order), POOL * self.step):
+            pool = sorted(order[at : at + POOL * self.step], key=self.sizes.__getitem__)
+            steps += [pool[i : i + self.step] for i in range(0, len(pool), self.step)]
+        dealt = torch.randperm(len(steps), generator=generator).tolist()
+        return [index for step in dealt for index in steps[step]]
 
 
 class HaystackLoader(DataLoader):

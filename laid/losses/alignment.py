@@ -15,10 +15,12 @@ from laid.losses.reduce import mean_by_entry
 class AlignmentArgs:
     """Head-level alignment, L_LAid of Eq. 7."""
 
-    layers: Literal["final", "all"] | list[tuple[int, int]] = "final"
+    layers: Literal["final", "all", "matched"] | list[tuple[int, int]] = "final"
     """Which student layer is aligned with which teacher layer. final: the last with the last, as
     in the paper (27 of 7B or 35 of 3B with 63 of 32B). all: each student layer with the teacher
-    layer at the same relative depth. Or a list of pairs: [[27, 63], [13, 31]]."""
+    layer at the same relative depth. matched: each student layer with the teacher layer whose
+    attention rows it resembles most on `mixing.calibration` training entries. Or a list of
+    pairs: [[27, 63], [13, 31]]."""
     reduction: Literal["mean", "sum"] = "mean"
     """mean over tokens, heads and numbers of a head, and over layer pairs; or the sum of Eq. 7."""
     normalise: bool = True
@@ -31,17 +33,20 @@ def layer_pairs(
 ) -> list[tuple[int, int]]:
     """The (student layer, teacher layer) pairs that ``args.layers`` names.
 
+    ``matched`` begins as ``all``, until ``laid/calibration.py`` has compared attention rows.
+
     Raises:
         ValueError: a layer that does not exist, an empty list, or a pair given twice.
     """
     if args.layers == "final":
         return [(student_layers - 1, teacher_layers - 1)]
-    if args.layers == "all":
+    if args.layers in ("all", "matched"):
         if student_layers == 1:
             return [(0, teacher_layers - 1)]
         depth = (teacher_layers - 1) / (student_layers - 1)
         # Halves go up: of two teacher layers equally near, the later has seen more.
         return [(s, int(s * depth + 0.5)) for s in range(student_layers)]
+    assert not isinstance(args.layers, str)
     pairs = [(s, t) for s, t in args.layers]
     if not pairs:
         raise ValueError("alignment.layers is empty: give final, all or pairs such as [[27, 63]]")

@@ -97,21 +97,30 @@ class MixingWeights(nn.Module):
     """Mixing weights for the queries and keys of every layer pair."""
 
     fitted: Tensor
+    pairs: Tensor
 
     def __init__(
         self,
-        pairs: int,
+        pairs: list[tuple[int, int]],
         student_heads: tuple[int, int],
         teacher_heads: tuple[int, int],
         head_dim: int,
         args: MixingArgs,
+        *,
+        aligned: bool = True,
+        rows: bool = False,
+        calibrated: bool = False,
     ):
         """
         Args:
-            pairs: how many (student layer, teacher layer) pairs there are.
+            pairs: (student layer, teacher layer) pairs.
             student_heads: its query heads and its key heads.
             teacher_heads: likewise.
             head_dim: numbers in a head.
+            aligned: whether queries and keys are mixed.
+            rows: whether attention rows are mixed as well; by weights of their own, always real
+                and summing to 1, since rows of attention do.
+            calibrated: whether anything waits for ``laid/calibration.py``.
         """
         super().__init__()
         self.args = args
@@ -123,12 +132,16 @@ class MixingWeights(nn.Module):
 
         def matrices(which: int) -> nn.ModuleList:
             heads = student_heads[which], teacher_heads[which]
-            return nn.ModuleList(HeadMixing(*heads, head_dim, args) for _ in range(pairs))
+            return nn.ModuleList(HeadMixing(*heads, head_dim, args) for _ in pairs if aligned)
 
         self.q = matrices(0)
         self.k = self.q if self.repeat else matrices(1)
+        convex = MixingArgs(initial="uniform")
+        heads = student_heads[0], teacher_heads[0]
+        self.rows = nn.ModuleList(HeadMixing(*heads, head_dim, convex) for _ in pairs if rows)
         # In the checkpoint, so that a resumed run is not fitted anew to the trained student.
-        self.register_buffer("fitted", torch.tensor(args.initial != "least-squares"))
+        self.register_buffer("fitted", torch.tensor(not calibrated))
+        self.register_buffer("pairs", torch.tensor(pairs))
 
     def queries(self, pair: int, q_BLTD: Tensor) -> Tensor:
         """Mixed teacher queries [B, L, S, D] of one layer pair."""
@@ -150,6 +163,7 @@ class MixingWeights(nn.Module):
         named = {f"q{i}": m for i, m in enumerate(self.q)}
         if not self.repeat:
             named |= {f"k{i}": m for i, m in enumerate(self.k)}
+        named |= {f"rows{i}": m for i, m in enumerate(self.rows)}
         weights = {name: cast(HeadMixing, m).weights().detach() for name, m in named.items()}
         return {name: w.abs().mean(-1) if w.is_complex() else w for name, w in weights.items()}
 

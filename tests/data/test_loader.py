@@ -40,6 +40,34 @@ def test_what_an_epoch_leaves_out_is_others_each_time():
     assert left_out == set(range(19))
 
 
+def test_haystacks_of_like_sizes_go_together():
+    sizes = torch.randint(2, 21, (1608,), generator=torch.Generator().manual_seed(0)).tolist()
+    grouped = EpochSampler(1600, drawn_from=1608, shuffle=True, sizes=sizes, step=8)
+    first = list(grouped)
+    plain = list(EpochSampler(1600, drawn_from=1608, shuffle=True))
+    assert sorted(first) == sorted(plain)
+
+    def padding(order):
+        steps = [[sizes[i] for i in order[at : at + 8]] for at in range(0, 1600, 8)]
+        return sum(8 * max(step) for step in steps) / sum(map(sum, steps)) - 1
+
+    assert padding(first) < 0.05 < 0.4 < padding(plain)
+    # Small and large come in any order.
+    largest = [max(sizes[i] for i in first[at : at + 8]) for at in range(0, 1600, 8)]
+    assert largest != sorted(largest)
+    grouped.set_epoch(1)
+    assert list(grouped) != first
+    shares = [
+        list(
+            EpochSampler(
+                1600, drawn_from=1608, shuffle=True, sizes=sizes, step=8, rank=r, world_size=2
+            )
+        )
+        for r in (0, 1)
+    ]
+    assert [index for step in zip(*shares, strict=True) for index in step] == first
+
+
 def loader(workers=0, **options):
     data = TensorDataset(torch.arange(20))
     return HaystackLoader(

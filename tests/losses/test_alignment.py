@@ -143,14 +143,16 @@ def test_uniform_is_the_mean_of_the_teachers_heads():
 
 
 def test_grouped_query_attention_has_a_matrix_for_queries_and_one_for_keys():
-    own = MixingWeights(2, (4, 2), (6, 3), D, MixingArgs())
+    own = MixingWeights([(0, 0), (1, 1)], (4, 2), (6, 3), D, MixingArgs())
     assert {k: tuple(m.shape) for k, m in own.matrices().items()} == {
         "q0": (4, 6), "q1": (4, 6), "k0": (2, 3), "k1": (2, 3),
     }  # fmt: skip
 
 
 def test_shared_keys_are_repeated_to_the_query_heads():
-    shared = MixingWeights(1, (4, 2), (6, 3), D, MixingArgs(keys="shared", initial="uniform"))
+    shared = MixingWeights(
+        [(0, 0)], (4, 2), (6, 3), D, MixingArgs(keys="shared", initial="uniform")
+    )
     k_t = torch.randn(B, L, 3, D)
     k_s = torch.randn(B, L, 2, D)
     assert list(shared.matrices()) == ["q0"]

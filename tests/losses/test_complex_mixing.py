@@ -96,7 +96,7 @@ def test_under_softmax_the_solution_becomes_shares():
 
 
 def test_figures_show_the_magnitude_of_complex_weights():
-    mixing = MixingWeights(1, (4, 2), (6, 3), D, COMPLEX)
+    mixing = MixingWeights([(0, 0)], (4, 2), (6, 3), D, COMPLEX)
     shown = mixing.matrices()
     assert shown["q0"].shape == (4, 6)
     assert not shown["q0"].is_complex()

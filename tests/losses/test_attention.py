@@ -1,0 +1,144 @@
+"""Attention rows of teacher and student, compared without a common basis inside a head."""
+
+import pytest
+import torch
+
+from laid.losses.attention import attention_loss, overlap, question_rows, row_logits
+from laid.vlm.load import ModelArgs
+from laid.vlm.model import VLM
+from laid.vlm.rotary import Rotary
+from laid.vlm.signals import Wanted
+
+
+@pytest.fixture(scope="module")
+def eager():
+    """A model whose attention can be looked at."""
+    return VLM.load(ModelArgs(path="tiny/student", attn_implementation="eager"))
+
+
+def rows_of(inputs, keys="own"):
+    return question_rows(
+        inputs.attention_mask_BL, inputs.mm_token_type_ids_BL, inputs.position_ids_3BL, keys
+    )
+
+
+def test_rows_are_the_attention_of_the_model(eager, haystacks):
+    """Of every layer, head and token after the last image, and no other."""
+    inputs = haystacks().inputs
+    rows, turn = rows_of(inputs), Rotary.of(eager.hf.config)
+    qk = eager.signals(inputs, Wanted(layers=(0, 1, 2))).qk
+    seen = eager.hf(
+        input_ids=inputs.input_ids_BL,
+        attention_mask=inputs.attention_mask_BL,
+        position_ids=inputs.position_ids_3BL,
+        mm_token_type_ids=inputs.mm_token_type_ids_BL,
+        pixel_values=inputs.pixel_values_PC,
+        image_grid_thw=inputs.image_grid_thw_I3,
+        output_attentions=True,
+    ).attentions
+    for b in range(len(inputs.input_ids_BL)):
+        last = int((inputs.mm_token_type_ids_BL[b] == 1).nonzero().max())
+        end = int(inputs.attention_mask_BL[b].sum())
+        assert rows.columns_BR[b][rows.valid_BR[b]].tolist() == list(range(last + 1, end))
+    for layer, found in qk.items():
+        ours_BHRL = row_logits(found.q, found.k, rows, turn).softmax(-1)
+        for b, columns_R in enumerate(rows.columns_BR):
+            valid_R = rows.valid_BR[b]
+            theirs_HRL = seen[layer][b][:, columns_R[valid_R]]
+            torch.testing.assert_close(ours_BHRL[b][:, valid_R], theirs_HRL, atol=1e-5, rtol=1e-4)
+
+
+def test_padding_changes_nothing(student, haystacks):
+    together, turn = haystacks().inputs, Rotary.of(student.hf.config)
+    wanted = Wanted(layers=(1,))
+    w_ST = torch.eye(4)
+
+    def loss(inputs):
+        rows = rows_of(inputs)
+        qk = student.signals(inputs, wanted).qk[1]
+        logits = row_logits(qk.q, qk.k, rows, turn)
+        return attention_loss(logits, logits.roll(1, dims=1), w_ST, rows.valid_BR)
+
+    each = [loss(haystacks(rows=[row]).inputs) for row in range(6)]
+    assert min(each) > 0
+    torch.testing.assert_close(loss(together), torch.stack(each).mean())
+
+
+def random_batch(seed=0):
+    """Two haystacks of two and one image of four visual tokens, in one-dimensional positions."""
+    visual_BL = torch.tensor([[0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]])
+    mask_BL = torch.tensor([[1] * 11, [1] * 7 + [0] * 4])
+    positions_3BL = torch.arange(11).expand(3, 2, 11)
+    generator = torch.Generator().manual_seed(seed)
+    q_BLHD = torch.randn(2, 11, 4, 8, generator=generator)
+    k_BLKD = torch.randn(2, 11, 2, 8, generator=generator)
+    return mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD
+
+
+ROTARY = Rotary(frequency_F=10.0 ** -torch.arange(4.0), axis_F=torch.tensor([0, 0, 1, 2]))
+
+
+def test_the_haystacks_of_a_batch_make_one_long_haystack():
+    """The other's images stand just before the row's own, with their marks and without text."""
+    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
+    rows = question_rows(mask_BL, visual_BL, positions_3BL, "batch")
+    logits_BHRN = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
+    # Row 0 of the first haystack is column 8; the block of the second is columns 1 to 4, which
+    # take the places before column 1 of the first: -3 to 0.
+    places = torch.tensor([-3, -2, -1, 0]).expand(3, 1, 4)
+    q_1HD = ROTARY(q_BLHD[:1, 8:9], torch.full((3, 1, 1), 8))[0]
+    k_4KD = ROTARY(k_BLKD[1:, 1:5], places)[0].repeat_interleave(2, dim=1)
+    expected_H4 = torch.einsum("hd,nhd->hn", q_1HD[0], k_4KD) / 8**0.5
+    seen_HN = logits_BHRN[0, :, 0, 11:]
+    torch.testing.assert_close(seen_HN[:, 1:5], expected_H4)
+    assert (seen_HN[:, [0, 5, 6, 7, 8, 9, 10]] == -1e9).all()
+
+
+def test_alone_in_a_batch_there_is_no_other():
+    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
+    one = [x[:1] for x in (mask_BL, visual_BL)]
+    for keys in ("own", "batch"):
+        rows = question_rows(*one, positions_3BL[:, :1], keys)
+        assert row_logits(q_BLHD[:1], k_BLKD[:1], rows, ROTARY).shape == (1, 4, 3, 11)
+
+
+def test_it_does_not_see_the_basis_of_a_head():
+    """Turning and stretching each pair of a key head, and its queries the other way, is nothing
+    to the loss; to Eq. 3 it is everything."""
+    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
+    generator = torch.Generator().manual_seed(1)
+    c_KF = torch.randn(2, 4, dtype=torch.complex64, generator=generator)
+
+    def times(x, c):
+        pairs = torch.complex(*x.chunk(2, dim=-1)) * c
+        return torch.cat([pairs.real, pairs.imag], dim=-1)
+
+    turned_k = times(k_BLKD, c_KF)
+    turned_q = times(q_BLHD, (1 / c_KF.conj()).repeat_interleave(2, dim=0))
+    rows = question_rows(mask_BL, visual_BL, positions_3BL, "batch")
+    before = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
+    torch.testing.assert_close(row_logits(turned_q, turned_k, rows, ROTARY), before)
+
+
+def test_the_loss_is_nothing_for_the_mixture_itself_and_grows_from_there():
+    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
+    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    teacher = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
+    w_ST = torch.eye(4)[[2, 0]]
+    same = teacher[:, [2, 0]]
+    assert attention_loss(same, teacher, w_ST, rows.valid_BR) < 1e-6
+    assert attention_loss(0.5 * same, teacher, w_ST, rows.valid_BR) > 1e-3
+    # A logit is known up to a constant of its row.
+    shifted = attention_loss(same + 3, teacher, w_ST, rows.valid_BR)
+    assert shifted < 1e-6
+
+
+def test_overlap_finds_the_head_whose_rows_are_the_same():
+    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
+    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    teacher = row_logits(3 * q_BLHD, k_BLKD, rows, ROTARY)
+    alike_ST = overlap(teacher[:, [3, 1]], teacher, rows.valid_BR)
+    assert alike_ST.argmax(1).tolist() == [3, 1]
+    torch.testing.assert_close(alike_ST.amax(1), torch.ones(2))
+    assert (alike_ST >= 0).all()
+    assert (alike_ST <= 1.0001).all()
