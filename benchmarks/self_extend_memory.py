@@ -2,9 +2,9 @@
 
     python benchmarks/self_extend_memory.py [--lengths 1024 2048 4096 8192 16384] [--eager_to 4096]
 
-Two layers of Qwen2.5-VL's decoder with random weights, 8 query heads and 2 key heads of 128, float32,
-one thread; the prompt is images of 20 x 14 visual tokens. Every row is a fresh process: what it
-reports is the peak resident size beyond that of the model before its first long prompt. Prints a
+Two layers of Qwen2.5-VL's decoder with random weights, 8 query heads and 2 key heads of 128,
+float32, one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a fresh process:
+it reports the peak resident size beyond that of the model before its first long prompt. Prints a
 table and the same numbers as JSON.
 """
 

@@ -49,7 +49,7 @@ def far_positions(positions_3BS: Tensor, args: SelfExtendArgs) -> tuple[Tensor, 
     A key's is its own by groups of G. A query's is that and s - s // G more, where s is how many
     positions its window spans, so that what lies just outside the window goes on where the window
     ends. In text s = W, which is the formula of the paper; over images W tokens span fewer
-    positions (24 images of 2.5 thousand, say), and a shift by W would tear a gap.
+    positions (2,048 tokens some 130), and a shift by W - W // G would tear a gap.
 
     Args:
         positions_3BS: M-RoPE positions of all tokens so far. Row 0 is where the image of a visual

@@ -6,8 +6,17 @@ import pytest
 import yaml
 
 from laid.cli import main
+from laid.vlm.window import SelfExtendArgs, YarnArgs, chosen_extension
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def assert_contained(ours, theirs, key=""):
+    for name, value in ours.items():
+        if isinstance(value, dict):
+            assert_contained(value, theirs[name], f"{key}{name}.")
+        else:
+            assert theirs[name] == value, f"{key}{name}"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
@@ -16,15 +25,25 @@ def test_a_shipped_configuration_parses_and_says_what_it_gives(path, capsys):
         main(["fit", "--config", str(path), "--print_config"])
     assert stop.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
+    assert_contained(yaml.safe_load(path.read_text()), printed)
 
-    def contained(ours, theirs, key=""):
-        for name, value in ours.items():
-            if isinstance(value, dict):
-                contained(value, theirs[name], f"{key}{name}.")
-            else:
-                assert theirs[name] == value, f"{key}{name}"
 
-    contained(yaml.safe_load(path.read_text()), printed)
+@pytest.mark.parametrize("base", ["tiny", "3b", "7b"])
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("window/*.yaml")), ids=lambda p: p.stem)
+def test_a_window_extension_goes_with_every_model(path, base, capsys):
+    base = CONFIGS / f"{base}.yaml"
+    with pytest.raises(SystemExit) as stop:
+        main(["test", "--config", str(base), "--config", str(path), "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert_contained(yaml.safe_load(base.read_text()), printed)
+    assert_contained(yaml.safe_load(path.read_text()), printed)
+    model = printed["model"]
+    assert chosen_extension(
+        model["window_extension"],
+        YarnArgs(**model["yarn"]) if model["yarn"] else None,
+        SelfExtendArgs(**model["self_extend"]) if model["self_extend"] else None,
+    )
 
 
 @pytest.mark.parametrize("name", ["7b", "3b"])
