@@ -21,7 +21,14 @@ from laid.data.datamodule import HaystackDataModule
 from laid.files import atomic_write_text
 from laid.module import LaidModule
 from laid.quiet import quiet
-from laid.runs import CHECKPOINTS, Found, claim_run, find_checkpoint, give_back_run
+from laid.runs import (
+    CHECKPOINTS,
+    Found,
+    claim_run,
+    find_checkpoint,
+    give_back_run,
+    training_of,
+)
 from laid.typed import configs_first, typed_value
 from laid.vlm.load import ModelArgs
 from laid.vlm.paths import weights_fingerprint
@@ -221,6 +228,7 @@ class LaidCLI(LightningCLI):
                     command=shlex.join(["laid", "test", *self.typed]),
                     seed=self.config.test.data.seed,
                     identity=self._identity(),
+                    training=training_of(self.found, self.folder) if self.found else None,
                 )
             ]
         return [PredictionWriter(self.folder)] if self.subcommand == "predict" else []
