@@ -31,6 +31,7 @@ from laid.runs import (
 )
 from laid.typed import configs_first, typed_value
 from laid.vlm.paths import weights_fingerprint
+from laid.vlm.window import describe
 
 RUNS = "runs"
 OF_THE_RUN = ("seed_everything", "name", "model", "data")
@@ -106,7 +107,7 @@ class LaidCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Folder for what test and predict write. Default: the run's, or runs/NAME-base "
-            "without a checkpoint.",
+            "without a checkpoint; with a window extension, its name is added.",
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(HeadFlow, "head_flow")
@@ -181,13 +182,19 @@ class LaidCLI(LightningCLI):
         if config.results is not None:
             return Path(config.results)
         if self.found is not None:
-            return self.found.run
+            run = self.found.run
+            return run.with_name(run.name + self._extended()) if self._extended() else run
         if self.subcommand != "fit":
-            return runs / f"{name}-base"
+            return runs / f"{name}-base{self._extended()}"
         if rank_zero_only.rank == 0:
             return claim_run(runs, name)
         # Ranks that torchrun starts side by side are not told; they write nothing there either.
         return Path(os.environ.get(FOLDER, runs / name))
+
+    def _extended(self) -> str:
+        """What a window extension adds to a name: with it, the results are another model's."""
+        extension = self.config[self.subcommand].model.window_extension
+        return "" if extension == "none" else f"-{extension}"
 
     def instantiate_trainer(self, **options: Any) -> L.Trainer:
         config = self.config_init[self.subcommand]
@@ -216,7 +223,7 @@ class LaidCLI(LightningCLI):
             return [
                 TestRecorder(
                     self.folder,
-                    name="base" if based else self.folder.name,
+                    name=f"base{self._extended()}" if based else self.folder.name,
                     command=shlex.join(["laid", "test", *self.typed]),
                     seed=self.config.test.data.seed,
                     identity=self._identity(),
@@ -243,6 +250,7 @@ class LaidCLI(LightningCLI):
             "weights": weights,
             "precision": str(config.trainer.precision),
             "max_new_tokens": config.model.max_new_tokens,
+            **describe(config.model.as_dict()),
             "prefix": data.prefix,
             "pixels": [data.min_pixels, data.max_pixels],
         }

@@ -24,6 +24,7 @@ from laid.vlm.pair import check_pair
 from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
 from laid.vlm.rotary import Rotary
 from laid.vlm.signals import OnlineTeacher, TeacherSource
+from laid.vlm.window import TRAINING_FREE, Extension, SelfExtendArgs, YarnArgs, chosen_extension
 from laid.weights import check_fits, drop, without_frozen
 
 
@@ -43,6 +44,9 @@ class LaidModule(L.LightningModule):
         mixing: MixingArgs | None = None,
         optimizer: OptimizerArgs | None = None,
         max_new_tokens: int = 16,
+        window_extension: Extension = "none",
+        yarn: YarnArgs | None = None,
+        self_extend: SelfExtendArgs | None = None,
     ):
         """
         Args:
@@ -53,6 +57,9 @@ class LaidModule(L.LightningModule):
             mixing: The mixing weights of Eq. 3.
             optimizer: AdamW, its learning rates and their schedule.
             max_new_tokens: Longest answer in tokens, in validation, test and prediction.
+            window_extension: Lengthens the student's window without training; not for fit.
+            yarn: Settings of the window extension yarn.
+            self_extend: Settings of the window extension self-extend.
         """
         super().__init__()
         if max_new_tokens < 1:
@@ -65,6 +72,7 @@ class LaidModule(L.LightningModule):
         self.mixing_args = mixing or MixingArgs()
         self.optimizer_args = optimizer or OptimizerArgs()
         self.max_new_tokens = max_new_tokens
+        self.extension = chosen_extension(window_extension, yarn, self_extend)
         self.student: VLM | None = None
         self.mixing: MixingWeights | None = None
         self.teacher: TeacherSource | None = None
@@ -75,13 +83,15 @@ class LaidModule(L.LightningModule):
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher, mixing weights and objective."""
         training = self.trainer.state.fn == "fit" and self.objective is None
+        if training and self.extension:
+            raise ValueError(TRAINING_FREE)
         if self.student is None:
             self._check_precision()
             self.tokenizer = self._processor(self.student_args).tokenizer
         if training and self.objective_args.needs_teacher:
             self._check_teacher()
         if self.student is None:
-            self.student = VLM.load(self.student_args, self.lora_args)
+            self.student = VLM.load(self.student_args, self.lora_args, self.extension)
         if training:
             self._build_for_training()
 

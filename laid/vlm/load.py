@@ -13,6 +13,8 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from laid.vlm.paths import cannot_load, resolve_model
+from laid.vlm.self_extend import set_self_extend
+from laid.vlm.window import SelfExtendArgs, Settings, YarnArgs, set_yarn
 
 
 @dataclass
@@ -59,8 +61,12 @@ def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
     return config
 
 
-def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
+def load_model(
+    args: ModelArgs, extension: Settings | None = None
+) -> Qwen2_5_VLForConditionalGeneration:
     """The model on the CPU, in evaluation mode, with gradients as ``freeze_vision`` says.
+
+    ``extension`` lengthens its window without training (``laid/vlm/window.py``).
 
     ``dtype`` goes to the constructor rather than to ``.to()``, which would also round the rotary
     frequencies (up to 61 rad of error at 53,000 tokens in bfloat16).
@@ -74,6 +80,8 @@ def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
             "there is no GPU. Install it (`pip install flash-attn`) or use sdpa."
         )
     config = load_config(args)
+    if isinstance(extension, YarnArgs):
+        set_yarn(config, extension)
     dtype = getattr(torch, args.dtype)
     if args.random_weights:
         with torch.random.fork_rng(devices=[]):
@@ -96,6 +104,8 @@ def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
     end = model.generation_config.eos_token_id or config.text_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=end)
+    if isinstance(extension, SelfExtendArgs):
+        set_self_extend(model, extension)
     if args.freeze_vision:
         model.model.visual.requires_grad_(False)
     if args.activation_checkpointing:

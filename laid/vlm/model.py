@@ -18,6 +18,7 @@ from laid.vlm.inputs import IGNORED, ModelInputs
 from laid.vlm.load import ModelArgs, load_model
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.signals import Signals, Wanted
+from laid.vlm.window import Settings
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,14 @@ class VLM(nn.Module):
         self._capture = QKCapture(self.shape.head_dim).attach(hf)
 
     @classmethod
-    def load(cls, args: ModelArgs, lora: LoraArgs | None = None) -> "VLM":
+    def load(
+        cls,
+        args: ModelArgs,
+        lora: LoraArgs | None = None,
+        extension: Settings | None = None,
+    ) -> "VLM":
         """Builds it from a hub id, folder or configuration (``laid/vlm/load.py``)."""
-        vlm = cls(load_model(args), lora)
+        vlm = cls(load_model(args, extension), lora)
         if lora is not None:
             vlm.base = base_of(args)
         return vlm

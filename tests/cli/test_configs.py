@@ -9,11 +9,13 @@ from jsonargparse import set_parsing_settings
 
 from laid.lightning_cli import LaidCLI
 from laid.runs import find_checkpoint
+from laid.vlm.window import SelfExtendArgs, YarnArgs, chosen_extension
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = sorted((CONFIGS / "method").glob("*.yaml"))
+WINDOWS = sorted((CONFIGS / "window").glob("*.yaml"))
 BASES = sorted(CONFIGS.glob("*.yaml"))
-SHIPPED = [*BASES, *METHODS]
+SHIPPED = [*BASES, *METHODS, *WINDOWS]
 
 TERMS = {
     "sft": {"sft"},
@@ -84,6 +86,20 @@ def test_a_method_after_a_base_trains_its_own_terms(base, method, understood):
     assert (model["lora"] is not None) == method.stem.endswith("lora")
     for key in ("student", "teacher", "mixing", "optimizer"):
         assert model[key] == alone[key], key
+
+
+@pytest.mark.parametrize("base", BASES, ids=stem)
+@pytest.mark.parametrize("path", WINDOWS, ids=stem)
+def test_a_window_extension_goes_with_every_model(path, base, understood):
+    content = understood(base, path)
+    contained(yaml.safe_load(base.read_text()), content)
+    contained(yaml.safe_load(path.read_text()), content)
+    model = content["model"]
+    assert chosen_extension(
+        model["window_extension"],
+        YarnArgs(**model["yarn"]) if model["yarn"] else None,
+        SelfExtendArgs(**model["self_extend"]) if model["self_extend"] else None,
+    )
 
 
 @pytest.mark.parametrize("name", ["7b", "3b"])
