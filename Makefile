@@ -35,7 +35,8 @@ demo: $(STAMP)  ## Distil the miniature's teacher into its student on the CPU, t
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-teacher --model.student.path tiny/teacher
 	$(BIN)/laid fit --config configs/tiny.yaml --name demo
 	$(BIN)/laid test --ckpt_path last --name demo --results runs/demo-laid
-	$(BIN)/laid compare runs/demo-base runs/demo-laid runs/demo-teacher --out runs/demo-report
+	$(BIN)/laid compare runs/demo-base runs/demo-laid runs/demo-teacher --base demo-base --teacher demo-teacher \
+	  --out runs/demo-report
 
 tiny-checkpoints: $(STAMP)  ## Train the miniature's models from nothing, into tiny-checkpoints/ (long)
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints

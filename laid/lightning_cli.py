@@ -22,9 +22,15 @@ from laid.distributed import strategy as strategy  # --trainer.strategy laid_fsd
 from laid.files import atomic_write_text
 from laid.module import LaidModule
 from laid.quiet import quiet
-from laid.runs import CHECKPOINTS, Found, claim_run, find_checkpoint, give_back_run
+from laid.runs import (
+    CHECKPOINTS,
+    Found,
+    claim_run,
+    find_checkpoint,
+    give_back_run,
+    training_of,
+)
 from laid.typed import configs_first, typed_value
-from laid.vlm.load import ModelArgs
 from laid.vlm.paths import weights_fingerprint
 
 RUNS = "runs"
@@ -216,6 +222,7 @@ class LaidCLI(LightningCLI):
                     command=shlex.join(["laid", "test", *self.typed]),
                     seed=self.config.test.data.seed,
                     identity=self._identity(),
+                    training=training_of(self.found, self.folder) if self.found else None,
                 )
             ]
         return [PredictionWriter(self.folder)] if self.subcommand == "predict" else []
@@ -225,12 +232,13 @@ class LaidCLI(LightningCLI):
         config = self.config.test
         data, student = config.data, config.model.student.as_dict()
         weights = None
-        if self.found:
-            # The checkpoint's weights replace those of the path.
+        if self.found and config.model.lora is None:
+            # The checkpoint's weights replace those of the path; adapters stand on them.
             student = {k: v for k, v in student.items() if k not in ("seed", "random_weights")}
         elif not student["random_weights"]:
-            args = ModelArgs(**student)
-            weights = weights_fingerprint(args.path, args.revision)
+            weights = weights_fingerprint(student["path"], student["revision"])
+        if config.model.lora is not None:
+            student["lora"] = config.model.lora.as_dict()
         return {
             "checkpoint": self.found.identity if self.found else None,
             "student": student,

@@ -10,6 +10,7 @@ from laid.distributed.sharding import shard, shard_mixing, student_policy, teach
 from laid.distributed.tensors import own_rows
 from laid.losses.mixing import MixingWeights
 from laid.vlm.load import ModelArgs, empty_model, materialise
+from laid.vlm.lora import LoraArgs
 from laid.vlm.model import VLM
 
 
@@ -25,12 +26,19 @@ class Placement:
     mesh: DeviceMesh | None = None
     compute: torch.dtype | None = None
 
-    def student(self, args: ModelArgs) -> VLM:
+    def student(self, args: ModelArgs, lora: LoraArgs | None = None) -> VLM:
         """The model that is trained or tested.
 
         Raises:
-            ValueError: as ``laid.vlm.load.load_model``.
+            ValueError: as ``laid.vlm.load.load_model``; adapters to a sharded model.
         """
+        if self.mesh is None:
+            return VLM.load(args, lora)
+        if lora is not None:
+            raise ValueError(
+                "model.lora with trainer.strategy laid_fsdp: adapters to a sharded model are not "
+                "built yet. Use trainer.strategy ddp, or leave model.lora out"
+            )
         return self._build(args, student_policy(self.compute), frozen=False)
 
     def teacher(self, args: ModelArgs) -> VLM:

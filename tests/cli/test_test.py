@@ -46,6 +46,10 @@ def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
     assert all(cell["n"] == 4 for cell in results["by_size"].values())
     assert results["name"] == "small"
     assert "laid test --ckpt_path" in results["command"]
+    training = results["training"]
+    assert (training["name"], training["seed"], training["run"]) == ("small", 0, ".")
+    assert training["settings"]["data"]["global_batch_size"] == 2
+    assert training["settings"]["model"]["optimizer"]["student_lr"] == 1e-3
     assert "instead of the run's" not in tested.stdout
 
 
@@ -153,6 +157,13 @@ def test_without_a_checkpoint_the_base_student_is_tested(tested, laid, config, w
     assert results["identity"]["checkpoint"] is None
     base = records(work / "runs" / "small-base")
     assert base.keys() == {name for name in records(fitted) if not name.startswith("test-4")}
+
+
+def test_compare_reports_a_run_with_its_head_flow(tested, laid, fitted, work):
+    done = laid("compare", fitted, "--out", work / "report")
+    assert "no head flow" not in done.stdout
+    assert (work / "report" / "head_flow.png").stat().st_size > 5000
+    assert "![Figure 4" in (work / "report" / "report.md").read_text()
 
 
 def test_validate_gives_accuracy(laid, fitted):
