@@ -1,10 +1,11 @@
 """``laid export``: a checkpoint as a plain Hugging Face folder."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from laid.distributed.checkpoints import read_without_optimizer
 from laid.files import atomic_dir, discard_dir
 from laid.runs import find_checkpoint
 from laid.vlm.export import write_model, write_processor
@@ -46,9 +47,7 @@ def export(
     processor = load_processor(
         ProcessorArgs(args.path, args.revision, data["min_pixels"], data["max_pixels"]),
     )
-    content: dict[str, Any] = torch.load(
-        found.path, map_location="cpu", mmap=True, weights_only=True
-    )
+    content = read_without_optimizer(found.path)
     state = {
         name.removeprefix(STUDENT): value
         for name, value in content["state_dict"].items()

@@ -81,9 +81,18 @@ def discard_dir(path: str | Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
+def discard(path: str | Path) -> None:
+    """Remove a file or a folder (``discard_dir``); absent is fine."""
+    path = Path(path)
+    if path.is_dir():
+        discard_dir(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files in a folder of processes that died while they were ``replacing`` one."""
-    return [p for p in folder.glob(".*.tmp") if p.is_file()]
+    """Temporary files and folders of processes that died while they wrote or removed something."""
+    return list(folder.glob(".*.tmp"))
 
 
 def _beside(path: Path) -> Path:

@@ -3,7 +3,6 @@
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from laid.callbacks.checkpoint import AtomicCheckpointIO, RunCheckpoint
 from laid.callbacks.head_flow import HeadFlow
 from laid.callbacks.recorder import PredictionWriter, TestRecorder
 from laid.data.datamodule import HaystackDataModule
+from laid.distributed import strategy as strategy  # --trainer.strategy laid_fsdp
 from laid.files import atomic_write_text
 from laid.module import LaidModule
 from laid.quiet import quiet
@@ -29,7 +29,7 @@ from laid.runs import (
     give_back_run,
     training_of,
 )
-from laid.typed import configs_first, typed_value
+from laid.typed import changes, configs_first, typed_value
 from laid.vlm.paths import weights_fingerprint
 from laid.vlm.window import describe
 
@@ -132,7 +132,7 @@ class LaidCLI(LightningCLI):
             return
         config["ckpt_path"] = str(self.found.path)
         now = yaml.safe_load(self._parser(self.config.subcommand).dump(config, skip_unset=False))
-        for key, before, after in _changes(self.found.config, now):
+        for key, before, after in changes(self.found.config, now):
             if key == "data.global_batch_size" and self.config.subcommand == "fit":
                 raise ValueError(
                     f"{key} {after}: the run was laid out for {before}, and its steps are counted "
@@ -186,7 +186,7 @@ class LaidCLI(LightningCLI):
             return run.with_name(run.name + self._extended()) if self._extended() else run
         if self.subcommand != "fit":
             return runs / f"{name}-base{self._extended()}"
-        if rank_zero_only.rank == 0:
+        if _is_first():
             return claim_run(runs, name)
         # Ranks that torchrun starts side by side are not told; they write nothing there either.
         return Path(os.environ.get(FOLDER, runs / name))
@@ -215,7 +215,8 @@ class LaidCLI(LightningCLI):
         config.trainer.callbacks += self._callbacks()
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **options)
+        reader = AtomicCheckpointIO(with_optimizer=self.subcommand == "fit")
+        return super().instantiate_trainer(plugins=[*plugins, reader], **options)
 
     def _callbacks(self) -> list[L.Callback]:
         if self.subcommand == "test":
@@ -276,16 +277,15 @@ class LaidCLI(LightningCLI):
             _say(f"to test it: laid test --ckpt_path {self.folder}")
 
 
+def _is_first() -> bool:
+    """Whether this process is rank 0, asked before there is a process group.
+
+    Where Lightning starts the processes of each of several nodes, the first of a node knows
+    nothing but the node's rank.
+    """
+    return rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
+
+
 def _say(text: str) -> None:
-    if rank_zero_only.rank == 0:
+    if _is_first():
         print(f"laid: {text}", flush=True)
-
-
-def _changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Keys whose value is another than before, in dots; what is on one side only is passed over,
-    since versions of laid may know different keys."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in before.keys() & after.keys():
-            yield from _changes(before[name], after[name], f"{key}.{name}" if key else name)
-    elif before != after:
-        yield key, before, after

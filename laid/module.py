@@ -5,12 +5,16 @@ from typing import Any
 import lightning as L
 import torch
 from lightning import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from laid.calibration import calibrate, needs_calibration
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
 from laid.data.prompt import Batch
+from laid.distributed.loading import Placement
+from laid.distributed.strategy import check_precision, placement_of
+from laid.distributed.tensors import whole
 from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
 from laid.losses.alignment import layer_pairs
@@ -20,10 +24,11 @@ from laid.optim import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model import VLM, AttentionShape
-from laid.vlm.pair import check_pair
-from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
+from laid.vlm.pair import check_teacher
+from laid.vlm.processor import load_tokenizer
 from laid.vlm.rotary import Rotary
 from laid.vlm.signals import OnlineTeacher, TeacherSource
+from laid.vlm.weights import download
 from laid.vlm.window import TRAINING_FREE, Extension, SelfExtendArgs, YarnArgs, chosen_extension
 from laid.weights import check_fits, drop, without_frozen
 
@@ -80,53 +85,34 @@ class LaidModule(L.LightningModule):
         self._seen: list[dict[str, Tensor]] = []
         self._tally: dict[int, Tensor] = {}
 
+    def prepare_data(self) -> None:
+        """Brings models from the hub to this machine; Lightning asks one process of each node."""
+        training = self.trainer.state.fn == "fit" and self.objective_args.needs_teacher
+        for args in (self.student_args, self.teacher_args if training else None):
+            if args is not None and not args.random_weights:
+                download(args.path, args.revision)
+
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher, mixing weights and objective."""
         training = self.trainer.state.fn == "fit" and self.objective is None
         if training and self.extension:
             raise ValueError(TRAINING_FREE)
         if self.student is None:
-            self._check_precision()
-            self.tokenizer = self._processor(self.student_args).tokenizer
+            check_precision(self.trainer)
+            self.tokenizer = load_tokenizer(self.student_args)
         if training and self.objective_args.needs_teacher:
-            self._check_teacher()
+            check_teacher(self.student_args, self.teacher_args)
         if self.student is None:
-            self.student = VLM.load(self.student_args, self.lora_args, self.extension)
+            build = placement_of(self.trainer)
+            self.student = build.student(self.student_args, self.lora_args, self.extension)
         if training:
-            self._build_for_training()
-
-    @staticmethod
-    def _processor(args: ModelArgs) -> ImageTextProcessor:
-        return load_processor(ProcessorArgs(args.path, args.revision))
-
-    def _check_precision(self) -> None:
-        if str(self.trainer.precision) not in ("32-true", "bf16-mixed", "16-mixed"):
-            raise ValueError(
-                f"trainer.precision {self.trainer.precision}: expected 32-true, or bf16-mixed or "
-                "16-mixed to compute in low precision. How weights are held is "
-                "model.student.dtype; the other settings would round them."
-            )
+            self._build_for_training(placement_of(self.trainer))
 
     def configure_callbacks(self) -> list[Callback]:
         """What training needs whoever drives it: accumulation as the data says, and speed."""
         return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
 
-    def _check_teacher(self) -> None:
-        """Compares configurations and tokenizers before any weight is read."""
-        if self.teacher_args is None:
-            raise ValueError(
-                "the objective compares student and teacher, but model.teacher is not given: "
-                "name one (--model.teacher.path …), or set objective.laid and objective.kl to 0"
-            )
-        other = self._processor(self.teacher_args).tokenizer
-        check_pair(
-            load_config(self.student_args),
-            load_config(self.teacher_args),
-            self.tokenizer.get_vocab(),
-            other.get_vocab(),
-        )
-
-    def _build_for_training(self) -> None:
+    def _build_for_training(self, placement: Placement) -> None:
         assert self.student is not None
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
@@ -136,7 +122,7 @@ class LaidModule(L.LightningModule):
             ours = self.student.shape
             theirs = AttentionShape.of(load_config(self.teacher_args))
             pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
-            self.mixing = MixingWeights(
+            mixing = MixingWeights(
                 pairs,
                 (ours.heads, ours.kv_heads),
                 (theirs.heads, theirs.kv_heads),
@@ -146,19 +132,20 @@ class LaidModule(L.LightningModule):
                 rows=self.objective_args.attn > 0,
                 calibrated=needs_calibration(self.mixing_args, self.objective_args),
             )
+            self.mixing = placement.mixing(mixing)
         rotary = Rotary.of(self.student.hf.config)
         self.objective = Objective(self.objective_args, pairs, len(self.tokenizer), rotary)
         wanted = self.objective.of_teacher
         if wanted:
             assert self.teacher_args is not None
-            self.teacher = OnlineTeacher(VLM.load(self.teacher_args))
+            self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
             if reason := self.teacher.lacks(wanted):
                 raise ValueError(f"the teacher can't supply what the objective asks for: {reason}")
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""
         assert self.student is not None
-        fused = str(self.trainer.precision) == "32-true"
+        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args, fused)
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
@@ -237,7 +224,8 @@ class LaidModule(L.LightningModule):
             if module is None:
                 continue
             grads = [p.grad for p in module.parameters() if p.grad is not None]
-            self.log(f"grad_norm/{name}", torch.nn.utils.get_total_norm(grads), batch_size=1)
+            norm = whole(torch.nn.utils.get_total_norm(grads))
+            self.log(f"grad_norm/{name}", norm, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:
         # The same sizes on every rank, whichever of them it meets itself.
@@ -246,9 +234,9 @@ class LaidModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Greedy answers to the validation entries."""
-        for record in self.scored(batch):
+        for record, counted in zip(self.scored(batch), batch.counted, strict=True):
             self._tally[record.size] += torch.tensor(
-                [record.correct, 1], dtype=torch.float32, device=self.device
+                [record.correct and counted, counted], dtype=torch.float32, device=self.device
             )
 
     def on_validation_epoch_end(self) -> None:
@@ -294,12 +282,17 @@ class LaidModule(L.LightningModule):
             ValueError: it is of a model of another shape, or of adapters to other weights.
         """
         assert self.student is not None
-        state, ours = checkpoint["state_dict"], self.state_dict()
+        if (state := checkpoint.get("state_dict")) is None:
+            return  # a sharded module has read its share already, and checked it
         if self.mixing is None:
             drop(state, "mixing.")
+        ours = self.state_dict()
         check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
         check_base(self.student.base, checkpoint.get("base"))
 
     def on_train_start(self) -> None:
         """What was typed for a run that is taken up again holds for its optimizer too."""
+        if self.mixing is not None and self.objective is not None:
+            # A sharded run is restored after ``on_fit_start``.
+            self.objective.pairs = [(s, t) for s, t in self.mixing.pairs.tolist()]
         set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)

@@ -168,7 +168,7 @@ class Objective:
                 attention_loss(
                     row_logits(own.q, own.k, rows, self.rotary),
                     row_logits(other.q, other.k, rows, self.rotary),
-                    cast(HeadMixing, mixing.rows[pair]).weights(),
+                    cast(HeadMixing, mixing.rows[pair]).applied(),
                     rows,
                 )
             )

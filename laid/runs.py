@@ -1,7 +1,7 @@
 """Where a run lies on disk, and what a checkpoint says of the run that made it.
 
 runs/tiny/config.yaml             what was run
-runs/tiny/checkpoints/step=50.ckpt
+runs/tiny/checkpoints/step=50.ckpt  a file; of a sharded run a folder (laid/distributed)
 runs/tiny/records.jsonl           answers of `laid test`, entry by entry
 runs/tiny/results.json            and their summary
 runs/tiny/figures/*.png
@@ -28,6 +28,10 @@ CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
 EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
+META = "meta.pt"
+"""Of a checkpoint that is a folder, the file with all but the tensors."""
+FILES = "files"
+"""In it, the key under which the sizes of the folder's other files stand."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,12 @@ def read_embedded(path: Path) -> dict[str, Any]:
     """
     try:
         # Memory-mapped: of a 100 GB checkpoint only the pages that are looked at are read.
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        file = path / META if path.is_dir() else path
+        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        if path.is_dir():
+            for name, size in content[FILES].items():
+                if (path / name).stat().st_size != size:
+                    raise ValueError(f"{name} is not as it was written")
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as reason:
         raise ValueError(
             f"checkpoint {path} cannot be read: it is damaged or not a checkpoint"

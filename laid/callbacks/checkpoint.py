@@ -10,22 +10,41 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from laid.files import leftovers, replacing
+from laid.distributed.checkpoints import read_whole
+from laid.distributed.stopping import StopRequest
+from laid.files import discard, leftovers, replacing
 from laid.runs import EMBEDDED
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is whole.
+    """Writes a checkpoint beside its place and moves it there when it is whole; reads one that
+    is a file and one that is a folder alike.
 
     Lightning's own collects it in memory first (twice its size), writes it to the system's
     temporary folder, and copies it from there: killed in the copy, half a file bears the name.
     """
+
+    def __init__(self, with_optimizer: bool = True):
+        """
+        Args:
+            with_optimizer: whether its state is wanted of a checkpoint; only to train on.
+        """
+        super().__init__()
+        self.with_optimizer = with_optimizer
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         with replacing(path) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_whole(Path(path), self.with_optimizer)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        discard(path)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -47,6 +66,7 @@ class RunCheckpoint(ModelCheckpoint):
                 "checkpoint.save_weights_only: such a checkpoint can't be taken up again; to keep "
                 "the weights alone, use `laid export`"
             )
+        self._stop = StopRequest()
 
     def begin_after(self, step: int) -> None:
         """Says that a run is taken up after this step, whose checkpoint exists."""
@@ -55,8 +75,8 @@ class RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero and self.dirpath:
-            for file in leftovers(Path(self.dirpath)):
-                file.unlink()
+            for left in leftovers(Path(self.dirpath)):
+                discard(left)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -64,6 +84,19 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         identity = {"step": trainer.global_step, "id": uuid.uuid4().hex}
         checkpoint[EMBEDDED] = {"config": self.config, "identity": identity}
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop.listen(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._stop.listen(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        if trainer.state.fn == "fit":
+            self._stop.agree(trainer)
 
     def on_train_batch_end(
         self,
@@ -74,6 +107,7 @@ class RunCheckpoint(ModelCheckpoint):
         batch_idx: int,
     ) -> None:
         if self._between_steps(trainer):
+            self._stop.agree(trainer)
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,7 @@
 """Gradient accumulation, derived from the global batch size."""
 
+from typing import Any
+
 from lightning import Callback, LightningModule, Trainer
 
 
@@ -16,6 +18,14 @@ class GlobalBatch(Callback):
             return
         data = trainer.datamodule
         wanted, each = data.global_batch_size, data.batch_size
+        if trainer.world_size > 1 and each <= wanted < each * trainer.world_size:
+            each = max(1, wanted // trainer.world_size)
+            data.batch_size = each
+            if trainer.is_global_zero:
+                print(
+                    f"laid: {each} haystacks on a device at a time rather than data.batch_size: "
+                    f"{trainer.world_size} devices share data.global_batch_size {wanted}"
+                )
         at_once = each * trainer.world_size
         if wanted % at_once:
             raise ValueError(
@@ -29,3 +39,23 @@ class GlobalBatch(Callback):
                 f"data.global_batch_size {wanted}, from which {derived} follows: leave it out"
             )
         trainer.accumulate_grad_batches = derived
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Counts the batches of a run that is taken up again as this number of devices has them.
+
+        Lightning counts the batches of one device, and goes on at that number whatever the devices
+        are now. Checkpoints are made between steps, so the steps say how many batches they are.
+        """
+        steps = checkpoint["global_step"]
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        before = progress["total"]["ready"]
+        if trainer.state.fn != "fit" or not steps:
+            return
+        now = steps * trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            ready = counts["ready"] * now // before
+            # How far a batch had come when the checkpoint was made stays as it was.
+            behind = {name: counts["ready"] - count for name, count in counts.items()}
+            counts.update({name: ready - count for name, count in behind.items()})

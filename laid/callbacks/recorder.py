@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from laid.data.datamodule import HaystackDataModule
 from laid.data.prompt import Batch
+from laid.distributed.gather import gather_rows, made_by_first
 from laid.evaluation.figures import accuracy_figure, depth_figure, save_png
 from laid.evaluation.records import Record, RecordFile
 from laid.evaluation.results import summarise, write_results
@@ -55,12 +57,12 @@ class TestRecorder(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "test":
             return
-        if trainer.world_size > 1:
-            raise ValueError(
-                f"laid test on {trainer.world_size} devices: records are written by one process "
-                "as yet; add --trainer.devices 1"
-            )
         data = trainer.datamodule
+        # Rank 0 reads and writes the records, and tells the others what is answered already.
+        data.skip(made_by_first(lambda: self._open(data)))
+
+    def _open(self, data: HaystackDataModule) -> list[str]:
+        """Opens the records file; gives the entries that are answered in it."""
         identity = {**self.identity, "entries": data.test_fingerprint}
         self.file = RecordFile(self.folder / RECORDS, identity)
         if self.file.kept:
@@ -69,7 +71,7 @@ class TestRecorder(Callback):
         if self.file.done:
             total = len(data.test_entries)
             print(f"laid: {len(self.file.done)} of {total} entries are answered already")
-        data.skip(self.file.done.keys())
+        return list(self.file.done)
 
     def on_test_batch_end(
         self,
@@ -80,9 +82,11 @@ class TestRecorder(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        assert self.file is not None
-        records: list[Record] = outputs
-        self.file.append(records)
+        found: list[tuple[Record, bool]] = gather_rows(
+            list(zip(outputs, batch.counted, strict=True))
+        )
+        if self.file is not None:
+            self.file.append(record for record, counted in found if counted)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Not on_test_end, which Lightning leaves out when no entry is left to answer.
@@ -122,16 +126,12 @@ class PredictionWriter(Callback):
     def __init__(self, folder: Path):
         self.path = folder / "predictions.jsonl"
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict" and trainer.world_size > 1:
-            raise ValueError(
-                f"laid predict on {trainer.world_size} devices: answers are written by one "
-                "process as yet; add --trainer.devices 1"
-            )
+        self._file: TextIO | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", encoding="utf-8")
+        if trainer.is_global_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8")
 
     def on_predict_batch_end(
         self,
@@ -142,7 +142,12 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        for entry, answer in zip(batch.entries, outputs, strict=True):
+        found = gather_rows(list(zip(batch.entries, outputs, batch.counted, strict=True)))
+        if self._file is None:
+            return
+        for entry, answer, counted in found:
+            if not counted:
+                continue
             line = {"id": entry["id"], "question": entry["question"], "answer": answer}
             line["images"] = list(entry["images"])
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -150,5 +155,6 @@ class PredictionWriter(Callback):
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._file.close()
-        print(f"laid: {self.path}")
+        if self._file is not None:
+            self._file.close()
+            print(f"laid: {self.path}")

@@ -70,7 +70,8 @@ class HaystackDataModule(L.LightningDataModule):
                 each of its images, and give the models that in place of pixels. For data sets
                 whose features fit in memory; the vision tower must be frozen.
             feature_gib: Most memory for these features, in GiB and for each model.
-            batch_size: Haystacks on one device at a time.
+            batch_size: Haystacks on one device at a time; fewer where the devices' share of
+                global_batch_size is.
             global_batch_size: Haystacks of one optimizer step; accumulation follows from it. What
                 an epoch has over a multiple of it is left out, others each time.
             eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
@@ -161,7 +162,10 @@ class HaystackDataModule(L.LightningDataModule):
         shown = {name for part in entries for entry in part for name in entry["images"]}
         names = sorted(shown - self.grids.keys())
         data = self._dataset([], with_answer=False)
-        with tqdm(total=len(names), desc="image features", unit="image", mininterval=1) as bar:
+        quiet = self._share()["rank"] > 0
+        with tqdm(
+            total=len(names), desc="image features", unit="image", mininterval=1, disable=quiet
+        ) as bar:
             for at in range(0, len(names), IMAGES_AT_ONCE):
                 some = names[at : at + IMAGES_AT_ONCE]
                 patches_PC, grid_I3 = data.patches(some)
@@ -204,6 +208,9 @@ class HaystackDataModule(L.LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Training will go on there."""
         self._place = state or None
+        # Sharded runs are restored when the schedule has counted the loader's batches already.
+        if self._place is not None and self._train_loader is not None:
+            self._train_loader.seek(self._place)
 
     def val_dataloader(self) -> DataLoader:
         """Validation prompts, padded on the left."""
@@ -230,7 +237,7 @@ class HaystackDataModule(L.LightningDataModule):
         data = self._dataset(entries, with_answer=False)
         return DataLoader(
             data,
-            sampler=EpochSampler(len(data), shuffle=False, **self._share()),
+            sampler=EpochSampler(len(data), shuffle=False, even=True, **self._share()),
             batch_size=self.eval_batch_size,
             collate_fn=Collate(self.encoder.pad_id, "left"),
             num_workers=self.workers,

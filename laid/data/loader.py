@@ -22,6 +22,7 @@ class EpochSampler(Sampler[int]):
         size: int,
         *,
         shuffle: bool,
+        even: bool = False,
         drawn_from: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -32,11 +33,14 @@ class EpochSampler(Sampler[int]):
         """
         Args:
             size: indices of an epoch, over all ranks.
+            even: give every rank equally many: where the last round does not go all the way
+                round, the first indices come again, as ``~index``, which says that they do.
             drawn_from: how many indices there are to take them from; None: just these.
             sizes: of every index; then the indices of a step are of like sizes.
             step: indices of a step, over all ranks.
         """
         self.size = size
+        self.even = even
         self.drawn_from = size if drawn_from is None else drawn_from
         self.shuffle = shuffle
         self.seed = seed
@@ -61,7 +65,8 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         """Indices of this rank in a whole epoch, wherever it starts: the epoch's progress is
         counted against it."""
-        return len(range(self.rank, self.size, self.world_size))
+        first = 0 if self.even else self.rank
+        return len(range(first, self.size, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(self.drawn_from))
@@ -70,7 +75,11 @@ class EpochSampler(Sampler[int]):
             order = torch.randperm(self.drawn_from, generator=generator).tolist()[: self.size]
             if self.sizes is not None:
                 order = self._of_like_sizes(order, generator)
-        yield from order[: self.size][self.start + self.rank :: self.world_size]
+        order = order[: self.size]
+        if self.even:
+            short = -len(order) % self.world_size
+            order += [~order[at % len(order)] for at in range(short)]
+        yield from order[self.start + self.rank :: self.world_size]
 
     def _of_like_sizes(self, order: list[int], generator: torch.Generator) -> list[int]:
         """Sorts a pool of some steps at a time by size, and deals the steps out in any order."""

@@ -21,6 +21,8 @@ PREFIX = "You are given a set of images. Please answer the following question in
 
 END_OF_TURN = "<|im_end|>"
 
+_REPEATED = "repeated"
+
 Entry = Mapping[str, Any]
 """A haystack entry; its columns are those of ``laid/data/haystack.py``."""
 
@@ -31,6 +33,12 @@ class Batch:
 
     inputs: ModelInputs
     entries: list[Entry]
+
+    @property
+    def counted(self) -> list[bool]:
+        """False for an entry that is asked again, so that ranks have equally many
+        (``EpochSampler``)."""
+        return [not entry.get(_REPEATED, False) for entry in self.entries]
 
 
 class PromptEncoder:
@@ -115,7 +123,7 @@ class HaystackDataset(Dataset):
     """Entries with their images, encoded when asked for.
 
     Where the grids of all an entry's images are in ``grids``, the models know these images and
-    their files are not read.
+    their files are not read. Index ``~i`` is entry ``i`` once more, not to be counted.
     """
 
     def __init__(
@@ -148,7 +156,7 @@ class HaystackDataset(Dataset):
             raise ValueError(f"among the images {', '.join(names)}: {reason}") from reason
 
     def __getitem__(self, index: int) -> tuple[ModelInputs, Entry]:
-        entry = self.entries[index]
+        entry = self.entries[index] if index >= 0 else {**self.entries[~index], _REPEATED: True}
         names = entry["images"]
         if all(name in self.grids for name in names):
             grid_I3 = torch.stack([self.grids[name] for name in names])

@@ -11,6 +11,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from laid.distributed.tensors import set_whole, whole
+
 SINKHORN = 20
 """Rounds that make rows and columns even."""
 
@@ -83,11 +85,16 @@ class HeadMixing(nn.Module):
 
     def weights(self) -> Tensor:
         """``w_ST`` as Eq. 3 uses it (rows sum to 1 under softmax), or complex ``w_STF``."""
+        raw = whole(self.raw)
         if self.is_complex:
-            return torch.view_as_complex(self.raw)
+            return torch.view_as_complex(raw)
         if self.even:
-            return _even(self.raw)
-        return self.raw.softmax(-1) if self.normalised else self.raw
+            return _even(raw)
+        return raw.softmax(-1) if self.normalised else raw
+
+    def applied(self) -> Tensor:
+        """``weights()``, to be used by themselves in a loss; sharded training gathers them here."""
+        return self.weights().clone()
 
     def forward(self, x_BLTD: Tensor) -> Tensor:
         """The mixture ``sum_j w_ij x_j`` of the teacher's heads, [B, L, S, D], in float32.
@@ -104,12 +111,12 @@ class HeadMixing(nn.Module):
         """Begins from ``w_ST`` or ``w_STF``; under softmax from the nearest it can be: negative
         shares become a small one, and rows are scaled to sum to 1."""
         if self.is_complex:
-            self.raw.copy_(torch.view_as_real(w))
+            set_whole(self.raw, torch.view_as_real(w).contiguous())
         elif self.normalised:
             w_ST = w.clamp(min=1e-3)
-            self.raw.copy_((w_ST / w_ST.sum(-1, keepdim=True)).log())
+            set_whole(self.raw, (w_ST / w_ST.sum(-1, keepdim=True)).log())
         else:
-            self.raw.copy_(w)
+            set_whole(self.raw, w.contiguous())
 
 
 class MixingWeights(nn.Module):

@@ -1,5 +1,6 @@
 """Builds Qwen2.5-VL from a hub id, a folder, or a configuration alone."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from laid.vlm.paths import cannot_load, resolve_model
 from laid.vlm.self_extend import set_self_extend
+from laid.vlm.weights import Rows, fill_at_random, fill_buffers, fill_from_files, whole
 from laid.vlm.window import SelfExtendArgs, Settings, YarnArgs, set_yarn
 
 
@@ -74,35 +76,88 @@ def load_model(
     Raises:
         ValueError: no weights there, or an attention implementation that is not installed.
     """
+    if args.random_weights:
+        model = empty_model(args, extension)
+        materialise(model, args, "cpu", whole)
+        return model
+    _check_attention(args)
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            resolve_model(args.path),
+            revision=args.revision,
+            config=_extended_config(args, extension),
+            dtype=getattr(torch, args.dtype),
+            attn_implementation=args.attn_implementation,
+        )
+    except (OSError, ValueError, RuntimeError) as reason:
+        raise cannot_load("weights", args.path, reason) from reason
+    return _as_asked(model, args, extension)
+
+
+def empty_model(
+    args: ModelArgs, extension: Settings | None = None
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The same model on the meta device: shapes without weights, however large it is.
+
+    Raises:
+        ValueError: as ``load_config``, or an attention implementation that is not installed.
+    """
+    _check_attention(args)
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration._from_config(
+            _extended_config(args, extension),
+            dtype=getattr(torch, args.dtype),
+            attn_implementation=args.attn_implementation,
+        )
+    with suppress(OSError):  # a folder may have none
+        model.generation_config = GenerationConfig.from_pretrained(
+            resolve_model(args.path), revision=args.revision
+        )
+    return _as_asked(model, args, extension)
+
+
+def materialise(
+    model: Qwen2_5_VLForConditionalGeneration,
+    args: ModelArgs,
+    device: torch.device | str,
+    rows: Rows,
+) -> None:
+    """Gives an ``empty_model`` memory and weights, those of them that ``rows`` are this process's.
+
+    Raises:
+        ValueError: as ``fill_from_files``.
+    """
+    model.to_empty(device=device)
+    # Memory was made for each name; where two are one parameter, they are so again.
+    model.tie_weights()
+    fill_buffers(model)
+    if args.random_weights:
+        fill_at_random(model, args.seed, rows)
+    else:
+        fill_from_files(model, args.path, args.revision, rows)
+
+
+def _extended_config(args: ModelArgs, extension: Settings | None) -> Qwen2_5_VLConfig:
+    config = load_config(args)
+    if isinstance(extension, YarnArgs):
+        set_yarn(config, extension)
+    return config
+
+
+def _check_attention(args: ModelArgs) -> None:
     if args.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
         raise ValueError(
             "attn_implementation flash_attention_2: the flash-attn package is not installed or "
             "there is no GPU. Install it (`pip install flash-attn`) or use sdpa."
         )
-    config = load_config(args)
-    if isinstance(extension, YarnArgs):
-        set_yarn(config, extension)
-    dtype = getattr(torch, args.dtype)
-    if args.random_weights:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(args.seed)
-            model = Qwen2_5_VLForConditionalGeneration._from_config(
-                config, dtype=dtype, attn_implementation=args.attn_implementation
-            )
-    else:
-        try:
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                resolve_model(args.path),
-                revision=args.revision,
-                config=config,
-                dtype=dtype,
-                attn_implementation=args.attn_implementation,
-            )
-        except (OSError, ValueError, RuntimeError) as reason:
-            raise cannot_load("weights", args.path, reason) from reason
+
+
+def _as_asked(
+    model: Qwen2_5_VLForConditionalGeneration, args: ModelArgs, extension: Settings | None
+) -> Qwen2_5_VLForConditionalGeneration:
     # transformers fills what generate() is not told from here; a hub's settings (a repetition
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
-    end = model.generation_config.eos_token_id or config.text_config.eos_token_id
+    end = model.generation_config.eos_token_id or model.config.text_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=end)
     if isinstance(extension, SelfExtendArgs):
         set_self_extend(model, extension)

@@ -53,6 +53,8 @@ class VLM(nn.Module):
         self.shape = AttentionShape.of(hf.config)
         self.base: dict[str, Any] = {}  # with LoRA: whose weights the adapters stand on
         self.features = ImageFeatures()
+        self.in_step = False
+        """Whether ranks share the model out, so that each must run it as often as the others."""
         self._capture = QKCapture(self.shape.head_dim).attach(hf)
 
     @classmethod
@@ -67,6 +69,11 @@ class VLM(nn.Module):
         if lora is not None:
             vlm.base = base_of(args)
         return vlm
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The vision tower's blocks and the decoder's layers, in the order in which they run."""
+        return [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +136,7 @@ class VLM(nn.Module):
         arguments = self._arguments(inputs)
         # generate() asks get_rope_index itself, and continues its positions while it decodes.
         del arguments["position_ids"]
-        ids_BL = self.hf.generate(**arguments, generation_config=config)
+        ids_BL = self.hf.generate(**arguments, generation_config=config, synced_gpus=self.in_step)
         return ids_BL[:, inputs.input_ids_BL.shape[1] :]
 
     def _arguments(self, inputs: ModelInputs) -> dict[str, Any]:

@@ -4,7 +4,28 @@ from collections.abc import Mapping
 
 from transformers import Qwen2_5_VLConfig
 
+from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.model import AttentionShape
+from laid.vlm.processor import load_tokenizer
+
+
+def check_teacher(student: ModelArgs, teacher: ModelArgs | None) -> None:
+    """Compares configurations and tokenizers before any weight is read.
+
+    Raises:
+        ValueError: there is no teacher, or as ``check_pair``.
+    """
+    if teacher is None:
+        raise ValueError(
+            "the objective compares student and teacher, but model.teacher is not given: name one "
+            "(--model.teacher.path …), or set objective.laid, attn and kl to 0"
+        )
+    check_pair(
+        load_config(student),
+        load_config(teacher),
+        load_tokenizer(student).get_vocab(),
+        load_tokenizer(teacher).get_vocab(),
+    )
 
 
 def check_pair(

@@ -37,7 +37,7 @@ def laid(work: Path) -> Laid:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,  # several ranks share what cores there are
         )
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done

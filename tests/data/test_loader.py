@@ -120,3 +120,17 @@ def test_the_end_of_an_epoch_is_the_beginning_of_the_next():
     expected = EpochSampler(20, shuffle=True)
     expected.set_epoch(1)
     assert [i for batch in batches(again) for i in batch] == list(expected)
+
+
+def test_ranks_that_must_have_equally_many_ask_the_first_again_and_say_so():
+    for size in (1, 4, 7, 8):
+        for ranks in (1, 2, 4):
+            options = {"shuffle": False, "even": True, "world_size": ranks}
+            shares = [list(EpochSampler(size, rank=r, **options)) for r in range(ranks)]
+            assert len({len(share) for share in shares}) == 1
+            assert len(shares[0]) == len(EpochSampler(size, **options))
+            dealt = [index for turn in zip(*shares, strict=True) for index in turn]
+            assert [index for index in dealt if index >= 0] == list(range(size))
+            again = [~index for index in dealt if index < 0]
+            assert len(again) < ranks
+            assert set(again) <= set(range(size))

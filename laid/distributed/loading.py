@@ -1,0 +1,76 @@
+"""Builds student, teacher and mixing weights where they belong: on one device, or shared out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+from laid.distributed.sharding import shard, shard_mixing, student_policy, teacher_policy
+from laid.distributed.tensors import own_rows
+from laid.losses.mixing import MixingWeights
+from laid.vlm.load import ModelArgs, empty_model, materialise
+from laid.vlm.lora import LoraArgs
+from laid.vlm.model import VLM
+from laid.vlm.window import Settings
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where models are built.
+
+    Attributes:
+        mesh: ranks to share them out over; None: whole, in this process.
+        compute: number format that a sharded student computes in; None: as it is held.
+    """
+
+    mesh: DeviceMesh | None = None
+    compute: torch.dtype | None = None
+
+    def student(
+        self, args: ModelArgs, lora: LoraArgs | None = None, extension: Settings | None = None
+    ) -> VLM:
+        """The model that is trained or tested.
+
+        Raises:
+            ValueError: as ``laid.vlm.load.load_model``; adapters or a window extension to a
+                sharded model.
+        """
+        if self.mesh is None:
+            return VLM.load(args, lora, extension)
+        if extension is not None:
+            raise ValueError(
+                "model.window_extension with trainer.strategy laid_fsdp: a sharded model is not "
+                "extended. Test with trainer.strategy auto or ddp"
+            )
+        if lora is not None:
+            raise ValueError(
+                "model.lora with trainer.strategy laid_fsdp: adapters to a sharded model are not "
+                "built yet. Use trainer.strategy ddp, or leave model.lora out"
+            )
+        return self._build(args, student_policy(self.compute), frozen=False)
+
+    def teacher(self, args: ModelArgs) -> VLM:
+        """The model that stays as it is."""
+        return self._build(args, teacher_policy(), frozen=True)
+
+    def mixing(self, weights: MixingWeights) -> MixingWeights:
+        """Mixing weights beside the student."""
+        return weights if self.mesh is None else shard_mixing(weights, self.mesh)
+
+    def _build(self, args: ModelArgs, policy: MixedPrecisionPolicy, frozen: bool) -> VLM:
+        if self.mesh is None:
+            return VLM.load(args)
+        # Shared out before there is any memory: no process ever holds a whole model.
+        vlm = VLM(empty_model(args))
+        if frozen:
+            vlm.requires_grad_(False)
+        shard(vlm, self.mesh, policy)
+        materialise(vlm.hf, args, _device(self.mesh), own_rows)
+        return vlm
+
+
+def _device(mesh: DeviceMesh) -> torch.device:
+    if mesh.device_type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(mesh.device_type)

@@ -1,0 +1,244 @@
+"""Models that are built sharded are the models that are built whole."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from laid.distributed.loading import Placement
+from laid.distributed.tensors import set_whole, shared_like, whole
+from laid.losses.mixing import MixingArgs, MixingWeights
+from laid.vlm.load import ModelArgs, load_model
+from laid.vlm.model import VLM
+from laid.vlm.signals import Wanted
+from laid.vlm.weights import download, parameter_name
+
+EVERYTHING = Wanted(layers=(0, 1), logits=True)
+
+
+def built(mesh, args, inputs, teacher=False, compute=None):
+    """What one rank has: its share, the whole, buffers, logits, an answer."""
+    place = Placement(mesh, compute)
+    vlm = place.teacher(args) if teacher else place.student(args)
+    share = {name: p.to_local().clone() for name, p in vlm.hf.named_parameters()}
+    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    with torch.no_grad():
+        signals = vlm.signals(inputs, EVERYTHING)
+    answer = vlm.answer(inputs, 3)
+    after = {p.dtype for p in vlm.parameters()}
+    return share, found, dict(vlm.hf.named_buffers()), signals.logits_NV, answer, after
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert torch.equal(ours[name], tensor), name
+
+
+def from_pretrained(path, inputs, dtype=torch.float32):
+    hf = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=dtype)
+    vlm = VLM(hf.eval())
+    hf.model.visual.requires_grad_(False)
+    with torch.no_grad():
+        logits_NV = vlm.signals(inputs, EVERYTHING).logits_NV
+    return dict(hf.named_parameters()), dict(hf.named_buffers()), logits_NV, vlm.answer(inputs, 3)
+
+
+@pytest.fixture
+def inputs(haystacks):
+    return haystacks(rows=range(2)).inputs
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_parameters_buffers_logits_and_answers_equal_from_pretrained(on_ranks, pair, inputs, ranks):
+    parameters, buffers, logits_NV, answer = from_pretrained(pair[0], inputs)
+    results = on_ranks(ranks, built, ModelArgs(str(pair[0])), inputs)
+    for _, found, of_rank, logits, said, _ in results:
+        assert_equal(found, parameters)
+        assert_equal(of_rank, buffers)
+        assert torch.equal(logits, logits_NV)
+        assert torch.equal(said, answer)
+    total = sum(p.numel() for p in parameters.values())
+    for share, *_ in results:
+        assert sum(p.numel() for p in share.values()) < 1.1 * total / ranks
+
+
+def test_a_teacher_in_bfloat16_equals_from_pretrained(on_ranks, pair, inputs):
+    parameters, buffers, logits_NV, _ = from_pretrained(pair[1], inputs, torch.bfloat16)
+    args = ModelArgs(str(pair[1]), dtype="bfloat16")
+    for _, found, of_rank, logits, _, dtypes in on_ranks(2, built, args, inputs, True):
+        assert_equal(found, parameters)
+        assert_equal(of_rank, buffers)  # the rotary frequencies are not rounded
+        assert torch.equal(logits, logits_NV)
+        assert dtypes == {torch.bfloat16}
+
+
+def test_a_student_computes_in_bfloat16_and_is_held_in_float32(on_ranks, pair, inputs):
+    parameters, _, logits_NV, _ = from_pretrained(pair[0], inputs)
+    args = ModelArgs(str(pair[0]))
+    for _, found, _, logits, _, dtypes in on_ranks(2, built, args, inputs, False, torch.bfloat16):
+        assert_equal(found, parameters)
+        assert dtypes == {torch.float32}
+        assert logits.dtype == torch.bfloat16
+        torch.testing.assert_close(logits.float(), logits_NV, atol=0.1, rtol=0.1)
+
+
+@pytest.fixture
+def hub_names(pair, tmp_path):
+    """The student in two files, with the names that transformers 4 gave its tensors."""
+    folder = tmp_path / "hub"
+    shutil.copytree(pair[0], folder)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+
+    def old(name):
+        name = name.replace("model.visual.", "visual.")
+        return name.replace("model.language_model.", "model.")
+
+    state = {old(parameter_name(key)): value for key, value in state.items()}
+    assert "model.layers.0.mlp.up_proj.weight" in state
+    assert any(key.startswith("visual.") for key in state)
+    where = {}
+    for part in range(2):
+        name = f"model-0000{part + 1}-of-00002.safetensors"
+        some = {key: state[key] for key in sorted(state)[part::2]}
+        save_file(some, folder / name, {"format": "pt"})
+        where |= dict.fromkeys(some, name)
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_the_hubs_names_and_several_files(on_ranks, pair, hub_names, inputs):
+    parameters, _, logits_NV, _ = from_pretrained(pair[0], inputs)
+    assert_equal(from_pretrained(hub_names, inputs)[0], parameters)
+    for _, found, _, logits, _, _ in on_ranks(2, built, ModelArgs(str(hub_names)), inputs):
+        assert_equal(found, parameters)
+        assert torch.equal(logits, logits_NV)
+
+
+def test_a_head_that_is_tied_to_the_embedding(on_ranks, pair, tmp_path, inputs):
+    folder = tmp_path / "tied"
+    shutil.copytree(pair[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    state = load_file(folder / "model.safetensors")
+    del state["lm_head.weight"]
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    parameters, _, logits_NV, answer = from_pretrained(folder, inputs)
+    assert "lm_head.weight" not in parameters
+    for _, found, _, logits, said, _ in on_ranks(2, built, ModelArgs(str(folder)), inputs):
+        assert_equal(found, parameters)
+        assert torch.equal(logits, logits_NV)
+        assert torch.equal(said, answer)
+
+
+def test_random_weights_are_the_same_for_any_number_of_ranks(on_ranks, pair, inputs):
+    args = ModelArgs(str(pair[0]), random_weights=True, seed=3)
+    expected = dict(load_model(args).named_parameters())
+    matrix = expected["lm_head.weight"]
+    assert matrix.std().item() == pytest.approx(0.08, rel=0.05)
+    for _, found, *_ in on_ranks(3, built, args, inputs):
+        assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("lm_head.weight"), "1 of .* parameters are in none"),
+        (
+            lambda state: state.update({"lm_head.weight": torch.zeros(3, 4)}),
+            r"lm_head.weight of .* is \[3, 4\], expected",
+        ),
+    ],
+    ids=["missing", "other shape"],
+)
+def test_files_that_do_not_fit_are_refused(pair, tmp_path, change, message):
+    from laid.vlm.load import empty_model, materialise
+    from laid.vlm.weights import whole as all_rows
+
+    folder = tmp_path / "wrong"
+    shutil.copytree(pair[0], folder)
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    args = ModelArgs(str(folder))
+    with pytest.raises(ValueError, match=message):
+        materialise(empty_model(args), args, "cpu", all_rows)
+
+
+def test_a_model_of_the_hub_is_found_where_it_was_brought(pair, tmp_path, monkeypatch):
+    """The hub's own cache, without the hub."""
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "abc"
+    shutil.copytree(pair[0], snapshot)
+    (tmp_path / "models--some--model" / "refs").mkdir()
+    (tmp_path / "models--some--model" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert download("some/model", None) == snapshot
+    with pytest.raises(ValueError, match="cannot load the weights of 'some/other'"):
+        download("some/other", None)
+
+
+def mixed(mesh, args, x_BLTD):
+    torch.manual_seed(mesh.get_local_rank())
+    weights = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
+    weights = Placement(mesh).mixing(weights)
+    start = weights.matrices()
+    value = torch.rand(5, 3).softmax(-1)
+    if args.weights == "complex":
+        value = torch.complex(torch.rand(5, 3, 4), torch.rand(5, 3, 4))
+    weights.q[0].set_weights(value)
+    out = weights.queries(0, x_BLTD)
+    out.square().sum().backward()
+    grad = whole(weights.q[0].raw.grad)
+    weights.rows[0].applied()[0, 0].backward()
+    return value, start, weights.matrices(), out.detach(), grad, whole(weights.rows[0].raw.grad)
+
+
+@pytest.mark.parametrize("weights", ["real", "complex"])
+def test_sharded_mixing_weights_are_read_and_set_whole(on_ranks, weights):
+    """Five rows on three ranks; the value that is set is rank 0's."""
+    normalisation = "softmax" if weights == "real" else "none"
+    args = MixingArgs(weights=weights, normalisation=normalisation, initial="uniform")
+    x_BLTD = torch.rand(1, 4, 3, 8)
+    results = on_ranks(3, mixed, args, x_BLTD)
+    alone = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
+    first = results[0][0]
+    for _, start, after, out, grad, of_rows in results:
+        assert torch.equal(start["q0"], alone.matrices()["q0"])
+        torch.testing.assert_close(after["q0"], first.abs().mean(-1) if first.ndim > 2 else first)
+        plain = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
+        plain.q[0].set_weights(first)
+        plain.rows[0].applied()[0, 0].backward()
+        torch.testing.assert_close(of_rows, plain.rows[0].raw.grad)
+        expected = plain.queries(0, x_BLTD)
+        expected.square().sum().backward()
+        torch.testing.assert_close(out, expected.detach())
+        torch.testing.assert_close(grad, plain.q[0].raw.grad)
+
+
+def shared(mesh):
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    parameter = distribute_tensor(torch.zeros(5, 2), mesh, [Shard(0)])
+    set_whole(parameter, torch.full((5, 2), float(mesh.get_local_rank())))
+    value = torch.arange(10.0).view(5, 2)
+    return whole(parameter), whole(shared_like(parameter, value)), value
+
+
+def test_a_whole_tensor_is_shared_out_and_whole_again(on_ranks):
+    for parameter, again, value in on_ranks(4, shared):
+        assert torch.equal(parameter, torch.zeros(5, 2))
+        assert torch.equal(again, value)
+
+
+def test_the_plain_loader_does_not_need_a_process_group(pair):
+    assert not os.environ.get("RANK")
+    assert Placement().student(ModelArgs(str(pair[0]))).in_step is False
