@@ -30,7 +30,6 @@ from laid.runs import (
     training_of,
 )
 from laid.typed import configs_first, typed_value
-from laid.vlm.load import ModelArgs
 from laid.vlm.paths import weights_fingerprint
 from laid.vlm.window import describe
 
@@ -238,12 +237,13 @@ class LaidCLI(LightningCLI):
         config = self.config.test
         data, student = config.data, config.model.student.as_dict()
         weights = None
-        if self.found:
-            # The checkpoint's weights replace those of the path.
+        if self.found and config.model.lora is None:
+            # The checkpoint's weights replace those of the path; adapters stand on them.
             student = {k: v for k, v in student.items() if k not in ("seed", "random_weights")}
         elif not student["random_weights"]:
-            args = ModelArgs(**student)
-            weights = weights_fingerprint(args.path, args.revision)
+            weights = weights_fingerprint(student["path"], student["revision"])
+        if config.model.lora is not None:
+            student["lora"] = config.model.lora.as_dict()
         return {
             "checkpoint": self.found.identity if self.found else None,
             "student": student,

@@ -18,12 +18,14 @@ from laid.losses.mixing import MixingArgs, MixingWeights
 from laid.objective import Objective, ObjectiveArgs
 from laid.optim import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.vlm.load import ModelArgs, load_config
+from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model import VLM, AttentionShape
 from laid.vlm.pair import check_pair
 from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
 from laid.vlm.rotary import Rotary
 from laid.vlm.signals import OnlineTeacher, TeacherSource
 from laid.vlm.window import TRAINING_FREE, Extension, SelfExtendArgs, YarnArgs, chosen_extension
+from laid.weights import check_fits, drop, without_frozen
 
 
 class LaidModule(L.LightningModule):
@@ -37,6 +39,7 @@ class LaidModule(L.LightningModule):
         self,
         student: ModelArgs,
         teacher: ModelArgs | None = None,
+        lora: LoraArgs | None = None,
         objective: ObjectiveArgs | None = None,
         mixing: MixingArgs | None = None,
         optimizer: OptimizerArgs | None = None,
@@ -49,9 +52,10 @@ class LaidModule(L.LightningModule):
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
+            lora: Train low-rank adapters of the student rather than its weights.
             objective: Weights and settings of the loss terms.
             mixing: The mixing weights of Eq. 3.
-            optimizer: AdamW, its two learning rates and their schedule.
+            optimizer: AdamW, its learning rates and their schedule.
             max_new_tokens: Longest answer in tokens, in validation, test and prediction.
             window_extension: Lengthens the student's window without training; not for fit.
             yarn: Settings of the window extension yarn.
@@ -62,6 +66,8 @@ class LaidModule(L.LightningModule):
             raise ValueError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
         self.student_args = student
         self.teacher_args = teacher
+        self.lora_args = lora
+        self.strict_loading = lora is None  # adapters come without the frozen weights
         self.objective_args = objective or ObjectiveArgs()
         self.mixing_args = mixing or MixingArgs()
         self.optimizer_args = optimizer or OptimizerArgs()
@@ -85,7 +91,7 @@ class LaidModule(L.LightningModule):
         if training and self.objective_args.needs_teacher:
             self._check_teacher()
         if self.student is None:
-            self.student = VLM.load(self.student_args, self.extension)
+            self.student = VLM.load(self.student_args, self.lora_args, self.extension)
         if training:
             self._build_for_training()
 
@@ -160,10 +166,8 @@ class LaidModule(L.LightningModule):
                 "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
             )
         schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        each_step = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": each_step}
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
@@ -277,30 +281,25 @@ class LaidModule(L.LightningModule):
         tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
         return score(batch.entries, self.answer(batch), tokens_B)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With LoRA, leaves the frozen weights out, and says whose they are."""
+        if self.student is not None and self.lora_args is not None:
+            checkpoint["base"] = self.student.base
+            checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves out mixing weights where only the student is wanted, and checks the rest.
 
         Raises:
-            ValueError: the checkpoint is of a model of another shape.
+            ValueError: it is of a model of another shape, or of adapters to other weights.
         """
-        state = checkpoint["state_dict"]
+        assert self.student is not None
+        state, ours = checkpoint["state_dict"], self.state_dict()
         if self.mixing is None:
-            for key in [k for k in state if k.startswith("mixing.")]:
-                del state[key]
-        ours = self.state_dict()
-        odd = [k for k in ours.keys() | state.keys() if _shape(ours, k) != _shape(state, k)]
-        if odd:
-            first = min(odd)
-            raise ValueError(
-                f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
-                f"{first} ({_shape(state, first)} there, {_shape(ours, first)} here). Leave "
-                "model.student, model.mixing and model.objective.alignment as the run has them."
-            )
+            drop(state, "mixing.")
+        check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
+        check_base(self.student.base, checkpoint.get("base"))
 
     def on_train_start(self) -> None:
         """What was typed for a run that is taken up again holds for its optimizer too."""
         set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)
-
-
-def _shape(state: dict[str, Any], key: str) -> list[int] | None:
-    return list(state[key].shape) if key in state else None

@@ -169,7 +169,7 @@ class Objective:
                     row_logits(own.q, own.k, rows, self.rotary),
                     row_logits(other.q, other.k, rows, self.rotary),
                     cast(HeadMixing, mixing.rows[pair]).weights(),
-                    rows.valid_BR,
+                    rows,
                 )
             )
         return torch.stack(losses).mean()

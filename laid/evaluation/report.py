@@ -61,13 +61,18 @@ def ablation_table(study: Study) -> Table | None:
     """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, attn, sft); None without any.
 
     Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
-    the complete objective's results, ``laid`` where there is none before the ``wo``.
+    the complete objective's results, ``laid`` where there is none before the ``wo``. ``kd`` stands
+    for ``laid-wo-laid``.
     """
     parts: dict[str, dict[str, Method]] = {}
     for method in study.ranked:
         if found := _WITHOUT.fullmatch(method.label):
             term = found["term"].lower()
             parts.setdefault(found["full"] or "laid", {}).setdefault(term, method)
+    # Plain distillation is the objective without alignment, and one run serves for both.
+    for method in study.ranked:
+        if method.label.lower() == "kd" and "laid" in parts:
+            parts["laid"].setdefault("laid", method)
     if not parts:
         return None
     rows = [(study.base, study.base.title)] if study.base else []

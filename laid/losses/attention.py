@@ -2,7 +2,7 @@
 
 Queries and keys are compared by what they do together, so teacher and student need not share a
 basis inside a head, as Eq. 3 has them. The rows are those of the text after the last image, where
-the needle is looked for.
+the needle is looked for; what is compared is where they look among the images.
 
 Shape suffixes: B batch, C haystacks whose keys are looked at, L tokens, R rows of a haystack, N
 keys that a row looks at, S student heads, T teacher heads, H heads, K key heads, D numbers in a
@@ -44,6 +44,7 @@ class Rows:
         query_positions_3BCR: where a row stands, as seen from the keys of haystack C.
         key_positions_3BL: where a key stands, in its own haystack.
         visible_BRCL: whether a row sees a key.
+        image_BRCL: whether it sees it and the key is an image's: one of its tokens or marks.
         others_BC: which haystack is the c-th that haystack b looks at; the first is itself.
     """
 
@@ -52,6 +53,7 @@ class Rows:
     query_positions_3BCR: Tensor
     key_positions_3BL: Tensor
     visible_BRCL: Tensor
+    image_BRCL: Tensor
     others_BC: Tensor
 
 
@@ -85,9 +87,11 @@ def question_rows(
     others_BC = (column_of(batch, device)[:, None] + column_of(others, device)) % batch
     # Images with the marks before the first and after the last.
     block_BL = (column_L >= first_B1 - 1) & (column_L <= last_B1 + 1)
-    visible_BRCL = block_BL[others_BC][:, None].repeat(1, columns_BR.shape[1], 1, 1)
+    image_BRCL = block_BL[others_BC][:, None].repeat(1, columns_BR.shape[1], 1, 1)
+    visible_BRCL = image_BRCL.clone()
     own_BRL = (column_L <= columns_BR[..., None]) & attention_mask_BL[:, None].bool()
     visible_BRCL[:, :, 0] = own_BRL
+    image_BRCL[:, :, 0] &= own_BRL
 
     time_BL = positions_3BL[0]
     start_B = torch.where(block_BL, time_BL, time_BL.max()).amin(1)
@@ -104,6 +108,7 @@ def question_rows(
         query_positions_3BCR=rows_3BR[:, :, None] - shift_BC[..., None],
         key_positions_3BL=positions_3BL,
         visible_BRCL=visible_BRCL,
+        image_BRCL=image_BRCL,
         others_BC=others_BC,
     )
 
@@ -129,35 +134,42 @@ def row_logits(q_BLHD: Tensor, k_BLKD: Tensor, rows: Rows, turn: Turn) -> Tensor
     return logits_BHRN.masked_fill(~visible_BRN[:, None], HIDDEN)
 
 
-def attention_loss(
-    student_BSRN: Tensor, teacher_BTRN: Tensor, w_ST: Tensor, valid_BR: Tensor
-) -> Tensor:
-    """KL of the student's rows from the mixture ``sum_j w_ij p_j`` of the teacher's.
+def attention_loss(student_BSRN: Tensor, teacher_BTRN: Tensor, w_ST: Tensor, rows: Rows) -> Tensor:
+    """Divergence of the student's rows from the mixture ``sum_j w_ij p_j`` of the teacher's.
+
+    Of each row only the part on the images, ``sum_n p log(p / q) - p + q``: the KL divergence of
+    measures whose sums may differ. So a row counts as far as it looks at images.
 
     Args:
         student_BSRN: its logits.
         teacher_BTRN: likewise.
         w_ST: mixing weights whose rows sum to 1.
-        valid_BR: 1 for a row, 0 for padding.
     """
-    mixed_BSRN = torch.einsum("st,btrn->bsrn", w_ST, teacher_BTRN.softmax(-1))
-    log_mixed_BSRN = mixed_BSRN.clamp(min=1e-12).log()
-    kl_BSR = (mixed_BSRN * (log_mixed_BSRN - student_BSRN.log_softmax(-1))).sum(-1)
-    return mean_by_entry(kl_BSR.mean(1), valid_BR)
+    image_B1RN = rows.image_BRCL.flatten(2)[:, None]
+    p_BSRN = torch.einsum("st,btrn->bsrn", w_ST, teacher_BTRN.softmax(-1))
+    log_q_BSRN = student_BSRN.log_softmax(-1)
+    log_p_BSRN = p_BSRN.clamp(min=1e-12).log()
+    each_BSRN = p_BSRN * (log_p_BSRN - log_q_BSRN) - p_BSRN + log_q_BSRN.exp()
+    of_row_BSR = (each_BSRN * image_B1RN).sum(-1)
+    return mean_by_entry(of_row_BSR.mean(1), rows.valid_BR)
 
 
-def overlap(student_BSRN: Tensor, teacher_BTRN: Tensor, valid_BR: Tensor) -> Tensor:
-    """How much alike the rows of each student and teacher head are: ``[S, T]``, 0 to 1.
+def likeness(student_BSRN: Tensor, teacher_BTRN: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Sums from which ``correlation`` tells how much alike student and teacher heads look.
 
-    The share of attention that falls on the same keys, meaned over rows.
+    Returns:
+        ``product_ST`` and ``energy_H`` of the S + T heads, of each row's attention among the
+        images less its mean: a row that looks at all images alike counts for nothing.
     """
-    p_BSRN, p_BTRN = student_BSRN.softmax(-1), teacher_BTRN.softmax(-1)
-    shares = [
-        [torch.minimum(p_BSRN[:, s], p_BTRN[:, t]).sum(-1) for t in range(p_BTRN.shape[1])]
-        for s in range(p_BSRN.shape[1])
-    ]
-    shared_STBR = torch.stack([torch.stack(row) for row in shares])
-    return (shared_STBR * valid_BR).sum((-1, -2)) / valid_BR.sum().clamp(min=1)
+    image_BRN = (rows.image_BRCL.flatten(2) & rows.valid_BR[..., None])[:, None]
+    apart = []
+    for logits_BHRN in (student_BSRN, teacher_BTRN):
+        p_BHRN = logits_BHRN.softmax(-1) * image_BRN
+        mean_BHR1 = p_BHRN.sum(-1, keepdim=True) / image_BRN.sum(-1, keepdim=True).clamp(min=1)
+        apart.append((p_BHRN - mean_BHR1) * image_BRN)
+    product_ST = torch.einsum("bsrn,btrn->st", apart[0], apart[1])
+    energy_H = torch.cat([one.square().sum((0, 2, 3)) for one in apart])
+    return product_ST, energy_H
 
 
 def column_of(count: int, device: torch.device) -> Tensor:

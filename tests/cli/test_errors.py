@@ -62,6 +62,8 @@ def broken(config, work, tmp_path):
         ({"model.objective.alignment": {"layers": [[5, 0]]}}, "no pair [5, 0]"),
         ({"model.objective.laid": -1}, "expected weights of 0 or more"),
         ({"model.teacher": None}, "model.teacher is not given"),
+        ({"model.lora.rank": 0}, "model.lora.rank 0"),
+        ({"model.lora.target_modules": ["qkv"]}, "no such linear layer; it has down_proj"),
         ({"model.yarn.factor": 4}, "model.yarn is set, but model.window_extension is none"),
         (
             {

@@ -140,6 +140,13 @@ def test_the_ablation_is_found_by_name(made, spelling):
     assert found["w/o KL"]["short gain"].text == "+100.0%↑"
 
 
+def test_plain_distillation_is_the_objective_without_alignment(made):
+    counts = {"base": 30, "kd": 50, "laid-wo-kl": 60, "laid": 90}
+    paths = [everywhere(made, name, count) for name, count in counts.items()]
+    table = ablation_table(study(paths, "base"))
+    assert list(rows(table)) == ["base", "w/o KL", "w/o LAid", "laid"]
+
+
 def test_windows_and_their_ratio_to_the_base(made):
     base = made("base", {1: right(100, 90), 10: right(100, 60), 40: right(100, 40)})
     laid = made("laid", {1: right(100, 90), 10: right(100, 85), 40: right(100, 80)})
