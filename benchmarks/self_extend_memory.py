@@ -2,47 +2,46 @@
 
     python benchmarks/self_extend_memory.py [--lengths 1024 2048 4096 8192 16384] [--eager_to 4096]
 
-Two layers of Qwen2.5-VL's decoder with random weights, 8 query heads and 2 key heads of 128,
-float32, one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a fresh process:
-it reports the peak resident size beyond that of the model before its first long prompt. Prints a
-table and the same numbers as JSON.
+One layer of Qwen2.5-VL's decoder with random weights, 4 query heads and 1 key head of 128, float32,
+one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a process of its own
+(forked, so Linux or macOS): it reports the peak resident size beyond that of the model before its
+first long prompt. Prints a table and the same numbers as JSON.
 """
 
 import argparse
 import json
+import multiprocessing
 import resource
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
+
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from laid.assets.make import corpus
+from laid.vlm.self_extend import set_self_extend
+from laid.vlm.tiny import tiny_config, tiny_processor
+from laid.vlm.window import SelfExtendArgs
 
 _KINDS = ("self-extend", "sdpa", "eager")
 
 
-def measure(kind: str, length: int, window: int, group: int) -> None:
-    """One prefill in this process; prints seconds and the growth of the peak in MiB as JSON."""
-    import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
-    from laid.assets.make import corpus
-    from laid.vlm.self_extend import set_self_extend
-    from laid.vlm.tiny import tiny_config, tiny_processor
-    from laid.vlm.window import SelfExtendArgs
-
-    torch.set_num_threads(1)
+def measure(kind: str, length: int, args: SelfExtendArgs, out: Connection) -> None:
+    """One prefill in this process; sends seconds and the growth of the peak in MiB."""
     torch.manual_seed(0)
     tokenizer = tiny_processor(corpus()).tokenizer
-    config = tiny_config(tokenizer, layers=2, heads=8, kv_heads=2, head_dim=128)
+    config = tiny_config(tokenizer, layers=1, heads=4, kv_heads=1, head_dim=128)
     stock = "eager" if kind == "eager" else "sdpa"
     hf = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation=stock).eval()
     if kind == "self-extend":
-        set_self_extend(hf, SelfExtendArgs(group=group, window=window))
+        set_self_extend(hf, args)
     decoder = hf.model.language_model
 
     height, width = torch.meshgrid(torch.arange(14), torch.arange(20), indexing="ij")
     image_3V = torch.stack([torch.zeros(280, dtype=torch.long), height.flatten(), width.flatten()])
     images = [image_3V + 20 * at for at in range(length // 280 + 1)]
     positions_3BL = torch.cat(images, dim=1)[:, None, :length]
-    embedded = torch.randn(1, length, 1024)
+    embedded = torch.randn(1, length, config.text_config.hidden_size)
 
     def run(tokens: int) -> float:
         start = time.perf_counter()
@@ -58,7 +57,7 @@ def measure(kind: str, length: int, window: int, group: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = run(length)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(json.dumps({"seconds": round(seconds, 2), "mib": round(grown)}))
+    out.send({"seconds": round(seconds, 2), "mib": round(grown)})
 
 
 def main() -> None:
@@ -70,27 +69,24 @@ def main() -> None:
     parser.add_argument("--eager_to", type=int, default=4096, help="longest for eager attention")
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        measure(args.one[0], int(args.one[1]), args.window, args.group)
-        return
+    torch.set_num_threads(1)
+    settings = SelfExtendArgs(group=args.group, window=args.window)
+    forking = multiprocessing.get_context("fork")
     report: dict[str, object] = {"window": args.window, "group": args.group}
-    print(f"{'tokens':>8}" + "".join(f"{kind + ' MiB':>18}{'s':>8}" for kind in _KINDS))
+    print(f"{'tokens':>8}" + "".join(f"{kind + ' MiB':>18}{'s':>8}" for kind in _KINDS), flush=True)
     for length in args.lengths:
-        row: dict[str, object] = {}
-        cells = ""
+        row = {}
         for kind in _KINDS:
             if kind == "eager" and length > args.eager_to:
-                cells += f"{'':>26}"
                 continue
-            command = [sys.executable, __file__, "--one", kind, str(length)]
-            command += ["--window", str(args.window), "--group", str(args.group)]
-            ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(ran.stdout.splitlines()[-1])
-            row[kind] = found
-            cells += f"{found['mib']:>18}{found['seconds']:>8}"
+            receive, send = forking.Pipe(duplex=False)
+            process = forking.Process(target=measure, args=(kind, length, settings, send))
+            process.start()
+            row[kind] = receive.recv()
+            process.join()
         report[str(length)] = row
+        cells = "".join(f"{one['mib']:>18}{one['seconds']:>8}" for one in row.values())
         print(f"{length:>8}{cells}", flush=True)
     print(json.dumps(report))
 
