@@ -14,7 +14,7 @@ EVERYTHING = 10**6
 
 
 def load(pair, **settings):
-    return VLM.load(ModelArgs(str(pair[0])), SelfExtendArgs(**settings))
+    return VLM.load(ModelArgs(str(pair[0])), extension=SelfExtendArgs(**settings))
 
 
 def decoder_states(vlm, inputs, **more):
@@ -73,7 +73,7 @@ def dense(vlm, args, layer, x_BLE, positions_3BL, mask_BL):
 def test_every_layer_is_the_dense_definition(pair, haystacks, mapping, side, window, group):
     """A padded batch, two query heads to a key head, images: what M-RoPE makes of positions."""
     args = SelfExtendArgs(group=group, window=window, mapping=mapping)
-    vlm = VLM.load(ModelArgs(str(pair[0])), args)
+    vlm = VLM.load(ModelArgs(str(pair[0])), extension=args)
     inputs = haystacks(side=side).inputs
     mask = inputs.attention_mask_BL
     assert (mask == 0).any()
@@ -275,7 +275,7 @@ def test_the_weights_and_the_vision_tower_are_those_of_the_model(pair, student, 
 @torch.no_grad()
 def test_low_precision_weights_work(pair, haystacks):
     args = SelfExtendArgs(group=3, window=9)
-    vlm = VLM.load(ModelArgs(str(pair[0]), dtype="bfloat16"), args)
+    vlm = VLM.load(ModelArgs(str(pair[0]), dtype="bfloat16"), extension=args)
     inputs = haystacks(side="left").inputs
     low = decoder_states(vlm, inputs).float()
     full = decoder_states(load(pair, group=3, window=9), inputs)

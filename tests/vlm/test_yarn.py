@@ -43,7 +43,7 @@ def change(config, args):
 def test_a_loaded_model_has_the_frequencies_of_the_paper(pair, random_weights, dtype):
     """Weights read or drawn: the frequencies are no weights, and are made anew by either way."""
     args = ModelArgs(str(pair[0]), random_weights=random_weights, dtype=dtype)
-    rotary = VLM.load(args, YarnArgs(4.0, 64)).hf.model.language_model.rotary_emb
+    rotary = VLM.load(args, extension=YarnArgs(4.0, 64)).hf.model.language_model.rotary_emb
     expected = yarn_frequencies(32, 1e6, 4.0, 64)
     torch.testing.assert_close(rotary.inv_freq, expected, rtol=1e-5, atol=0)
     assert rotary.attention_scaling == pytest.approx(0.1 * math.log(4) + 1)
@@ -90,7 +90,7 @@ def test_of_a_short_window_the_time_axis_changes_too():
 @torch.no_grad()
 def test_positions_stay_three_dimensional(pair, haystacks):
     """An image's height and width are told apart: exchanging the two rows changes the states."""
-    vlm = VLM.load(ModelArgs(str(pair[0])), YarnArgs(4.0, 64))
+    vlm = VLM.load(ModelArgs(str(pair[0])), extension=YarnArgs(4.0, 64))
     inputs = haystacks(rows=[4]).inputs
     decoder = vlm.hf.model.language_model
     embedded = decoder.embed_tokens(inputs.input_ids_BL)
@@ -107,7 +107,7 @@ def test_positions_stay_three_dimensional(pair, haystacks):
 
 
 def test_a_factor_of_one_is_the_model_itself(pair, student, haystacks):
-    vlm = VLM.load(ModelArgs(str(pair[0])), YarnArgs(1.0, 64))
+    vlm = VLM.load(ModelArgs(str(pair[0])), extension=YarnArgs(1.0, 64))
     inputs = haystacks(with_answer=False, side="left").inputs
     assert torch.equal(vlm.answer(inputs, 6), student.answer(inputs, 6))
     assert vlm.state_dict().keys() == student.state_dict().keys()
@@ -129,10 +129,11 @@ def test_a_factor_of_one_is_the_model_itself(pair, student, haystacks):
     ],
 )
 def test_a_choice_that_does_not_fit_its_settings_is_refused(chosen, message):
+    names = ("window_extension", "yarn", "self_extend")
     with pytest.raises(ValueError, match=message):
         chosen_extension(*chosen)
     with pytest.raises(ValueError, match=message):
-        LaidModule(ModelArgs(), None, None, None, None, 4, *chosen)
+        LaidModule(ModelArgs(), **dict(zip(names, chosen, strict=True)))
 
 
 def test_the_identity_of_a_test_names_the_extension_and_nothing_without_one():
