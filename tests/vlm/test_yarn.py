@@ -129,10 +129,11 @@ def test_a_factor_of_one_is_the_model_itself(pair, student, haystacks):
     ],
 )
 def test_a_choice_that_does_not_fit_its_settings_is_refused(chosen, message):
+    names = ("window_extension", "yarn", "self_extend")
     with pytest.raises(ValueError, match=message):
         chosen_extension(*chosen)
     with pytest.raises(ValueError, match=message):
-        LaidModule(ModelArgs(), None, None, None, None, None, 4, *chosen)
+        LaidModule(ModelArgs(), **dict(zip(names, chosen, strict=True)))
 
 
 def test_the_identity_of_a_test_names_the_extension_and_nothing_without_one():
