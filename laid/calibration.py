@@ -105,7 +105,6 @@ def _alike(
             inputs.attention_mask_BL,
             inputs.mm_token_type_ids_BL,
             inputs.position_ids_3BL,
-            "own",
         )
         ours_BSRN = {s: row_logits(x.q, x.k, rows, turn) for s, x in ours.items()}
         theirs_BTRN = {t: row_logits(x.q, x.k, rows, turn) for t, x in theirs.items()}

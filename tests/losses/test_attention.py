@@ -17,9 +17,9 @@ def eager():
     return VLM.load(ModelArgs(path="tiny/student", attn_implementation="eager"))
 
 
-def rows_of(inputs, keys="own"):
+def rows_of(inputs):
     return question_rows(
-        inputs.attention_mask_BL, inputs.mm_token_type_ids_BL, inputs.position_ids_3BL, keys
+        inputs.attention_mask_BL, inputs.mm_token_type_ids_BL, inputs.position_ids_3BL
     )
 
 
@@ -79,30 +79,6 @@ def random_batch(seed=0):
 ROTARY = Rotary(frequency_F=10.0 ** -torch.arange(4.0), axis_F=torch.tensor([0, 0, 1, 2]))
 
 
-def test_the_haystacks_of_a_batch_make_one_long_haystack():
-    """The other's images stand just before the row's own, with their marks and without text."""
-    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "batch")
-    logits_BHRN = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
-    # Row 0 of the first haystack is column 8; the block of the second is columns 1 to 4, which
-    # take the places before column 1 of the first: -3 to 0.
-    places = torch.tensor([-3, -2, -1, 0]).expand(3, 1, 4)
-    q_1HD = ROTARY(q_BLHD[:1, 8:9], torch.full((3, 1, 1), 8))[0]
-    k_4KD = ROTARY(k_BLKD[1:, 1:5], places)[0].repeat_interleave(2, dim=1)
-    expected_H4 = torch.einsum("hd,nhd->hn", q_1HD[0], k_4KD) / 8**0.5
-    seen_HN = logits_BHRN[0, :, 0, 11:]
-    torch.testing.assert_close(seen_HN[:, 1:5], expected_H4)
-    assert (seen_HN[:, [0, 5, 6, 7, 8, 9, 10]] == -1e9).all()
-
-
-def test_alone_in_a_batch_there_is_no_other():
-    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    one = [x[:1] for x in (mask_BL, visual_BL)]
-    for keys in ("own", "batch"):
-        rows = question_rows(*one, positions_3BL[:, :1], keys)
-        assert row_logits(q_BLHD[:1], k_BLKD[:1], rows, ROTARY).shape == (1, 4, 3, 11)
-
-
 def test_it_does_not_see_the_basis_of_a_head():
     """Turning and stretching each pair of a key head, and its queries the other way, is nothing
     to the loss; to Eq. 3 it is everything."""
@@ -116,14 +92,14 @@ def test_it_does_not_see_the_basis_of_a_head():
 
     turned_k = times(k_BLKD, c_KF)
     turned_q = times(q_BLHD, (1 / c_KF.conj()).repeat_interleave(2, dim=0))
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "batch")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     before = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
     torch.testing.assert_close(row_logits(turned_q, turned_k, rows, ROTARY), before)
 
 
 def test_the_loss_is_nothing_for_the_mixture_itself_and_grows_from_there():
     mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     teacher = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
     w_ST = torch.eye(4)[[2, 0]]
     same = teacher[:, [2, 0]]
@@ -136,7 +112,7 @@ def test_the_loss_is_nothing_for_the_mixture_itself_and_grows_from_there():
 def test_it_is_the_divergence_of_what_falls_on_images():
     """By hand: over the keys of images p log(p/q) - p + q, and nothing of the text."""
     mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     teacher = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
     student = teacher.roll(1, dims=1)
     w_ST = torch.full((4, 4), 0.25)
@@ -168,7 +144,7 @@ def test_no_teacher_head_is_left_out():
 
 def test_likeness_finds_the_head_that_looks_at_the_same_images():
     mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     teacher = row_logits(3 * q_BLHD, k_BLKD, rows, ROTARY)
     product_ST, energy_H = likeness(teacher[:, [3, 1]], teacher, rows)
     alike_ST = product_ST / (energy_H[:2, None] * energy_H[2:]).sqrt()
