@@ -23,7 +23,7 @@ STAMP := $(VENV)/.laid-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo tiny-checkpoints test test-slow lint clean distclean
+.PHONY: help setup demo table tiny-checkpoints test test-slow lint clean distclean
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,12 @@ demo: $(STAMP)  ## Distil the miniature's teacher into its student on the CPU, t
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-teacher --model.student.path tiny/teacher
 	$(BIN)/laid fit --config configs/tiny.yaml --name demo
 	$(BIN)/laid test --ckpt_path last --name demo --results runs/demo-laid
-	$(BIN)/laid compare runs/demo-base runs/demo-laid runs/demo-teacher --out runs/demo-report
+	$(BIN)/laid compare runs/demo-base runs/demo-laid runs/demo-teacher --base demo-base --teacher demo-teacher \
+	  --out runs/demo-report
+
+table: $(STAMP)  ## All methods on the miniature, five seeds, into docs/results (long; goes on where it was)
+	$(BIN)/python benchmarks/sweep.py benchmarks/table.yaml
+	$(BIN)/laid compare runs/table/*/results.json --base base --teacher teacher --out docs/results
 
 tiny-checkpoints: $(STAMP)  ## Train the miniature's models from nothing, into tiny-checkpoints/ (long)
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from laid.losses.attention import overlap, question_rows, row_logits
+from laid.losses.attention import likeness, question_rows, row_logits
 from laid.losses.least_squares import LeastSquares
 from laid.losses.mixing import HeadMixing, MixingArgs, MixingWeights
 from laid.objective import Objective, ObjectiveArgs
@@ -63,32 +63,41 @@ def _match_rows(
     matched = objective.args.alignment.layers == "matched"
     depth = cast(OnlineTeacher, teacher).vlm.shape.layers
     tried = [(s, t) for s, _ in pairs for t in range(depth)] if matched else pairs
-    alike = _overlaps(tried, objective, student, teacher, batches)
+    alike, energy = _alike(tried, objective, student, teacher, batches)
     if matched:
-        # Of each student head the teacher head that is most like it.
-        score = {pair: float(alike[pair].amax(1).mean()) for pair in tried}
+        # Of each student head the teacher head that is most like it; heads count as far as they
+        # look at some images rather than others.
+        score = {
+            (s, t): float((alike[s, t].amax(1) * energy[s]).sum() / energy[s].sum())
+            for s, t in tried
+        }
         pairs = [(s, max(range(depth), key=lambda t: score[s, t])) for s, _ in pairs]
         mixing.pairs.copy_(torch.tensor(pairs))
         print(f"laid: layer pairs (student, teacher) by attention rows: {pairs}")
     for head_mixing, pair in zip(mixing.rows, pairs, strict=False):
-        overlap_ST = alike[pair]
-        rest = (1 - ROWS_SHARE) / max(overlap_ST.shape[1] - 1, 1)
-        w_ST = torch.full_like(overlap_ST, rest)
-        w_ST.scatter_(1, overlap_ST.argmax(1, keepdim=True), ROWS_SHARE)
+        alike_ST = alike[pair]
+        rest = (1 - ROWS_SHARE) / max(alike_ST.shape[1] - 1, 1)
+        w_ST = torch.full_like(alike_ST, rest)
+        w_ST.scatter_(1, alike_ST.argmax(1, keepdim=True), ROWS_SHARE)
         cast(HeadMixing, head_mixing).set_weights(w_ST)
 
 
-def _overlaps(
+def _alike(
     pairs: list[tuple[int, int]],
     objective: Objective,
     student: VLM,
     teacher: TeacherSource,
     batches: list[ModelInputs],
-) -> dict[tuple[int, int], Tensor]:
-    """How much alike the rows of student and teacher heads are, ``[S, T]`` by layer pair."""
+) -> tuple[dict[tuple[int, int], Tensor], dict[int, Tensor]]:
+    """How much alike student and teacher heads look among the images.
+
+    Returns:
+        Correlations ``[S, T]`` by layer pair, and ``energy_S`` by student layer.
+    """
     assert objective.rotary is not None
     turn = objective.rotary
-    sums: dict[tuple[int, int], Tensor | float] = dict.fromkeys(pairs, 0.0)
+    products: dict[tuple[int, int], Tensor | float] = dict.fromkeys(pairs, 0.0)
+    energies: dict[tuple[int, int], Tensor | float] = dict.fromkeys(pairs, 0.0)
     for inputs in batches:
         ours = student.signals(inputs, Wanted(layers=tuple({s: 0 for s, _ in pairs}))).qk
         theirs = teacher.signals(inputs, Wanted(layers=tuple({t: 0 for _, t in pairs}))).qk
@@ -96,13 +105,21 @@ def _overlaps(
             inputs.attention_mask_BL,
             inputs.mm_token_type_ids_BL,
             inputs.position_ids_3BL,
-            "own",
         )
         ours_BSRN = {s: row_logits(x.q, x.k, rows, turn) for s, x in ours.items()}
         theirs_BTRN = {t: row_logits(x.q, x.k, rows, turn) for t, x in theirs.items()}
         for s, t in pairs:
-            sums[s, t] += overlap(ours_BSRN[s], theirs_BTRN[t], rows.valid_BR) / len(batches)
-    return cast(dict[tuple[int, int], Tensor], sums)
+            product, energy = likeness(ours_BSRN[s], theirs_BTRN[t], rows)
+            products[s, t] += product
+            energies[s, t] += energy
+    alike: dict[tuple[int, int], Tensor] = {}
+    of_student: dict[int, Tensor] = {}
+    for (s, t), energy_H in cast(dict[tuple[int, int], Tensor], energies).items():
+        product_ST = cast(Tensor, products[s, t])
+        energy_S, energy_T = energy_H.split(list(product_ST.shape))
+        alike[s, t] = product_ST / (energy_S[:, None] * energy_T).sqrt().clamp(min=1e-12)
+        of_student[s] = energy_S
+    return alike, of_student
 
 
 def _fit(

@@ -12,7 +12,7 @@ usage: laid COMMAND [options]       laid COMMAND --help says more
   test           accuracy by haystack size, of a checkpoint or of a base model
   predict        answer a Visual Haystacks file, or a question about a folder of images
   plan           memory, FLOPs and hours of a run, without weights or a GPU
-  compare        several results side by side: a table and a figure
+  compare        several results side by side: tables, figures, paired tests
   export         write a checkpoint as a plain Hugging Face folder
   pretrain tiny  train the package's tiny models from nothing
   data build     write Visual Haystacks files from a COCO folder

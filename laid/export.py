@@ -5,11 +5,12 @@ from typing import Literal
 
 import torch
 
-from laid.distributed.checkpoints import read_weights
+from laid.distributed.checkpoints import read_without_optimizer
 from laid.files import atomic_dir, discard_dir
 from laid.runs import find_checkpoint
 from laid.vlm.export import write_model, write_processor
 from laid.vlm.load import ModelArgs
+from laid.vlm.lora import LoraArgs, base_of, check_base, merged
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 STUDENT = "student.hf."
@@ -25,7 +26,8 @@ def export(
     """Write a checkpoint's student as a plain Hugging Face folder.
 
     ``Qwen2_5_VLForConditionalGeneration.from_pretrained`` loads it, in transformers 5 and 4.57,
-    with tokenizer and processor. The folder appears whole or not at all.
+    with tokenizer and processor; adapters (LoRA) are merged into the weights. The folder appears
+    whole or not at all.
 
     Args:
         ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
@@ -45,14 +47,20 @@ def export(
     processor = load_processor(
         ProcessorArgs(args.path, args.revision, data["min_pixels"], data["max_pixels"]),
     )
+    content = read_without_optimizer(found.path)
     state = {
         name.removeprefix(STUDENT): value
-        for name, value in read_weights(found.path).items()
+        for name, value in content["state_dict"].items()
         if name.startswith(STUDENT)
     }
+    written = dtype
+    if (lora := found.config["model"].get("lora")) is not None:
+        check_base(base_of(args), content["base"])
+        state = merged(args, LoraArgs(**lora), state)
+        written = dtype or args.dtype
     if overwrite:
         discard_dir(target)
     with atomic_dir(target) as folder:
-        write_model(folder, args, state, getattr(torch, dtype) if dtype else None)
+        write_model(folder, args, state, getattr(torch, written) if written else None)
         write_processor(folder, processor)
     print(f"laid: {found.path} -> {target}")

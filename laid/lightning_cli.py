@@ -3,7 +3,6 @@
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,17 @@ from laid.distributed import strategy as strategy  # --trainer.strategy laid_fsd
 from laid.files import atomic_write_text
 from laid.module import LaidModule
 from laid.quiet import quiet
-from laid.runs import CHECKPOINTS, Found, claim_run, find_checkpoint, give_back_run
-from laid.typed import configs_first, typed_value
-from laid.vlm.load import ModelArgs
+from laid.runs import (
+    CHECKPOINTS,
+    Found,
+    claim_run,
+    find_checkpoint,
+    give_back_run,
+    training_of,
+)
+from laid.typed import changes, configs_first, typed_value
 from laid.vlm.paths import weights_fingerprint
+from laid.vlm.window import describe
 
 RUNS = "runs"
 OF_THE_RUN = ("seed_everything", "name", "model", "data")
@@ -101,7 +107,7 @@ class LaidCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Folder for what test and predict write. Default: the run's, or runs/NAME-base "
-            "without a checkpoint.",
+            "without a checkpoint; with a window extension, its name is added.",
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(HeadFlow, "head_flow")
@@ -126,7 +132,7 @@ class LaidCLI(LightningCLI):
             return
         config["ckpt_path"] = str(self.found.path)
         now = yaml.safe_load(self._parser(self.config.subcommand).dump(config, skip_unset=False))
-        for key, before, after in _changes(self.found.config, now):
+        for key, before, after in changes(self.found.config, now):
             if key == "data.global_batch_size" and self.config.subcommand == "fit":
                 raise ValueError(
                     f"{key} {after}: the run was laid out for {before}, and its steps are counted "
@@ -176,13 +182,19 @@ class LaidCLI(LightningCLI):
         if config.results is not None:
             return Path(config.results)
         if self.found is not None:
-            return self.found.run
+            run = self.found.run
+            return run.with_name(run.name + self._extended()) if self._extended() else run
         if self.subcommand != "fit":
-            return runs / f"{name}-base"
+            return runs / f"{name}-base{self._extended()}"
         if _is_first():
             return claim_run(runs, name)
         # Ranks that torchrun starts side by side are not told; they write nothing there either.
         return Path(os.environ.get(FOLDER, runs / name))
+
+    def _extended(self) -> str:
+        """What a window extension adds to a name: with it, the results are another model's."""
+        extension = self.config[self.subcommand].model.window_extension
+        return "" if extension == "none" else f"-{extension}"
 
     def instantiate_trainer(self, **options: Any) -> L.Trainer:
         config = self.config_init[self.subcommand]
@@ -212,10 +224,11 @@ class LaidCLI(LightningCLI):
             return [
                 TestRecorder(
                     self.folder,
-                    name="base" if based else self.folder.name,
+                    name=f"base{self._extended()}" if based else self.folder.name,
                     command=shlex.join(["laid", "test", *self.typed]),
                     seed=self.config.test.data.seed,
                     identity=self._identity(),
+                    training=training_of(self.found, self.folder) if self.found else None,
                 )
             ]
         return [PredictionWriter(self.folder)] if self.subcommand == "predict" else []
@@ -225,18 +238,20 @@ class LaidCLI(LightningCLI):
         config = self.config.test
         data, student = config.data, config.model.student.as_dict()
         weights = None
-        if self.found:
-            # The checkpoint's weights replace those of the path.
+        if self.found and config.model.lora is None:
+            # The checkpoint's weights replace those of the path; adapters stand on them.
             student = {k: v for k, v in student.items() if k not in ("seed", "random_weights")}
         elif not student["random_weights"]:
-            args = ModelArgs(**student)
-            weights = weights_fingerprint(args.path, args.revision)
+            weights = weights_fingerprint(student["path"], student["revision"])
+        if config.model.lora is not None:
+            student["lora"] = config.model.lora.as_dict()
         return {
             "checkpoint": self.found.identity if self.found else None,
             "student": student,
             "weights": weights,
             "precision": str(config.trainer.precision),
             "max_new_tokens": config.model.max_new_tokens,
+            **describe(config.model.as_dict()),
             "prefix": data.prefix,
             "pixels": [data.min_pixels, data.max_pixels],
         }
@@ -274,13 +289,3 @@ def _is_first() -> bool:
 def _say(text: str) -> None:
     if _is_first():
         print(f"laid: {text}", flush=True)
-
-
-def _changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Keys whose value is another than before, in dots; what is on one side only is passed over,
-    since versions of laid may know different keys."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in before.keys() & after.keys():
-            yield from _changes(before[name], after[name], f"{key}.{name}" if key else name)
-    elif before != after:
-        yield key, before, after

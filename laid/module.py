@@ -12,9 +12,8 @@ from laid.calibration import calibrate, needs_calibration
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
 from laid.data.prompt import Batch
-from laid.distributed.checkpoints import fitting
 from laid.distributed.loading import Placement
-from laid.distributed.strategy import placement_of
+from laid.distributed.strategy import check_precision, placement_of
 from laid.distributed.tensors import whole
 from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
@@ -23,12 +22,15 @@ from laid.losses.mixing import MixingArgs, MixingWeights
 from laid.objective import Objective, ObjectiveArgs
 from laid.optim import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.vlm.load import ModelArgs, load_config
+from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model import VLM, AttentionShape
-from laid.vlm.pair import check_pair
-from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
+from laid.vlm.pair import check_teacher
+from laid.vlm.processor import load_tokenizer
 from laid.vlm.rotary import Rotary
 from laid.vlm.signals import OnlineTeacher, TeacherSource
 from laid.vlm.weights import download
+from laid.vlm.window import TRAINING_FREE, Extension, SelfExtendArgs, YarnArgs, chosen_extension
+from laid.weights import check_fits, drop, without_frozen
 
 
 class LaidModule(L.LightningModule):
@@ -38,33 +40,46 @@ class LaidModule(L.LightningModule):
     alone, and the teacher is not built for them.
     """
 
+    _tokenizer_of = staticmethod(load_tokenizer)
+
     def __init__(
         self,
         student: ModelArgs,
         teacher: ModelArgs | None = None,
+        lora: LoraArgs | None = None,
         objective: ObjectiveArgs | None = None,
         mixing: MixingArgs | None = None,
         optimizer: OptimizerArgs | None = None,
         max_new_tokens: int = 16,
+        window_extension: Extension = "none",
+        yarn: YarnArgs | None = None,
+        self_extend: SelfExtendArgs | None = None,
     ):
         """
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
+            lora: Train low-rank adapters of the student rather than its weights.
             objective: Weights and settings of the loss terms.
             mixing: The mixing weights of Eq. 3.
-            optimizer: AdamW, its two learning rates and their schedule.
+            optimizer: AdamW, its learning rates and their schedule.
             max_new_tokens: Longest answer in tokens, in validation, test and prediction.
+            window_extension: Lengthens the student's window without training; not for fit.
+            yarn: Settings of the window extension yarn.
+            self_extend: Settings of the window extension self-extend.
         """
         super().__init__()
         if max_new_tokens < 1:
             raise ValueError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
         self.student_args = student
         self.teacher_args = teacher
+        self.lora_args = lora
+        self.strict_loading = lora is None  # adapters come without the frozen weights
         self.objective_args = objective or ObjectiveArgs()
         self.mixing_args = mixing or MixingArgs()
         self.optimizer_args = optimizer or OptimizerArgs()
         self.max_new_tokens = max_new_tokens
+        self.extension = chosen_extension(window_extension, yarn, self_extend)
         self.student: VLM | None = None
         self.mixing: MixingWeights | None = None
         self.teacher: TeacherSource | None = None
@@ -82,46 +97,22 @@ class LaidModule(L.LightningModule):
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher, mixing weights and objective."""
         training = self.trainer.state.fn == "fit" and self.objective is None
+        if training and self.extension:
+            raise ValueError(TRAINING_FREE)
         if self.student is None:
-            self._check_precision()
-            self.tokenizer = self._processor(self.student_args).tokenizer
+            check_precision(self.trainer)
+            self.tokenizer = self._tokenizer_of(self.student_args)
         if training and self.objective_args.needs_teacher:
-            self._check_teacher()
+            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of)
         if self.student is None:
-            self.student = placement_of(self.trainer).student(self.student_args)
+            build = placement_of(self.trainer)
+            self.student = build.student(self.student_args, self.lora_args, self.extension)
         if training:
             self._build_for_training(placement_of(self.trainer))
-
-    @staticmethod
-    def _processor(args: ModelArgs) -> ImageTextProcessor:
-        return load_processor(ProcessorArgs(args.path, args.revision))
-
-    def _check_precision(self) -> None:
-        if str(self.trainer.precision) not in ("32-true", "bf16-mixed", "16-mixed"):
-            raise ValueError(
-                f"trainer.precision {self.trainer.precision}: expected 32-true, or bf16-mixed or "
-                "16-mixed to compute in low precision. How weights are held is "
-                "model.student.dtype; the other settings would round them."
-            )
 
     def configure_callbacks(self) -> list[Callback]:
         """What training needs whoever drives it: accumulation as the data says, and speed."""
         return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
-
-    def _check_teacher(self) -> None:
-        """Compares configurations and tokenizers before any weight is read."""
-        if self.teacher_args is None:
-            raise ValueError(
-                "the objective compares student and teacher, but model.teacher is not given: "
-                "name one (--model.teacher.path …), or set objective.laid and objective.kl to 0"
-            )
-        other = self._processor(self.teacher_args).tokenizer
-        check_pair(
-            load_config(self.student_args),
-            load_config(self.teacher_args),
-            self.tokenizer.get_vocab(),
-            other.get_vocab(),
-        )
 
     def _build_for_training(self, placement: Placement) -> None:
         assert self.student is not None
@@ -164,10 +155,8 @@ class LaidModule(L.LightningModule):
                 "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
             )
         schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        each_step = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": each_step}
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
@@ -282,15 +271,26 @@ class LaidModule(L.LightningModule):
         tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
         return score(batch.entries, self.answer(batch), tokens_B)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With LoRA, leaves the frozen weights out, and says whose they are."""
+        if self.student is not None and self.lora_args is not None:
+            checkpoint["base"] = self.student.base
+            checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves out mixing weights where only the student is wanted, and checks the rest.
 
         Raises:
-            ValueError: the checkpoint is of a model of another shape.
+            ValueError: it is of a model of another shape, or of adapters to other weights.
         """
-        # A sharded module has read its share already, and checked it.
-        if (state := checkpoint.get("state_dict")) is not None:
-            checkpoint["state_dict"] = fitting(self.state_dict(), state)
+        assert self.student is not None
+        if (state := checkpoint.get("state_dict")) is None:
+            return  # a sharded module has read its share already, and checked it
+        if self.mixing is None:
+            drop(state, "mixing.")
+        ours = self.state_dict()
+        check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
+        check_base(self.student.base, checkpoint.get("base"))
 
     def on_train_start(self) -> None:
         """What was typed for a run that is taken up again holds for its optimizer too."""

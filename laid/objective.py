@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from laid.losses.alignment import AlignmentArgs, alignment_loss
-from laid.losses.attention import AttentionArgs, attention_loss, question_rows, row_logits
+from laid.losses.attention import attention_loss, question_rows, row_logits
 from laid.losses.divergence import kl_loss, sft_loss
 from laid.losses.mixing import HeadMixing, MixingWeights
 from laid.vlm.inputs import ModelInputs
@@ -23,7 +23,8 @@ class ObjectiveArgs:
     laid: float = 1.0
     """lambda_LAid, of the head-level alignment."""
     attn: float = 0.0
-    """lambda_attn, of the attention rows' divergence from a mixture of the teacher's (ours)."""
+    """lambda_attn, of the attention rows' divergence from a mixture of the teacher's, in the layers
+    that `alignment` names. Ours; it has not helped yet (docs/experiments.md)."""
     kl: float = 0.3
     """lambda_KL, of the divergence from the teacher's answer: the paper's alpha."""
     sft: float = 0.7
@@ -32,8 +33,6 @@ class ObjectiveArgs:
     """tau of the divergence; the paper does not give it."""
     alignment: AlignmentArgs = field(default_factory=AlignmentArgs)
     """Which layers are aligned, and how the error is reduced."""
-    attention: AttentionArgs = field(default_factory=AttentionArgs)
-    """What the attention rows look at; of the layers that `alignment` names."""
 
     @property
     def weights(self) -> dict[str, float]:
@@ -159,7 +158,6 @@ class Objective:
             inputs.attention_mask_BL,
             inputs.mm_token_type_ids_BL,
             inputs.position_ids_3BL,
-            self.args.attention.keys,
         )
         losses = []
         for pair, (s, t) in enumerate(self.pairs):
@@ -169,7 +167,7 @@ class Objective:
                     row_logits(own.q, own.k, rows, self.rotary),
                     row_logits(other.q, other.k, rows, self.rotary),
                     cast(HeadMixing, mixing.rows[pair]).applied(),
-                    rows.valid_BR,
+                    rows,
                 )
             )
         return torch.stack(losses).mean()

@@ -8,6 +8,11 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
+from laid.vlm.model import VLM
+
+DECAYED = ("student", "lora")
+"""Parameter groups with weight decay."""
+
 
 @dataclass
 class OptimizerArgs:
@@ -15,6 +20,9 @@ class OptimizerArgs:
 
     student_lr: float = 1e-5
     """Learning rate of the student."""
+    lora_lr: float = 1e-4
+    """Learning rate of LoRA's adapters, with model.lora: then `student_lr` is that of the vision
+    tower alone, where it is trained. The paper gives none; ten times `student_lr` is usual."""
     mixing_lr: float = 1e-4
     """Learning rate of the mixing weights."""
     weight_decay: float = 0.01
@@ -28,10 +36,10 @@ class OptimizerArgs:
     constant. The paper names the warm-up only; linear is the usual default."""
 
     def __post_init__(self) -> None:
-        if self.student_lr < 0 or self.mixing_lr < 0:
+        if min(self.student_lr, self.lora_lr, self.mixing_lr) < 0:
             raise ValueError(
-                f"optimizer: student_lr {self.student_lr}, mixing_lr {self.mixing_lr}: "
-                "expected 0 or more"
+                f"optimizer: student_lr {self.student_lr}, lora_lr {self.lora_lr}, mixing_lr "
+                f"{self.mixing_lr}: expected 0 or more"
             )
         if self.weight_decay < 0:
             raise ValueError(f"optimizer.weight_decay {self.weight_decay}: expected 0 or more")
@@ -42,21 +50,24 @@ class OptimizerArgs:
 
 
 def build_optimizer(
-    student: nn.Module, mixing: nn.Module | None, args: OptimizerArgs, fused: bool
+    student: VLM, mixing: nn.Module | None, args: OptimizerArgs, fused: bool
 ) -> torch.optim.AdamW:
     """AdamW over what has a gradient.
 
     The paper's two groups, student and mixing weights; the student's is in two halves, one with
-    weight decay and one without. Each group carries its ``name``.
+    weight decay and one without, and LoRA's adapters are a third. Each group carries its ``name``.
 
     Args:
         fused: PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
             gradients with it under mixed precision.
     """
-    trained = [p for p in student.parameters() if p.requires_grad]
+    adapters = student.adapters()
+    apart = {id(p) for p in adapters}
+    trained = [p for p in student.parameters() if p.requires_grad and id(p) not in apart]
     groups: list[dict[str, Any]] = [
         _group("student", (p for p in trained if p.ndim > 1), args.student_lr, args.weight_decay),
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
+        _group("lora", adapters, args.lora_lr, args.weight_decay),
     ]
     if mixing is not None:
         groups.append(_group("mixing", mixing.parameters(), args.mixing_lr, 0.0))
@@ -90,10 +101,10 @@ def set_rates(
     A checkpoint brings back those it was made with; without this, what is typed for a run that is
     taken up again would have no effect.
     """
-    rates = {"mixing": args.mixing_lr}
+    rates = {"mixing": args.mixing_lr, "lora": args.lora_lr}
     for at, group in enumerate(optimizer.param_groups):
         base = rates.get(group["name"], args.student_lr)
         schedule.base_lrs[at] = group["initial_lr"] = base
         group["lr"] = base * schedule.lr_lambdas[at](schedule.last_epoch)
-        group["weight_decay"] = args.weight_decay if group["name"] == "student" else 0.0
+        group["weight_decay"] = args.weight_decay if group["name"] in DECAYED else 0.0
         group["betas"] = args.betas

@@ -279,6 +279,10 @@ class PlanCLI(LaidCLI):
             (each > 1, "--data.batch_size 1"),
             (_precision(trainer.precision) == "32-true", "--trainer.precision bf16-mixed"),
             (not student.freeze_vision, "--model.student.freeze_vision true"),
+            (
+                not devices.sharded and self.model.lora_args is None,
+                "--config configs/method/laid_lora.yaml: adapters alone are trained",
+            ),
             (not devices.sharded, f"--trainer.strategy {NAME} and several devices"),
             (devices.sharded, f"more devices than {devices.number}, which share the models out"),
             (images > 2, f"haystacks of fewer images than {images}: --data.train.max_size"),

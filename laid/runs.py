@@ -8,6 +8,7 @@ runs/tiny/figures/*.png
 runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
+import os
 import re
 import zipfile
 from dataclasses import dataclass
@@ -121,6 +122,40 @@ def read_embedded(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is not one that laid wrote: it has no settings of a run in it"
         )
     return dict(content[EMBEDDED])
+
+
+_MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")
+"""Settings of the data that say how it is computed, not what."""
+_TEST = ("validate", "test", "predict")
+_TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
+
+
+def training_of(found: Found, folder: Path) -> dict[str, Any]:
+    """What results say of the training behind a checkpoint.
+
+    Two checkpoints are seeds of one method when all of it is equal but the seed and the run.
+
+    Args:
+        found: the checkpoint.
+        folder: where the results lie.
+
+    Returns:
+        ``name`` and ``seed`` of the run (the seed None where it was not laid down), ``run``, its
+        folder as seen from the results', and ``settings``, those that decide what is learned.
+    """
+    config = found.config
+    seed = config.get("seed_everything")
+    data, trainer = config.get("data") or {}, config.get("trainer") or {}
+    return {
+        "name": config.get("name"),
+        "seed": None if isinstance(seed, bool) else seed,
+        "run": os.path.relpath(found.run, folder),
+        "settings": {
+            "model": config.get("model"),
+            "data": {k: v for k, v in data.items() if k not in (*_MACHINE, *_TEST)},
+            "trainer": {k: trainer.get(k) for k in _TRAINER},
+        },
+    }
 
 
 def run_folder(trainer: "Trainer") -> Path:

@@ -1,5 +1,6 @@
-"""What a user typed, before it is parsed."""
+"""What a user typed, before it is parsed, and what it changed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,13 @@ def _in_file(path: str, key: str) -> Any:
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None
     return content
+
+
+def changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Keys whose value is another than before, in dots; what is on one side only is passed over,
+    since versions of laid may know different keys."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            yield from changes(before[name], after[name], f"{key}.{name}" if key else name)
+    elif before != after:
+        yield key, before, after

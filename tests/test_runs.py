@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from laid.files import leftovers, replacing
-from laid.runs import EMBEDDED, claim_run, find_checkpoint, give_back_run
+from laid.runs import EMBEDDED, Found, claim_run, find_checkpoint, give_back_run, training_of
 from laid.typed import configs_first, typed_value
 
 
@@ -50,6 +50,47 @@ def test_the_newest_checkpoint_is_that_of_the_highest_step_whatever_the_files_ti
     assert find_checkpoint("last", tmp_path, "tiny").run == run
     with pytest.raises(ValueError, match="no checkpoint of a run named 'other'"):
         find_checkpoint("last", tmp_path, "other")
+
+
+def trained(tmp_path, **changes):
+    data = {"global_batch_size": 8, "workers": 0, "test": {"sizes": [1]}}
+    config = {
+        "name": "laid",
+        "seed_everything": 3,
+        "model": {"objective": {"kl": 0.3}},
+        "data": data | changes.pop("data", {}),
+        "trainer": {"max_epochs": 2, "devices": 4},
+        **changes,
+    }
+    found = Found(tmp_path / "laid-2" / "checkpoints" / "c.ckpt", tmp_path / "laid-2", config, {})
+    return training_of(found, tmp_path / "results")
+
+
+def test_results_say_what_was_trained_and_where(tmp_path):
+    training = trained(tmp_path)
+    assert (training["name"], training["seed"]) == ("laid", 3)
+    assert training["run"] == "../laid-2"
+    assert training["settings"]["model"] == {"objective": {"kl": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"seed_everything": 4}, True),
+        ({"name": "other"}, True),
+        ({"data": {"workers": 8, "test": {"sizes": [50]}}}, True),
+        ({"trainer": {"max_epochs": 2, "devices": 1}}, True),
+        ({"trainer": {"max_epochs": 3, "devices": 4}}, False),
+        ({"data": {"global_batch_size": 32}}, False),
+        ({"model": {"objective": {"kl": 0.0}}}, False),
+    ],
+)
+def test_its_settings_are_those_that_decide_what_is_learned(tmp_path, changes, same):
+    assert (trained(tmp_path, **changes)["settings"] == trained(tmp_path)["settings"]) == same
+
+
+def test_a_seed_that_was_not_laid_down_is_not_known(tmp_path):
+    assert trained(tmp_path, seed_everything=True)["seed"] is None
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, capsys):

@@ -105,8 +105,11 @@ class HeadFlow(Callback):
         layers = self.student_layers or pl_module.objective.of_student.layers or [last]
         if not all(0 <= layer <= last for layer in layers):
             raise ValueError(f"head_flow.student_layers {layers}: the student has 0 to {last}")
-        signals = pl_module.student.signals
-        self.curves[name] = self._probe(trainer, pl_module, signals, layers)
+        student = pl_module.student
+        training = student.training
+        student.eval()  # without LoRA's dropout
+        self.curves[name] = self._probe(trainer, pl_module, student.signals, layers)
+        student.train(training)
 
     @torch.no_grad()
     def _probe(

@@ -32,10 +32,11 @@ def flow_figure(sizes: list[int], curves: dict[str, dict[str, list[list[float]]]
 
 def _draw_heads(axis: Axes, sizes: list[int], values: list[list[float]]) -> None:
     places, heads = range(len(sizes)), len(values[0])
-    colours = mpl.colormaps["viridis"].resampled(max(heads, 2))
+    # Without the yellow end, which is too pale for a line.
+    colours = [mpl.colormaps["viridis"](0.85 * head / max(heads - 1, 1)) for head in range(heads)]
     for head in range(heads):
         curve = [at_size[head] for at_size in values]
-        axis.plot(places, curve, marker=".", color=colours(head), label=f"head {head}")
+        axis.plot(places, curve, marker=".", color=colours[head], label=f"head {head}")
     axis.set_ylim(0, 1.05)
     axis.grid(alpha=0.3)
     axis.set_xticks(list(places), [str(size) for size in sizes])

@@ -28,7 +28,15 @@ class TestRecorder(Callback):
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    def __init__(self, folder: Path, name: str, command: str, seed: int, identity: dict[str, Any]):
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        command: str,
+        seed: int,
+        identity: dict[str, Any],
+        training: dict[str, Any] | None,
+    ):
         """
         Args:
             folder: where to write.
@@ -36,12 +44,14 @@ class TestRecorder(Callback):
             command: what the user typed.
             seed: the data's seed.
             identity: everything that decides an answer, but for the entries, which are added.
+            training: what ``laid.runs.training_of`` says of the checkpoint's run; None for a base.
         """
         self.folder = folder
         self.name = name
         self.command = command
         self.seed = seed
         self.identity = identity
+        self.training = training
         self.file: RecordFile | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -89,6 +99,7 @@ class TestRecorder(Callback):
             command=self.command,
             seed=self.seed,
             records_file=RECORDS,
+            training=self.training,
         )
         write_results(self.folder / RESULTS, results)
         figures = {

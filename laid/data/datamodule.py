@@ -162,7 +162,10 @@ class HaystackDataModule(L.LightningDataModule):
         shown = {name for part in entries for entry in part for name in entry["images"]}
         names = sorted(shown - self.grids.keys())
         data = self._dataset([], with_answer=False)
-        with tqdm(total=len(names), desc="image features", unit="image", mininterval=1) as bar:
+        quiet = self._share()["rank"] > 0
+        with tqdm(
+            total=len(names), desc="image features", unit="image", mininterval=1, disable=quiet
+        ) as bar:
             for at in range(0, len(names), IMAGES_AT_ONCE):
                 some = names[at : at + IMAGES_AT_ONCE]
                 patches_PC, grid_I3 = data.patches(some)

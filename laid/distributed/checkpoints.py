@@ -11,7 +11,7 @@ checkpoints that are one file.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -27,6 +27,7 @@ from laid.distributed.gather import made_by_first
 from laid.distributed.tensors import own_rows, shared_like
 from laid.files import atomic_dir, discard
 from laid.runs import FILES, META
+from laid.weights import check_fits, drop
 
 WEIGHTS = "state_dict"
 STATES = "optimizer_states"
@@ -70,8 +71,8 @@ def load_sharded(
     """
     if not path.is_dir():
         return _load_file(path, module, optimizers)
-    weights = get_model_state_dict(module)
-    fitting(weights, _shapes(path))
+    weights = cast(dict[str, Tensor], get_model_state_dict(module))
+    _fitting(weights, _shapes(path))
     dcp.load({WEIGHTS: weights}, checkpoint_id=path)
     module.load_state_dict(weights)
     for at, optimizer in enumerate(optimizers):
@@ -90,8 +91,9 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, stored in metadata.state_dict_metadata.items():
         if with_optimizer or key.startswith(f"{WEIGHTS}."):
-            is_tensor = isinstance(stored, TensorStorageMetadata)
-            flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype) if is_tensor else 0
+            flat[key] = 0
+            if isinstance(stored, TensorStorageMetadata):
+                flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype)
     dcp.load(flat, checkpoint_id=path, no_dist=True)
     tensors: dict[str, Any] = {}
     for key, value in flat.items():
@@ -106,40 +108,24 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
     return content
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of the model alone; of a file only the pages that are used are read."""
+def read_without_optimizer(path: Path) -> dict[str, Any]:
+    """A checkpoint to look into; of a file only the pages that are used are read."""
     if path.is_dir():
-        content = read_whole(path, with_optimizer=False)
-    else:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    return dict(content[WEIGHTS])
+        return read_whole(path, with_optimizer=False)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return content
 
 
-def fitting(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's tensors for a model, without mixing weights where it has none.
-
-    Args:
-        ours: the model's tensors by name.
-        theirs: the checkpoint's, or anything that has their ``shape``.
 
     Raises:
         ValueError: the checkpoint is of a model of another shape.
     """
     if not any(key.startswith(MIXING) for key in ours):
-        theirs = {key: value for key, value in theirs.items() if not key.startswith(MIXING)}
-    odd = [key for key in ours.keys() | theirs.keys() if _shape(ours, key) != _shape(theirs, key)]
-    if odd:
-        first = min(odd)
-        raise ValueError(
-            f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
-            f"{first} ({_shape(theirs, first)} there, {_shape(ours, first)} here). Leave "
-            "model.student, model.mixing and model.objective.alignment as the run has them."
-        )
-    return dict(theirs)
-
-
-def _shape(state: Mapping[str, Any], key: str) -> list[int] | None:
-    return list(state[key].shape) if key in state else None
+        drop(theirs, MIXING)
+    check_fits(ours, theirs)
+    return theirs
 
 
 def _shapes(path: Path) -> dict[str, Tensor]:
@@ -163,7 +149,7 @@ def _load_file(
 ) -> dict[str, Any]:
     content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     ours = module.state_dict()
-    theirs = fitting(ours, content.pop(WEIGHTS))
+    theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
         mine, first = own_rows(tensor)
         mine.copy_(theirs[name][first : first + len(mine)] if mine.ndim else theirs[name])

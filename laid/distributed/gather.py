@@ -44,4 +44,4 @@ def made_by_first(make: Callable[[], T]) -> T:
     dist.broadcast_object_list(made, src=0)
     if made[1] is not None:
         raise made[1]
-    return made[0]  # type: ignore[no-any-return]
+    return made[0]

@@ -10,7 +10,9 @@ from laid.distributed.sharding import shard, shard_mixing, student_policy, teach
 from laid.distributed.tensors import own_rows
 from laid.losses.mixing import MixingWeights
 from laid.vlm.load import ModelArgs, empty_model, materialise
+from laid.vlm.lora import LoraArgs
 from laid.vlm.model import VLM
+from laid.vlm.window import Settings
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,27 @@ class Placement:
     compute: torch.dtype | None = None
     weights: bool = True
 
-    def student(self, args: ModelArgs) -> VLM:
+    def student(
+        self, args: ModelArgs, lora: LoraArgs | None = None, extension: Settings | None = None
+    ) -> VLM:
         """The model that is trained or tested.
 
         Raises:
-            ValueError: as ``laid.vlm.load.load_model``.
+            ValueError: as ``laid.vlm.load.load_model``; adapters or a window extension to a
+                sharded model.
         """
+        if self.mesh is None:
+            return VLM.load(args, lora, extension, self.weights)
+        if extension is not None:
+            raise ValueError(
+                "model.window_extension with trainer.strategy laid_fsdp: a sharded model is not "
+                "extended. Test with trainer.strategy auto or ddp"
+            )
+        if lora is not None:
+            raise ValueError(
+                "model.lora with trainer.strategy laid_fsdp: adapters to a sharded model are not "
+                "built yet. Use trainer.strategy ddp, or leave model.lora out"
+            )
         return self._build(args, student_policy(self.compute), frozen=False)
 
     def teacher(self, args: ModelArgs) -> VLM:
@@ -44,22 +61,18 @@ class Placement:
         return weights if self.mesh is None else shard_mixing(weights, self.mesh)
 
     def _build(self, args: ModelArgs, policy: MixedPrecisionPolicy, frozen: bool) -> VLM:
-        if self.mesh is None and self.weights:
-            return VLM.load(args)
+        if self.mesh is None:
+            return VLM.load(args, weights=self.weights)
         # Shared out before there is any memory: no process ever holds a whole model.
         vlm = VLM(empty_model(args))
         if frozen:
             vlm.requires_grad_(False)
-        if self.mesh is not None:
-            shard(vlm, self.mesh, policy)
-        rows = own_rows if self.weights else None
-        materialise(vlm.hf, args, _device(self.mesh), rows)
+        shard(vlm, self.mesh, policy)
+        materialise(vlm.hf, args, _device(self.mesh), own_rows if self.weights else None)
         return vlm
 
 
-def _device(mesh: DeviceMesh | None) -> torch.device:
-    if mesh is None:
-        return torch.device("cpu")
+def _device(mesh: DeviceMesh) -> torch.device:
     if mesh.device_type == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device(mesh.device_type)

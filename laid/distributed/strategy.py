@@ -117,4 +117,18 @@ def placement_of(trainer: L.Trainer) -> Placement:
     return strategy.placement if isinstance(strategy, ShardedStrategy) else Placement()
 
 
+def check_precision(trainer: L.Trainer) -> None:
+    """Refuses precisions under which Lightning would convert the weights.
+
+    Raises:
+        ValueError: the trainer's is one of those.
+    """
+    if str(trainer.precision) not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise ValueError(
+            f"trainer.precision {trainer.precision}: expected 32-true, or bf16-mixed or 16-mixed "
+            "to compute in low precision. How weights are held is model.student.dtype; the other "
+            "settings would round them."
+        )
+
+
 ShardedStrategy.register_strategies(StrategyRegistry)

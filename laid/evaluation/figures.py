@@ -18,10 +18,13 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from laid.files import replacing
 
-# Okabe and Ito's palette without its black and its yellow (too pale for lines), and a marker
-# each, so that the lines differ without colour too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+# Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
+# so that the lines differ without colour too.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#882255"),
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _GREY = "#6F6F6F"
 _EMPTY = "#D5D5D5"
 _CHANCE = 0.5  # of a yes-or-no question
@@ -52,19 +55,13 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
     for index, result in enumerate(results):
         cells = [result["by_size"][str(size)] for size in _sizes(result)]
         accuracy = [cell["accuracy"] for cell in cells]
-        lower = [cell["interval"][0] for cell in cells]
-        upper = [cell["interval"][1] for cell in cells]
-        lowest = min(lowest, *lower)
+        lowest = min(lowest, *(cell["interval"][0] for cell in cells))
         aside = math.exp(apart * (index - (len(results) - 1) / 2))
-        axes.errorbar(
+        _, caps, bars = axes.errorbar(
             [size * aside for size in _sizes(result)],
             accuracy,
-            # Accuracy and bounds are rounded apart, which can leave a difference of -1e-17.
-            yerr=[
-                [max(0.0, a - low) for a, low in zip(accuracy, lower, strict=True)],
-                [max(0.0, high - a) for a, high in zip(accuracy, upper, strict=True)],
-            ],
-            label=f"{textwrap.fill(result['name'], 80)} ({_counts(cells)})",
+            yerr=_whiskers(cells),
+            label=_with_counts(textwrap.fill(result["name"], 80), cells),
             color=_COLOURS[index % len(_COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
             linestyle=("-", "--", ":")[index // len(_COLOURS) % 3],
@@ -73,23 +70,67 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
             elinewidth=1.1,
             capsize=2.5,
         )
+        for line in (*caps, *bars):
+            # Of many models the intervals would hide the lines.
+            line.set_alpha(1.0 if len(results) <= 4 else 0.45)
     axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1)
-    axes.annotate(
-        "chance",
-        (1, _CHANCE),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=_GREY,
-        fontsize=9,
-    )
+    _label_chance(axes)
     axes.set_xscale("log")
     margin = math.exp(0.04 * (math.log(sizes[-1] / sizes[0]) or 1) + apart * len(results) / 2)
     axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
     _label_sizes(axes, sizes)
     # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
     axes.set_ylim(max(0.0, min(0.4, math.floor(lowest * 10) / 10)), 1.02)
+    axes.set_xlabel("images in the haystack")
+    axes.set_ylabel("accuracy (95% interval)")
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=across, frameon=False, fontsize=9)
+    return figure
+
+
+def bar_figure(results: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy by haystack size as bars, one group a size, one bar a model (the paper's Figure 3).
+
+    Whiskers are the 95% intervals; a dashed line marks chance.
+
+    Args:
+        results: what `laid.evaluation.results.read_results` gives, one a model, in bar order.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    _require(results)
+    sizes = sorted({size for result in results for size in _sizes(result)})
+    across = 1 if max(len(result["name"]) for result in results) > 32 else min(3, len(results))
+    legend_rows = math.ceil(len(results) / across)
+    broad = max(7.2, 0.16 * len(sizes) * (len(results) + 1))
+    figure = Figure(figsize=(broad, 3.9 + 0.22 * legend_rows), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.82 / len(results)
+    for index, result in enumerate(results):
+        cells = {size: result["by_size"][str(size)] for size in _sizes(result)}
+        aside = (index - (len(results) - 1) / 2) * width
+        axes.bar(
+            [sizes.index(size) + aside for size in cells],
+            [cell["accuracy"] for cell in cells.values()],
+            width=0.92 * width,
+            yerr=_whiskers(list(cells.values())),
+            label=textwrap.fill(result["name"], 80),
+            color=_COLOURS[index % len(_COLOURS)],
+            # More bars than colours: the same ones hatched.
+            hatch=("", "///", "...")[index // len(_COLOURS) % 3],
+            edgecolor="white",
+            linewidth=0,
+            error_kw={"elinewidth": 0.9, "capsize": min(2.0, 8 * width), "ecolor": "#333333"},
+        )
+    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1)
+    axes.set_xlim(-0.6, len(sizes) - 0.4)
+    _label_chance(axes)
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 1.02)
     axes.set_xlabel("images in the haystack")
     axes.set_ylabel("accuracy (95% interval)")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
@@ -169,6 +210,28 @@ def _heat_map(axes: Axes, result: dict[str, Any], sizes: list[int]) -> AxesImage
     return image
 
 
+def _whiskers(cells: Sequence[dict[str, Any]]) -> list[list[float]]:
+    """How far each interval reaches below and above its accuracy."""
+    # Accuracy and bounds are rounded apart, which can leave a difference of -1e-17.
+    return [
+        [max(0.0, cell["accuracy"] - cell["interval"][0]) for cell in cells],
+        [max(0.0, cell["interval"][1] - cell["accuracy"]) for cell in cells],
+    ]
+
+
+def _label_chance(axes: Axes) -> None:
+    axes.annotate(
+        "chance",
+        (1, _CHANCE),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=_GREY,
+        fontsize=9,
+    )
+
+
 def _apart(sizes: list[int], models: int) -> float:
     """How far apart two neighbouring models are drawn, as a difference of log size.
 
@@ -207,9 +270,11 @@ def _depth_sizes(result: dict[str, Any]) -> list[int]:
     )
 
 
-def _counts(cells: list[dict[str, Any]]) -> str:
+def _with_counts(name: str, cells: list[dict[str, Any]]) -> str:
     fewest, most = min(cell["n"] for cell in cells), max(cell["n"] for cell in cells)
-    return f"n = {most} a size" if fewest == most else f"n = {fewest} to {most} a size"
+    counts = f"n = {most} a size" if fewest == most else f"n = {fewest} to {most} a size"
+    # "laid (3 seeds)" has its brackets already.
+    return f"{name[:-1]}, {counts})" if name.endswith(")") else f"{name} ({counts})"
 
 
 def _require(results: Sequence[dict[str, Any]]) -> None:

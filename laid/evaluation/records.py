@@ -202,7 +202,7 @@ class RecordFile:
                     "which exists already; move one of the two away"
                 )
             os.rename(self.path, kept)
-            self.kept, self.changed = kept, _differences(identity, self.identity)
+            self.kept, self.changed = kept, differences(identity, self.identity)
             return False
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
@@ -263,12 +263,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
     return header["identity"], records, len(content) - len(half)
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ → both values; one that is missing reads `ABSENT`."""
     changed: dict[str, tuple[Any, Any]] = {}
     for key in old | new:
         before, after = old.get(key, ABSENT), new.get(key, ABSENT)
         if isinstance(before, dict) and isinstance(after, dict):
-            nested = _differences(before, after)
+            nested = differences(before, after)
             changed |= {f"{key}.{inner}": pair for inner, pair in nested.items()}
         elif before != after:
             changed[key] = (before, after)

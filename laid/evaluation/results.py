@@ -74,6 +74,7 @@ def summarise(
     command: str,
     seed: int | None,
     records_file: str = "records.jsonl",
+    training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The results of one test.
 
@@ -82,9 +83,11 @@ def summarise(
         name: what tables and figures call the model.
         identity: what was tested, as in the records file.
         command: the command that made the records.
-        seed: its seed, None if nothing was drawn.
+        seed: the seed that its entries were drawn with, None if nothing was drawn.
         records_file: where the records lie, relative to the folder of the results file: paired
             tests need them entry by entry.
+        training: what `laid.runs.training_of` says of a checkpoint's run, None for a model that
+            was not trained by laid.
 
     Returns:
         A JSON object, equal to what `read_results` gives after `write_results`. Shares (accuracy,
@@ -94,7 +97,7 @@ def summarise(
 
     Raises:
         ValueError: if there are no records, an entry occurs twice, `records_file` is absolute, or
-            `identity` isn't JSON.
+            `identity` or `training` isn't JSON.
     """
     records = list(records)
     if not records:
@@ -120,6 +123,7 @@ def summarise(
         "laid_version": _version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "records_file": records_file,
+        "training": training,
         "overall": _describe(records, depth=False),
         "short": _mean([by_size[s]["accuracy"] for s in sizes if s <= SHORT_UP_TO]),
         "long": _mean([by_size[s]["accuracy"] for s in sizes if s >= LONG_FROM]),
@@ -130,7 +134,8 @@ def summarise(
         plain: dict[str, Any] = json.loads(json.dumps(results, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"the identity of a test must be JSON ({error}); give paths and versions as str"
+            f"the identity of a test and its training must be JSON ({error}); give paths and "
+            "versions as str"
         ) from error
     return plain
 

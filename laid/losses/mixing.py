@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from laid.distributed.tensors import set_whole, whole
 
+SINKHORN = 20
+"""Rounds that make rows and columns even."""
+
 
 @dataclass
 class MixingArgs:
@@ -56,9 +59,23 @@ class MixingArgs:
 class HeadMixing(nn.Module):
     """One matrix of mixing weights ``w_ST``, or ``w_STF`` if they are complex."""
 
-    def __init__(self, student_heads: int, teacher_heads: int, head_dim: int, args: MixingArgs):
+    def __init__(
+        self,
+        student_heads: int,
+        teacher_heads: int,
+        head_dim: int,
+        args: MixingArgs,
+        even: bool = False,
+    ):
+        """
+        Args:
+            head_dim: numbers in a head.
+            even: under softmax, let no teacher head be left out: the weights of each sum to the
+                student heads there are for one.
+        """
         super().__init__()
         self.normalised = args.normalisation == "softmax"
+        self.even = even
         self.is_complex = args.weights == "complex"
         start = _initial(student_heads, teacher_heads, args)
         if self.is_complex:
@@ -71,6 +88,8 @@ class HeadMixing(nn.Module):
         raw = whole(self.raw)
         if self.is_complex:
             return torch.view_as_complex(raw)
+        if self.even:
+            return _even(raw)
         return raw.softmax(-1) if self.normalised else raw
 
     def applied(self) -> Tensor:
@@ -126,7 +145,8 @@ class MixingWeights(nn.Module):
             head_dim: numbers in a head.
             aligned: whether queries and keys are mixed.
             rows: whether attention rows are mixed as well; by weights of their own, always real
-                and summing to 1, since rows of attention do.
+                and summing to 1, since rows of attention do, and even: else the cheapest mixture
+                would be of heads that look nowhere.
             calibrated: whether anything waits for ``laid/calibration.py``.
         """
         super().__init__()
@@ -145,7 +165,9 @@ class MixingWeights(nn.Module):
         self.k = self.q if self.repeat else matrices(1)
         convex = MixingArgs(initial="uniform")
         heads = student_heads[0], teacher_heads[0]
-        self.rows = nn.ModuleList(HeadMixing(*heads, head_dim, convex) for _ in pairs if rows)
+        self.rows = nn.ModuleList(
+            HeadMixing(*heads, head_dim, convex, even=True) for _ in pairs if rows
+        )
         # In the checkpoint, so that a resumed run is not fitted anew to the trained student.
         self.register_buffer("fitted", torch.tensor(not calibrated))
         self.register_buffer("pairs", torch.tensor(pairs))
@@ -173,6 +195,17 @@ class MixingWeights(nn.Module):
         named |= {f"rows{i}": m for i, m in enumerate(self.rows)}
         weights = {name: cast(HeadMixing, m).weights().detach() for name, m in named.items()}
         return {name: w.abs().mean(-1) if w.is_complex() else w for name, w in weights.items()}
+
+
+def _even(raw_ST: Tensor) -> Tensor:
+    """Positive weights whose rows sum to 1 and whose columns sum to S / T (Sinkhorn, 1964)."""
+    log_ST = raw_ST
+    for _ in range(SINKHORN):
+        log_ST = (
+            log_ST - log_ST.logsumexp(0, keepdim=True) + math.log(raw_ST.shape[0] / raw_ST.shape[1])
+        )
+        log_ST = log_ST - log_ST.logsumexp(1, keepdim=True)
+    return log_ST.exp()
 
 
 def as_pairs(x_BLHD: Tensor) -> Tensor:

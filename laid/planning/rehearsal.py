@@ -64,8 +64,8 @@ class PlannedModule(LaidModule):
     """``LaidModule`` that asks for no tokenizer: of its words, a plan needs only how many."""
 
     @staticmethod
-    def _processor(args: ModelArgs) -> Any:
-        return SimpleNamespace(tokenizer=_Vocabulary(load_config(args).text_config.vocab_size))
+    def _tokenizer_of(args: ModelArgs) -> Any:
+        return _Vocabulary(load_config(args).text_config.vocab_size)
 
 
 class _Vocabulary:

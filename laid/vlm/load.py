@@ -14,7 +14,9 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from laid.vlm.paths import cannot_load, resolve_model
+from laid.vlm.self_extend import set_self_extend
 from laid.vlm.weights import Rows, fill_at_random, fill_buffers, fill_from_files, whole
+from laid.vlm.window import SelfExtendArgs, Settings, YarnArgs, set_yarn
 
 
 @dataclass
@@ -23,7 +25,7 @@ class ModelArgs:
 
     path: str = "tiny/student"
     """Hub id (Qwen/Qwen2.5-VL-7B-Instruct), local folder in Hugging Face layout, or a model of the
-    package (tiny/student, tiny/teacher)."""
+    package (tiny/student, tiny/teacher, tiny/teacher-independent)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id. None: its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -61,8 +63,13 @@ def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
     return config
 
 
-def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
+def load_model(
+    args: ModelArgs, extension: Settings | None = None, weights: bool = True
+) -> Qwen2_5_VLForConditionalGeneration:
     """The model on the CPU, in evaluation mode, with gradients as ``freeze_vision`` says.
+
+    ``extension`` lengthens its window without training (``laid/vlm/window.py``);
+    without ``weights`` there is memory for them and nothing in it.
 
     ``dtype`` goes to the constructor rather than to ``.to()``, which would also round the rotary
     frequencies (up to 61 rad of error at 53,000 tokens in bfloat16).
@@ -70,25 +77,27 @@ def load_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
     Raises:
         ValueError: no weights there, or an attention implementation that is not installed.
     """
-    if args.random_weights:
-        model = empty_model(args)
-        materialise(model, args, "cpu", whole)
+    if args.random_weights or not weights:
+        model = empty_model(args, extension)
+        materialise(model, args, "cpu", whole if weights else None)
         return model
     _check_attention(args)
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             resolve_model(args.path),
             revision=args.revision,
-            config=load_config(args),
+            config=_extended_config(args, extension),
             dtype=getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
         )
     except (OSError, ValueError, RuntimeError) as reason:
         raise cannot_load("weights", args.path, reason) from reason
-    return _as_asked(model, args)
+    return _as_asked(model, args, extension)
 
 
-def empty_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
+def empty_model(
+    args: ModelArgs, extension: Settings | None = None
+) -> Qwen2_5_VLForConditionalGeneration:
     """The same model on the meta device: shapes without weights, however large it is.
 
     Raises:
@@ -97,7 +106,7 @@ def empty_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
     _check_attention(args)
     with torch.device("meta"):
         model = Qwen2_5_VLForConditionalGeneration._from_config(
-            load_config(args),
+            _extended_config(args, extension),
             dtype=getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
         )
@@ -105,7 +114,7 @@ def empty_model(args: ModelArgs) -> Qwen2_5_VLForConditionalGeneration:
         model.generation_config = GenerationConfig.from_pretrained(
             resolve_model(args.path), revision=args.revision
         )
-    return _as_asked(model, args)
+    return _as_asked(model, args, extension)
 
 
 def materialise(
@@ -134,6 +143,13 @@ def materialise(
         fill_from_files(model, args.path, args.revision, rows)
 
 
+def _extended_config(args: ModelArgs, extension: Settings | None) -> Qwen2_5_VLConfig:
+    config = load_config(args)
+    if isinstance(extension, YarnArgs):
+        set_yarn(config, extension)
+    return config
+
+
 def _check_attention(args: ModelArgs) -> None:
     if args.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
         raise ValueError(
@@ -143,12 +159,14 @@ def _check_attention(args: ModelArgs) -> None:
 
 
 def _as_asked(
-    model: Qwen2_5_VLForConditionalGeneration, args: ModelArgs
+    model: Qwen2_5_VLForConditionalGeneration, args: ModelArgs, extension: Settings | None
 ) -> Qwen2_5_VLForConditionalGeneration:
     # transformers fills what generate() is not told from here; a hub's settings (a repetition
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
     end = model.generation_config.eos_token_id or model.config.text_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=end)
+    if isinstance(extension, SelfExtendArgs):
+        set_self_extend(model, extension)
     if args.freeze_vision:
         model.model.visual.requires_grad_(False)
     if args.activation_checkpointing:

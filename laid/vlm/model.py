@@ -16,7 +16,9 @@ from laid.vlm.capture import QKCapture
 from laid.vlm.features import ImageFeatures, features_of_batch, image_features
 from laid.vlm.inputs import IGNORED, ModelInputs
 from laid.vlm.load import ModelArgs, load_model
+from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.signals import Signals, Wanted
+from laid.vlm.window import Settings
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,31 @@ class AttentionShape:
 class VLM(nn.Module):
     """A model that gives signals for training and answers for testing."""
 
-    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration):
+    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, lora: LoraArgs | None = None):
         super().__init__()
+        if lora is not None:
+            add_lora(hf, lora)  # before the hooks, which see what a projection and its adapter give
         self.hf = hf
         self.shape = AttentionShape.of(hf.config)
+        self.base: dict[str, Any] = {}  # with LoRA: whose weights the adapters stand on
         self.features = ImageFeatures()
         self.in_step = False
         """Whether ranks share the model out, so that each must run it as often as the others."""
         self._capture = QKCapture(self.shape.head_dim).attach(hf)
 
     @classmethod
-    def load(cls, args: ModelArgs) -> "VLM":
+    def load(
+        cls,
+        args: ModelArgs,
+        lora: LoraArgs | None = None,
+        extension: Settings | None = None,
+        weights: bool = True,
+    ) -> "VLM":
         """Builds it from a hub id, folder or configuration (``laid/vlm/load.py``)."""
-        return cls(load_model(args))
+        vlm = cls(load_model(args, extension, weights), lora)
+        if lora is not None and weights:
+            vlm.base = base_of(args)
+        return vlm
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -71,6 +85,10 @@ class VLM(nn.Module):
     def vision_frozen(self) -> bool:
         """Whether the vision tower stays as it is: then an image has the same features always."""
         return not any(p.requires_grad for p in self.hf.model.visual.parameters())
+
+    def adapters(self) -> list[nn.Parameter]:
+        """LoRA's matrices, which an optimizer gives a rate of their own; none without LoRA."""
+        return adapters(self)
 
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float

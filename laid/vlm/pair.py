@@ -1,10 +1,36 @@
 """Whether a teacher can teach a student: both configurations and tokenizers, compared."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from transformers import Qwen2_5_VLConfig
 
+from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.model import AttentionShape
+
+
+def check_teacher(
+    student: ModelArgs, teacher: ModelArgs | None, tokenizer_of: Callable[[ModelArgs], Any]
+) -> None:
+    """Compares configurations and tokenizers before any weight is read.
+
+    Args:
+        tokenizer_of: loads a model's tokenizer.
+
+    Raises:
+        ValueError: there is no teacher, or as ``check_pair``.
+    """
+    if teacher is None:
+        raise ValueError(
+            "the objective compares student and teacher, but model.teacher is not given: name one "
+            "(--model.teacher.path …), or set objective.laid, attn and kl to 0"
+        )
+    check_pair(
+        load_config(student),
+        load_config(teacher),
+        tokenizer_of(student).get_vocab(),
+        tokenizer_of(teacher).get_vocab(),
+    )
 
 
 def check_pair(

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoTokenizer, Qwen2_5_VLProcessor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from laid.vlm.load import ModelArgs
 from laid.vlm.paths import cannot_load, resolve_model
 
 
@@ -68,3 +69,15 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
             f"{images.size['longest_edge']}: expected 0 < min_pixels <= max_pixels"
         )
     return ImageTextProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
+    """A model's tokenizer.
+
+    Raises:
+        ValueError: as ``load_processor``.
+    """
+    tokenizer: PreTrainedTokenizerBase = load_processor(
+        ProcessorArgs(args.path, args.revision)
+    ).tokenizer
+    return tokenizer

@@ -1,30 +1,105 @@
-"""Every shipped configuration is understood."""
+"""Every shipped configuration is understood, alone and as a method after a base."""
 
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from jsonargparse import set_parsing_settings
 
-from laid.cli import main
+from laid.lightning_cli import LaidCLI
+from laid.runs import find_checkpoint
+from laid.vlm.window import SelfExtendArgs, YarnArgs, chosen_extension
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+METHODS = sorted((CONFIGS / "method").glob("*.yaml"))
+WINDOWS = sorted((CONFIGS / "window").glob("*.yaml"))
+BASES = sorted(CONFIGS.glob("*.yaml"))
+SHIPPED = [*BASES, *METHODS, *WINDOWS]
+
+TERMS = {
+    "sft": {"sft"},
+    "sft_lora": {"sft"},
+    "kd": {"kl", "sft"},
+    "kd_tiny": {"kl", "sft"},
+    "laid": {"laid", "kl", "sft"},
+    "laid_lora": {"laid", "kl", "sft"},
+    "wo_kl": {"laid", "sft"},
+    "wo_sft": {"laid", "kl"},
+}
+"""The terms of Eq. 8 that a method has."""
+BASE_DECIDES_KL = ("laid", "laid_lora", "wo_sft")
+"""Methods with a divergence only where the base has one, which the paper's 3B has not."""
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
-def test_a_shipped_configuration_parses_and_says_what_it_gives(path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(path), "--print_config"])
-    assert stop.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
+def stem(path):
+    return path.stem
 
-    def contained(ours, theirs, key=""):
-        for name, value in ours.items():
-            if isinstance(value, dict):
-                contained(value, theirs[name], f"{key}{name}.")
-            else:
-                assert theirs[name] == value, f"{key}{name}"
 
-    contained(yaml.safe_load(path.read_text()), printed)
+class Parser(Exception):
+    """Carries the command line's parser out of its construction, before anything is run."""
+
+
+class Reader(LaidCLI):
+    def parse_arguments(self, parser, args):
+        raise Parser(parser)
+
+
+@pytest.fixture(scope="module")
+def understood():
+    """What ``laid fit`` makes of several ``--config``; its parser takes seconds to make."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    with pytest.raises(Parser) as made:
+        Reader("fit", [], None)
+    (parser,) = made.value.args
+
+    def parse(*paths):
+        files = [word for path in paths for word in ("--config", str(path))]
+        return parser.parse_args(["fit", *files]).fit.as_dict()
+
+    return parse
+
+
+def contained(ours, theirs, key=""):
+    for name, value in ours.items():
+        if isinstance(value, dict):
+            contained(value, theirs[name], f"{key}{name}.")
+        else:
+            assert theirs[name] == value, f"{key}{name}"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=stem)
+def test_a_shipped_configuration_parses_and_says_what_it_gives(path, understood):
+    contained(yaml.safe_load(path.read_text()), understood(path))
+
+
+@pytest.mark.parametrize("base", BASES, ids=stem)
+@pytest.mark.parametrize("method", METHODS, ids=stem)
+def test_a_method_after_a_base_trains_its_own_terms(base, method, understood):
+    content = understood(base, method)
+    contained(yaml.safe_load(method.read_text()), content)
+    assert content["name"] == method.stem.removesuffix("_tiny")
+    model, alone = content["model"], understood(base)["model"]
+    has = {term for term in ("laid", "attn", "kl", "sft") if model["objective"][term] > 0}
+    without_kl = base.stem == "3b" and method.stem in BASE_DECIDES_KL
+    assert has == TERMS[method.stem] - ({"kl"} if without_kl else set())
+    assert (model["lora"] is not None) == method.stem.endswith("lora")
+    for key in ("student", "teacher", "mixing", "optimizer"):
+        assert model[key] == alone[key], key
+
+
+@pytest.mark.parametrize("base", BASES, ids=stem)
+@pytest.mark.parametrize("path", WINDOWS, ids=stem)
+def test_a_window_extension_goes_with_every_model(path, base, understood):
+    content = understood(base, path)
+    contained(yaml.safe_load(base.read_text()), content)
+    contained(yaml.safe_load(path.read_text()), content)
+    model = content["model"]
+    assert chosen_extension(
+        model["window_extension"],
+        YarnArgs(**model["yarn"]) if model["yarn"] else None,
+        SelfExtendArgs(**model["self_extend"]) if model["self_extend"] else None,
+    )
 
 
 @pytest.mark.parametrize("name", ["7b", "3b"])
@@ -46,8 +121,39 @@ def test_the_full_size_configurations_have_the_papers_settings(name):
     assert content["trainer"]["max_epochs"] == 10
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=stem)
 def test_a_comment_stands_by_the_settings(path):
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     commented = sum("#" in line for line in lines)
     assert commented > len(lines) / 3
+
+
+@pytest.fixture(scope="module")
+def few_steps(laid, work):
+    """Three steps of the miniature with a method; gives the checkpoint's content."""
+
+    def run(method):
+        done = laid(
+            "fit", "--config", CONFIGS / "tiny.yaml", "--config", method,
+            "--trainer.max_steps", 3, "--data.train.entries", 24, "--data.train.max_size", 3,
+            "--data.validate.sizes", "[2]", "--data.validate.per_size", 2,
+            "--head_flow.sizes", "[1, 2]", "--head_flow.per_size", 2,
+        )  # fmt: skip
+        folder = next(line.split()[-1] for line in done.stdout.splitlines() if "laid: run" in line)
+        found = find_checkpoint(str(work / folder), work / "runs")
+        assert found.identity["step"] == 3
+        return torch.load(found.path, weights_only=True)
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS, ids=stem)
+def test_the_miniature_trains_with_every_method(few_steps, method):
+    content = few_steps(method)
+    groups = {group["name"] for group in content["optimizer_states"][0]["param_groups"]}
+    expected = {"lora"} if method.stem.endswith("lora") else {"student", "student_no_decay"}
+    if "laid" in TERMS[method.stem]:
+        expected.add("mixing")
+    assert groups == expected
+    assert ("mixing" in groups) == any(k.startswith("mixing.") for k in content["state_dict"])

@@ -62,6 +62,16 @@ def broken(config, work, tmp_path):
         ({"model.objective.alignment": {"layers": [[5, 0]]}}, "no pair [5, 0]"),
         ({"model.objective.laid": -1}, "expected weights of 0 or more"),
         ({"model.teacher": None}, "model.teacher is not given"),
+        ({"model.lora.rank": 0}, "model.lora.rank 0"),
+        ({"model.lora.target_modules": ["qkv"]}, "no such linear layer; it has down_proj"),
+        ({"model.yarn.factor": 4}, "model.yarn is set, but model.window_extension is none"),
+        (
+            {
+                "model.window_extension": "self-extend",
+                "model.self_extend": {"group": 2, "window": 9},
+            },
+            "training-free: it is for test",
+        ),
         ({"model.studnet.path": "x"}, "studnet"),
         ({"model.student.dtype": "float12"}, "float12"),
         ({"trainer.accumulate_grad_batches": 5}, "follows from data.global_batch_size"),

@@ -172,13 +172,13 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
         "--trainer.max_epochs", 1000,
     )  # fmt: skip
     folder = work / "runs" / name
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # against hanging, whatever else the machine does
     while not any(e.stat().st_size > 5_000 for e in folder.glob("events*")):
         assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()
-    process.wait(60)
+    process.wait(300)
     saved = list(folder.glob("checkpoints/*.ckpt"))
     assert len(saved) == 1
     assert find_checkpoint(str(folder), folder.parent).identity["step"] > 0

@@ -46,6 +46,10 @@ def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
     assert all(cell["n"] == 4 for cell in results["by_size"].values())
     assert results["name"] == "small"
     assert "laid test --ckpt_path" in results["command"]
+    training = results["training"]
+    assert (training["name"], training["seed"], training["run"]) == ("small", 0, ".")
+    assert training["settings"]["data"]["global_batch_size"] == 2
+    assert training["settings"]["model"]["optimizer"]["student_lr"] == 1e-3
     assert "instead of the run's" not in tested.stdout
 
 
@@ -153,6 +157,32 @@ def test_without_a_checkpoint_the_base_student_is_tested(tested, laid, config, w
     assert results["identity"]["checkpoint"] is None
     base = records(work / "runs" / "small-base")
     assert base.keys() == {name for name in records(fitted) if not name.startswith("test-4")}
+
+
+def test_a_window_extension_is_tested_beside_the_run(tested, laid, fitted):
+    before = (fitted / "results.json").read_bytes()
+    done = laid(
+        "test", "--ckpt_path", fitted, "--model.window_extension", "self-extend",
+        "--model.self_extend.group", 4, "--model.self_extend.window", 24,
+    )  # fmt: skip
+    assert "model.window_extension 'self-extend' instead of the run's 'none'" in done.stdout
+    results = json.loads((fitted.parent / "small-self-extend" / "results.json").read_text())
+    assert results["name"] == "small-self-extend"
+    assert results["identity"]["window"] == {
+        "extension": "self-extend", "group": 4, "window": 24, "mapping": "base",
+    }  # fmt: skip
+    plain = json.loads(before)
+    assert "window" not in plain["identity"]
+    assert results["identity"]["checkpoint"] == plain["identity"]["checkpoint"]
+    assert results["identity"]["entries"] == plain["identity"]["entries"]
+    assert (fitted / "results.json").read_bytes() == before
+
+
+def test_compare_reports_a_run_with_its_head_flow(tested, laid, fitted, work):
+    done = laid("compare", fitted, "--out", work / "report")
+    assert "no head flow" not in done.stdout
+    assert (work / "report" / "head_flow.png").stat().st_size > 5000
+    assert "![Figure 4" in (work / "report" / "report.md").read_text()
 
 
 def test_validate_gives_accuracy(laid, fitted):

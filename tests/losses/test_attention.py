@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from laid.losses.attention import attention_loss, overlap, question_rows, row_logits
+from laid.losses.attention import attention_loss, likeness, question_rows, row_logits
+from laid.losses.mixing import HeadMixing, MixingArgs
 from laid.vlm.load import ModelArgs
 from laid.vlm.model import VLM
 from laid.vlm.rotary import Rotary
@@ -16,9 +17,9 @@ def eager():
     return VLM.load(ModelArgs(path="tiny/student", attn_implementation="eager"))
 
 
-def rows_of(inputs, keys="own"):
+def rows_of(inputs):
     return question_rows(
-        inputs.attention_mask_BL, inputs.mm_token_type_ids_BL, inputs.position_ids_3BL, keys
+        inputs.attention_mask_BL, inputs.mm_token_type_ids_BL, inputs.position_ids_3BL
     )
 
 
@@ -57,7 +58,7 @@ def test_padding_changes_nothing(student, haystacks):
         rows = rows_of(inputs)
         qk = student.signals(inputs, wanted).qk[1]
         logits = row_logits(qk.q, qk.k, rows, turn)
-        return attention_loss(logits, logits.roll(1, dims=1), w_ST, rows.valid_BR)
+        return attention_loss(logits, logits.roll(1, dims=1), w_ST, rows)
 
     each = [loss(haystacks(rows=[row]).inputs) for row in range(6)]
     assert min(each) > 0
@@ -78,30 +79,6 @@ def random_batch(seed=0):
 ROTARY = Rotary(frequency_F=10.0 ** -torch.arange(4.0), axis_F=torch.tensor([0, 0, 1, 2]))
 
 
-def test_the_haystacks_of_a_batch_make_one_long_haystack():
-    """The other's images stand just before the row's own, with their marks and without text."""
-    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "batch")
-    logits_BHRN = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
-    # Row 0 of the first haystack is column 8; the block of the second is columns 1 to 4, which
-    # take the places before column 1 of the first: -3 to 0.
-    places = torch.tensor([-3, -2, -1, 0]).expand(3, 1, 4)
-    q_1HD = ROTARY(q_BLHD[:1, 8:9], torch.full((3, 1, 1), 8))[0]
-    k_4KD = ROTARY(k_BLKD[1:, 1:5], places)[0].repeat_interleave(2, dim=1)
-    expected_H4 = torch.einsum("hd,nhd->hn", q_1HD[0], k_4KD) / 8**0.5
-    seen_HN = logits_BHRN[0, :, 0, 11:]
-    torch.testing.assert_close(seen_HN[:, 1:5], expected_H4)
-    assert (seen_HN[:, [0, 5, 6, 7, 8, 9, 10]] == -1e9).all()
-
-
-def test_alone_in_a_batch_there_is_no_other():
-    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    one = [x[:1] for x in (mask_BL, visual_BL)]
-    for keys in ("own", "batch"):
-        rows = question_rows(*one, positions_3BL[:, :1], keys)
-        assert row_logits(q_BLHD[:1], k_BLKD[:1], rows, ROTARY).shape == (1, 4, 3, 11)
-
-
 def test_it_does_not_see_the_basis_of_a_head():
     """Turning and stretching each pair of a key head, and its queries the other way, is nothing
     to the loss; to Eq. 3 it is everything."""
@@ -115,30 +92,65 @@ def test_it_does_not_see_the_basis_of_a_head():
 
     turned_k = times(k_BLKD, c_KF)
     turned_q = times(q_BLHD, (1 / c_KF.conj()).repeat_interleave(2, dim=0))
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "batch")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     before = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
     torch.testing.assert_close(row_logits(turned_q, turned_k, rows, ROTARY), before)
 
 
 def test_the_loss_is_nothing_for_the_mixture_itself_and_grows_from_there():
     mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     teacher = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
     w_ST = torch.eye(4)[[2, 0]]
     same = teacher[:, [2, 0]]
-    assert attention_loss(same, teacher, w_ST, rows.valid_BR) < 1e-6
-    assert attention_loss(0.5 * same, teacher, w_ST, rows.valid_BR) > 1e-3
+    assert attention_loss(same, teacher, w_ST, rows) < 1e-6
+    assert attention_loss(0.5 * same, teacher, w_ST, rows) > 1e-3
     # A logit is known up to a constant of its row.
-    shifted = attention_loss(same + 3, teacher, w_ST, rows.valid_BR)
-    assert shifted < 1e-6
+    assert attention_loss(same + 3, teacher, w_ST, rows) < 1e-6
 
 
-def test_overlap_finds_the_head_whose_rows_are_the_same():
+def test_it_is_the_divergence_of_what_falls_on_images():
+    """By hand: over the keys of images p log(p/q) - p + q, and nothing of the text."""
     mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
-    rows = question_rows(mask_BL, visual_BL, positions_3BL, "own")
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
+    teacher = row_logits(q_BLHD, k_BLKD, rows, ROTARY)
+    student = teacher.roll(1, dims=1)
+    w_ST = torch.full((4, 4), 0.25)
+    total = 0.0
+    for b, (first, last) in enumerate([(1, 8), (1, 4)]):
+        p_HRN, q_HRN = teacher[b].softmax(-1).mean(0), student[b].softmax(-1)
+        terms = []
+        for r in range(int(rows.valid_BR[b].sum())):
+            for h in range(4):
+                p, q = p_HRN[r, first : last + 1], q_HRN[h, r, first : last + 1]
+                seen = p > 0
+                terms.append((p[seen] * (p[seen] / q[seen]).log() - p[seen] + q[seen]).sum())
+        total += torch.stack(terms).mean() / 2
+    torch.testing.assert_close(attention_loss(student, teacher, w_ST, rows), total)
+
+
+def test_no_teacher_head_is_left_out():
+    """Under even weights; else the cheapest mixture would be of heads that look nowhere."""
+    mixing = HeadMixing(4, 6, 8, MixingArgs(), even=True)
+    with torch.no_grad():
+        mixing.raw.copy_(2 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
+    w_ST = mixing.weights()
+    assert (w_ST > 0).all()
+    torch.testing.assert_close(w_ST.sum(1), torch.ones(4))
+    torch.testing.assert_close(w_ST.sum(0), torch.full((6,), 4 / 6), atol=1e-2, rtol=0)
+    w_ST.square().sum().backward()
+    assert mixing.raw.grad.abs().sum() > 0
+
+
+def test_likeness_finds_the_head_that_looks_at_the_same_images():
+    mask_BL, visual_BL, positions_3BL, q_BLHD, k_BLKD = random_batch()
+    rows = question_rows(mask_BL, visual_BL, positions_3BL)
     teacher = row_logits(3 * q_BLHD, k_BLKD, rows, ROTARY)
-    alike_ST = overlap(teacher[:, [3, 1]], teacher, rows.valid_BR)
+    product_ST, energy_H = likeness(teacher[:, [3, 1]], teacher, rows)
+    alike_ST = product_ST / (energy_H[:2, None] * energy_H[2:]).sqrt()
     assert alike_ST.argmax(1).tolist() == [3, 1]
     torch.testing.assert_close(alike_ST.amax(1), torch.ones(2))
-    assert (alike_ST >= 0).all()
-    assert (alike_ST <= 1.0001).all()
+    # A head that looks at all images alike is like none.
+    product_ST, energy_H = likeness(torch.zeros_like(teacher), teacher, rows)
+    assert product_ST.abs().max() < 1e-6
+    assert energy_H[:4].max() < 1e-6
