@@ -129,6 +129,8 @@ def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) 
             ledger.flops.clear()
             ledger.enter(STUDENT)
             inputs = _inputs(module.student, setting, with_answer=True)
+            if real:
+                inputs.pixel_values_PC.normal_()
             fresh = step == 0 or not setting.accumulates
             train_once(module, optimizer, strategy, setting, inputs, fresh, ledger.enter)
             del inputs
@@ -201,7 +203,7 @@ def train_once(
     if fresh:
         optimizer.zero_grad()
     enter(BACKWARD)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     enter(OPTIMIZER)
     if setting.clip:
         precision.clip_gradients(optimizer, setting.clip)
@@ -220,7 +222,7 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
             finally:
                 enter(STUDENT)
 
-        vlm.signals = signals  # type: ignore[method-assign]
+        vlm.signals = signals  # type: ignore[method-assign, assignment]
 
 
 def _attend(vlm: VLM, ledger: Ledger) -> None:
