@@ -11,6 +11,7 @@ usage: laid COMMAND [options]       laid COMMAND --help says more
   validate       accuracy of a checkpoint on the validation entries
   test           accuracy by haystack size, of a checkpoint or of a base model
   predict        answer a Visual Haystacks file, or a question about a folder of images
+  plan           memory, FLOPs and hours of a run, without weights or a GPU
   compare        several results side by side: tables, figures, paired tests
   export         write a checkpoint as a plain Hugging Face folder
   pretrain tiny  train the package's tiny models from nothing
@@ -57,6 +58,10 @@ def find_command(argv: list[str]) -> Callable[[], None]:
         from laid.lightning_cli import run
 
         return lambda: run(argv)
+    if argv[0] == "plan":
+        from laid.plan import run as plan
+
+        return lambda: plan(argv[1:])
     if argv[0] == "compare":
         from laid.compare import run as compare
 

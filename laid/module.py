@@ -40,6 +40,8 @@ class LaidModule(L.LightningModule):
     alone, and the teacher is not built for them.
     """
 
+    _tokenizer_of = staticmethod(load_tokenizer)
+
     def __init__(
         self,
         student: ModelArgs,
@@ -99,9 +101,9 @@ class LaidModule(L.LightningModule):
             raise ValueError(TRAINING_FREE)
         if self.student is None:
             check_precision(self.trainer)
-            self.tokenizer = load_tokenizer(self.student_args)
+            self.tokenizer = self._tokenizer_of(self.student_args)
         if training and self.objective_args.needs_teacher:
-            check_teacher(self.student_args, self.teacher_args)
+            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of)
         if self.student is None:
             build = placement_of(self.trainer)
             self.student = build.student(self.student_args, self.lora_args, self.extension)

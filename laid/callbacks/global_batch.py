@@ -17,26 +17,20 @@ class GlobalBatch(Callback):
         if stage != "fit":
             return
         data = trainer.datamodule
-        wanted, each = data.global_batch_size, data.batch_size
-        if trainer.world_size > 1 and each <= wanted < each * trainer.world_size:
-            each = max(1, wanted // trainer.world_size)
+        each, derived = share_out(data.global_batch_size, data.batch_size, trainer.world_size)
+        if each != data.batch_size:
             data.batch_size = each
             if trainer.is_global_zero:
                 print(
                     f"laid: {each} haystacks on a device at a time rather than data.batch_size: "
-                    f"{trainer.world_size} devices share data.global_batch_size {wanted}"
+                    f"{trainer.world_size} devices share data.global_batch_size "
+                    f"{data.global_batch_size}"
                 )
-        at_once = each * trainer.world_size
-        if wanted % at_once:
-            raise ValueError(
-                f"data.global_batch_size {wanted} does not divide by data.batch_size {each} x "
-                f"{trainer.world_size} devices = {at_once}: choose a multiple of {at_once}"
-            )
-        derived = wanted // at_once
         if trainer.accumulate_grad_batches not in (1, derived):
             raise ValueError(
                 f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "
-                f"data.global_batch_size {wanted}, from which {derived} follows: leave it out"
+                f"data.global_batch_size {data.global_batch_size}, from which {derived} follows: "
+                "leave it out"
             )
         trainer.accumulate_grad_batches = derived
 
@@ -59,3 +53,27 @@ class GlobalBatch(Callback):
             # How far a batch had come when the checkpoint was made stays as it was.
             behind = {name: counts["ready"] - count for name, count in counts.items()}
             counts.update({name: ready - count for name, count in behind.items()})
+
+
+def share_out(wanted: int, each: int, ranks: int) -> tuple[int, int]:
+    """How an optimizer step's haystacks are dealt out.
+
+    Args:
+        wanted: haystacks of the step over all ranks.
+        each: haystacks that a rank takes at a time, where there are enough.
+
+    Returns:
+        Haystacks that a rank takes at a time, and how many times it does so in a step.
+
+    Raises:
+        ValueError: they can't be dealt out evenly.
+    """
+    if ranks > 1 and each <= wanted < each * ranks:
+        each = max(1, wanted // ranks)
+    at_once = each * ranks
+    if wanted % at_once:
+        raise ValueError(
+            f"data.global_batch_size {wanted} does not divide by data.batch_size {each} x "
+            f"{ranks} devices = {at_once}: choose a multiple of {at_once}"
+        )
+    return each, wanted // at_once

@@ -22,10 +22,12 @@ class Placement:
     Attributes:
         mesh: ranks to share them out over; None: whole, in this process.
         compute: number format that a sharded student computes in; None: as it is held.
+        weights: whether weights are read or drawn; else memory is made for them and no more.
     """
 
     mesh: DeviceMesh | None = None
     compute: torch.dtype | None = None
+    weights: bool = True
 
     def student(
         self, args: ModelArgs, lora: LoraArgs | None = None, extension: Settings | None = None
@@ -37,7 +39,7 @@ class Placement:
                 sharded model.
         """
         if self.mesh is None:
-            return VLM.load(args, lora, extension)
+            return VLM.load(args, lora, extension, self.weights)
         if extension is not None:
             raise ValueError(
                 "model.window_extension with trainer.strategy laid_fsdp: a sharded model is not "
@@ -60,13 +62,13 @@ class Placement:
 
     def _build(self, args: ModelArgs, policy: MixedPrecisionPolicy, frozen: bool) -> VLM:
         if self.mesh is None:
-            return VLM.load(args)
+            return VLM.load(args, weights=self.weights)
         # Shared out before there is any memory: no process ever holds a whole model.
         vlm = VLM(empty_model(args))
         if frozen:
             vlm.requires_grad_(False)
         shard(vlm, self.mesh, policy)
-        materialise(vlm.hf, args, _device(self.mesh), own_rows)
+        materialise(vlm.hf, args, _device(self.mesh), own_rows if self.weights else None)
         return vlm
 
 

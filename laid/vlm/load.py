@@ -64,11 +64,12 @@ def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
 
 
 def load_model(
-    args: ModelArgs, extension: Settings | None = None
+    args: ModelArgs, extension: Settings | None = None, weights: bool = True
 ) -> Qwen2_5_VLForConditionalGeneration:
     """The model on the CPU, in evaluation mode, with gradients as ``freeze_vision`` says.
 
-    ``extension`` lengthens its window without training (``laid/vlm/window.py``).
+    ``extension`` lengthens its window without training (``laid/vlm/window.py``);
+    without ``weights`` there is memory for them and nothing in it.
 
     ``dtype`` goes to the constructor rather than to ``.to()``, which would also round the rotary
     frequencies (up to 61 rad of error at 53,000 tokens in bfloat16).
@@ -76,9 +77,9 @@ def load_model(
     Raises:
         ValueError: no weights there, or an attention implementation that is not installed.
     """
-    if args.random_weights:
+    if args.random_weights or not weights:
         model = empty_model(args, extension)
-        materialise(model, args, "cpu", whole)
+        materialise(model, args, "cpu", whole if weights else None)
         return model
     _check_attention(args)
     try:
@@ -120,9 +121,12 @@ def materialise(
     model: Qwen2_5_VLForConditionalGeneration,
     args: ModelArgs,
     device: torch.device | str,
-    rows: Rows,
+    rows: Rows | None,
 ) -> None:
     """Gives an ``empty_model`` memory and weights, those of them that ``rows`` are this process's.
+
+    Args:
+        rows: None leaves the weights as memory is, for a plan.
 
     Raises:
         ValueError: as ``fill_from_files``.
@@ -131,6 +135,8 @@ def materialise(
     # Memory was made for each name; where two are one parameter, they are so again.
     model.tie_weights()
     fill_buffers(model)
+    if rows is None:
+        return
     if args.random_weights:
         fill_at_random(model, args.seed, rows)
     else:

@@ -63,10 +63,11 @@ class VLM(nn.Module):
         args: ModelArgs,
         lora: LoraArgs | None = None,
         extension: Settings | None = None,
+        weights: bool = True,
     ) -> "VLM":
         """Builds it from a hub id, folder or configuration (``laid/vlm/load.py``)."""
-        vlm = cls(load_model(args, extension), lora)
-        if lora is not None:
+        vlm = cls(load_model(args, extension, weights), lora)
+        if lora is not None and weights:
             vlm.base = base_of(args)
         return vlm
 

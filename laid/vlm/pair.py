@@ -1,16 +1,21 @@
 """Whether a teacher can teach a student: both configurations and tokenizers, compared."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from transformers import Qwen2_5_VLConfig
 
 from laid.vlm.load import ModelArgs, load_config
 from laid.vlm.model import AttentionShape
-from laid.vlm.processor import load_tokenizer
 
 
-def check_teacher(student: ModelArgs, teacher: ModelArgs | None) -> None:
+def check_teacher(
+    student: ModelArgs, teacher: ModelArgs | None, tokenizer_of: Callable[[ModelArgs], Any]
+) -> None:
     """Compares configurations and tokenizers before any weight is read.
+
+    Args:
+        tokenizer_of: loads a model's tokenizer.
 
     Raises:
         ValueError: there is no teacher, or as ``check_pair``.
@@ -23,8 +28,8 @@ def check_teacher(student: ModelArgs, teacher: ModelArgs | None) -> None:
     check_pair(
         load_config(student),
         load_config(teacher),
-        load_tokenizer(student).get_vocab(),
-        load_tokenizer(teacher).get_vocab(),
+        tokenizer_of(student).get_vocab(),
+        tokenizer_of(teacher).get_vocab(),
     )
 
 

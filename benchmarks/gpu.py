@@ -1,0 +1,301 @@
+"""Speed, MFU and peak memory of training steps and of a long test, on the device at hand.
+
+    python benchmarks/gpu.py --configs FOLDER [--out runs/gpu] [--images 2 10 20] [--steps 5]
+    python benchmarks/gpu.py --size tiny    # the same on the tiny models, also without a GPU
+
+FOLDER holds 3b/config.json and 7b/config.json of Qwen2.5-VL; weights are random, so nothing is
+downloaded. Measured are a step of the 7B student alone (cross-entropy), a step of the 3B student
+with a 7B teacher beside it (Eq. 8), each with a batch of one haystack of 640 x 480 images, and a
+test prompt of 150 images; with sdpa and, where it is installed, with flash attention. Beside each
+stands what ``laid plan`` says of its memory. Weights are held in bfloat16, so that one card holds
+them with their gradients and AdamW. Writes gpu.json and gpu.md.
+"""
+
+import argparse
+import copy
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from transformers.utils import is_flash_attn_2_available
+
+from laid.files import atomic_write_text
+from laid.objective import ObjectiveArgs
+from laid.plan import GPUS
+from laid.planning.inputs import haystack_inputs, image_grid, tokens_of
+from laid.planning.rehearsal import (
+    BACKWARD,
+    OPTIMIZER,
+    STUDENT,
+    TEACHER,
+    PlannedModule,
+    PlannedStrategy,
+    Setting,
+    prepare_training,
+    rehearse_test,
+    rehearse_training,
+    train_once,
+    watch_teacher,
+)
+from laid.planning.report import GIB, highest
+from laid.planning.workload import Cost
+from laid.vlm.load import ModelArgs, load_config
+from laid.vlm.model import VLM
+
+ATTENTION = ("sdpa", "flash_attention_2")
+COLUMNS = {
+    "case": "what",
+    "attention": "attention",
+    "images": "images",
+    "tokens": "tokens",
+    "seconds": "s",
+    "tokens_a_second": "tokens/s",
+    "tflops": "TFLOP/s",
+    "mfu": "MFU",
+    "peak_gib": "peak GiB",
+    "planned_gib": "planned GiB",
+    "note": "",
+}
+
+
+class Bench:
+    """The device, and what is built on it, one thing at a time."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda" if cuda else "cpu")
+        self.card = torch.cuda.get_device_name() if cuda else "CPU"
+        known = [peak for name, (peak, _) in GPUS.items() if name in self.card.lower()]
+        self.peak_tflops = args.peak_tflops or (known[0] if known else None)
+        self.tiny = args.size == "tiny"
+
+    def model(self, size: str, attention: str, role: str) -> ModelArgs:
+        """A model of random weights."""
+        return ModelArgs(
+            path=f"tiny/{role}" if self.tiny else str(Path(self.args.configs) / size),
+            dtype="bfloat16",
+            attn_implementation=attention,  # type: ignore[arg-type]
+            activation_checkpointing=role == "student",
+            random_weights=True,
+        )
+
+    def setting(self, student: ModelArgs, images: int) -> Setting:
+        """One haystack of full-size images, on one device."""
+        width, height = (112, 84) if self.tiny else (640, 480)
+        grid = image_grid(load_config(student), width, height, None, None)
+        return Setting(None, "32-true", images, grid, clip=1.0)
+
+    def synchronise(self) -> float:
+        """The time, once the device has done what was asked of it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def begin(self) -> None:
+        """Forgets what was before, and its peak."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_gib(self) -> float | None:
+        """Most that tensors took since ``begin``; not to be had on a CPU."""
+        on_card = self.device.type == "cuda"
+        return torch.cuda.max_memory_allocated() / GIB if on_card else None
+
+    def training(self, case: str, student: ModelArgs, teacher: ModelArgs | None) -> list[dict]:
+        """Rows of one pair of models, by images of a haystack."""
+        objective = ObjectiveArgs() if teacher else ObjectiveArgs(laid=0.0, kl=0.0, sft=1.0)
+        module = PlannedModule(student, teacher, objective=objective)
+        unbuilt = copy.deepcopy(module)
+        strategy = PlannedStrategy(None, "32-true", weights=True)
+        self.begin()
+        setting = self.setting(student, self.args.images[0])
+        optimizer = prepare_training(module, strategy, setting, self.device)
+        spent: dict[str, float] = {}
+        clock = _Clock(self.synchronise, spent)
+        watch_teacher(module, clock.enter)
+
+        def step(setting: Setting, inputs: Any) -> float:
+            spent.clear()
+            begun = clock.enter(STUDENT)
+            train_once(module, optimizer, strategy, setting, inputs, True, clock.enter)
+            return clock.enter("over") - begun
+
+        rows = []
+        for images in self.args.images:
+            setting = self.setting(student, images)
+            config = load_config(student)
+            inputs = haystack_inputs(config, images, setting.grid, 1, with_answer=True)
+            inputs.pixel_values_PC.normal_()
+            inputs = move_data_to_device(inputs, self.device)
+            row = {"case": case, "attention": student.attn_implementation, "images": images}
+            row["tokens"] = inputs.tokens
+            row.update(self.planned(unbuilt, setting, row["tokens"]))
+            try:
+                self.begin()
+                for _ in range(self.args.warmup):
+                    step(setting, inputs)
+                times = [(step(setting, inputs), dict(spent)) for _ in range(self.args.steps)]
+            except torch.OutOfMemoryError:
+                rows.append({**row, "note": "out of memory"})
+                optimizer.zero_grad()
+                continue
+            seconds = statistics.median(whole for whole, _ in times)
+            phases = {p: statistics.median(of[p] for _, of in times) for p in clock.seen(times)}
+            rows.append(self.timed(row, seconds) | {"phases": phases, "n": len(times)})
+        return rows
+
+    def test(self, student: ModelArgs, images: int) -> list[dict]:
+        """The row of a test prompt: all of it and two answer tokens."""
+        setting = self.setting(student, images)
+        row: dict[str, Any] = {"case": "test", "attention": student.attn_implementation}
+        row["images"] = images
+        config = load_config(student)
+        row["tokens"] = tokens_of(config, images, setting.grid)
+        planned = rehearse_test(PlannedModule(_by_sdpa(student)), setting)
+        row["planned_gib"] = highest(planned)[1].bytes / GIB
+        row["flops"] = sum(planned.flops.values())
+        self.begin()
+        vlm = VLM.load(student).to(self.device)
+        inputs = haystack_inputs(config, images, setting.grid, 1, with_answer=False)
+        inputs.pixel_values_PC.normal_()
+        inputs = move_data_to_device(inputs, self.device)
+        try:
+            self.begin()
+            for _ in range(min(self.args.warmup, 1)):
+                vlm.answer(inputs, 2)
+            times = []
+            for _ in range(self.args.steps):
+                begun = self.synchronise()
+                vlm.answer(inputs, 2)
+                times.append(self.synchronise() - begun)
+        except torch.OutOfMemoryError:
+            return [{**row, "note": "out of memory"}]
+        return [self.timed(row, statistics.median(times)) | {"n": len(times)}]
+
+    def planned(self, unbuilt: PlannedModule, setting: Setting, tokens: int) -> dict[str, float]:
+        """What ``laid plan`` says of a step: peak memory, and FLOPs without recomputation."""
+        module = copy.deepcopy(unbuilt)
+        module.student_args = _by_sdpa(module.student_args)
+        if module.teacher_args is not None:
+            module.teacher_args = _by_sdpa(module.teacher_args)
+        ledger = rehearse_training(module, setting)
+        cost = Cost.of(ledger.flops, setting.images, 1, lambda _: tokens)
+        return {"planned_gib": highest(ledger)[1].bytes / GIB, "flops": cost.at(setting.images)}
+
+    def timed(self, row: dict, seconds: float) -> dict:
+        """A row with its speeds."""
+        speed = row["flops"] / seconds / 1e12
+        return {
+            **row,
+            "seconds": seconds,
+            "tokens_a_second": row["tokens"] / seconds,
+            "tflops": speed,
+            "mfu": speed / self.peak_tflops if self.peak_tflops else None,
+            "peak_gib": self.peak_gib(),
+        }
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self, now: Callable[[], float], spent: dict[str, float]):
+        self.now, self.spent = now, spent
+        self.phase, self.since = "over", 0.0
+
+    def enter(self, phase: str) -> float:
+        now = self.now()
+        if self.phase != "over":
+            self.spent[self.phase] = self.spent.get(self.phase, 0.0) + now - self.since
+        self.phase, self.since = phase, now
+        return now
+
+    @staticmethod
+    def seen(times: list[tuple[float, dict[str, float]]]) -> list[str]:
+        return [phase for phase in (TEACHER, STUDENT, BACKWARD, OPTIMIZER) if phase in times[0][1]]
+
+
+def _by_sdpa(args: ModelArgs) -> ModelArgs:
+    args = copy.copy(args)
+    args.attn_implementation = "sdpa"
+    return args
+
+
+def lacking(attention: str) -> str | None:
+    """Why an attention implementation can't be measured here."""
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        return "flash-attn is not installed, or there is no GPU"
+    return None
+
+
+def table(card: str, rows: list[dict]) -> str:
+    """Rows in Markdown."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    lines = [f"Device: {card}", "", "| " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|" + "---|" * len(COLUMNS))
+    lines += ["| " + " | ".join(cell(row.get(c, "")) for c in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures, and writes after each case what there is so far."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=("full", "tiny"), default="full")
+    parser.add_argument("--configs", help="folder with 3b/config.json and 7b/config.json")
+    parser.add_argument("--images", type=int, nargs="+", default=[2, 10, 20])
+    parser.add_argument("--test_images", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=5, help="measured steps, of which the median")
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--peak_tflops", type=float, help="the card's bfloat16 peak, for the MFU")
+    parser.add_argument("--out", default="runs/gpu")
+    args = parser.parse_args()
+    if args.size == "full" and not args.configs:
+        parser.error("--configs FOLDER, or --size tiny")
+    bench, rows = Bench(args), []
+
+    def write() -> None:
+        content = {"device": bench.card, "torch": torch.__version__, "size": args.size}
+        content |= {"peak_tflops": bench.peak_tflops, "rows": rows}
+        atomic_write_text(Path(args.out) / "gpu.json", json.dumps(content, indent=1) + "\n")
+        atomic_write_text(Path(args.out) / "gpu.md", table(bench.card, rows))
+
+    for attention in ATTENTION:
+        if reason := lacking(attention):
+            rows.append({"case": "all", "attention": attention, "note": f"skipped: {reason}"})
+            write()
+            continue
+        large = bench.model("7b", attention, "student")
+        small = bench.model("3b", attention, "student")
+        teacher = bench.model("7b", attention, "teacher")
+        cases: dict[str, Callable[[], list[dict]]] = {
+            "7B student": partial(bench.training, "7B student", large, None),
+            "3B student, 7B teacher": partial(
+                bench.training, "3B student, 7B teacher", small, teacher
+            ),
+            "test": partial(bench.test, large, args.test_images),
+        }
+        for name, case in cases.items():
+            try:
+                rows += case()
+            except torch.OutOfMemoryError:
+                rows.append({"case": name, "attention": attention, "note": "out of memory"})
+            write()
+    print(table(bench.card, rows), end="")
+
+
+if __name__ == "__main__":
+    main()

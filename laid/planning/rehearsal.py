@@ -1,0 +1,290 @@
+"""Runs the module's own training step and test in a ``shadow``, and keeps account.
+
+The module, its objective, the way models are built and shared out, and the optimizer are those of
+``laid fit``; what is left out is Lightning's loop around them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import Qwen2_5_VLConfig
+
+from laid.data.prompt import Batch
+from laid.distributed.loading import Placement
+from laid.distributed.strategy import ShardedStrategy
+from laid.module import LaidModule
+from laid.planning.inputs import haystack_inputs
+from laid.planning.ledger import Ledger
+from laid.planning.shadow import shadow
+from laid.vlm.inputs import ModelInputs
+from laid.vlm.load import ModelArgs, load_config
+from laid.vlm.model import VLM
+from laid.vlm.varlen import attend_at_once
+
+BUILT, TEACHER, STUDENT = "models built", "teacher", "student"
+BACKWARD, OPTIMIZER, TEST = "backward", "optimizer", "test"
+"""Phases. The loss is booked with the student's forward pass."""
+STEPS = 2
+"""The first has no optimizer state yet and the second begins with the gradients of the first."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is rehearsed.
+
+    Attributes:
+        devices: ranks that share the models out; None: one that holds them whole.
+        precision: as Trainer's.
+        images: of a haystack.
+        grid: patches of an image in time, height and width.
+        batch: haystacks at a time.
+        accumulates: whether gradients of several batches are summed in a step.
+        clip: norm that gradients are clipped to; None: they are not.
+    """
+
+    devices: int | None
+    precision: str
+    images: int
+    grid: tuple[int, int, int]
+    batch: int = 1
+    accumulates: bool = False
+    clip: float | None = None
+
+
+class PlannedModule(LaidModule):
+    """``LaidModule`` that asks for no tokenizer: of its words, a plan needs only how many."""
+
+    @staticmethod
+    def _tokenizer_of(args: ModelArgs) -> Any:
+        return _Vocabulary(load_config(args).text_config.vocab_size)
+
+
+class _Vocabulary:
+    """In a tokenizer's place: every id that the model has a row for."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+
+class PlannedStrategy(ShardedStrategy):
+    """``laid_fsdp`` as it is in the midst of a run, or one device; a plan reads no weights."""
+
+    def __init__(self, mesh: DeviceMesh | None, precision: str, weights: bool = False):
+        super().__init__()
+        self._device_mesh = mesh
+        self._weights = weights
+        # Numbers are as wide under 16-mixed, whose scaler would want a GPU.
+        mixed = MixedPrecision("bf16-mixed", "cpu") if precision != "32-true" else Precision()
+        if mesh is None:
+            self._precision_plugin = mixed
+        else:
+            self.precision_plugin = mixed
+
+    @property
+    def placement(self) -> Placement:
+        if self._device_mesh is None:
+            return Placement(weights=self._weights)
+        return replace(super().placement, weights=self._weights)
+
+
+def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> Ledger:
+    """Two steps of training on one of the ranks.
+
+    Args:
+        real: with memory and numbers after all, to hold a plan against; other ranks stay unreal.
+
+    Raises:
+        ValueError: as ``laid fit`` would before its first step.
+    """
+    ledger = Ledger(_vocabularies(module))
+    place = nullcontext() if real else shadow()
+    with _ranks(setting.devices) as mesh, place, ledger.watching():
+        strategy = PlannedStrategy(mesh, setting.precision, weights=real)
+        ledger.enter(BUILT)
+        optimizer = prepare_training(module, strategy, setting)
+        assert module.student is not None
+        ledger.tag("student", _held(module))
+        for vlm in _teachers(module):
+            ledger.tag("teacher", _held(vlm))
+        if not real:
+            for vlm in (*_teachers(module), module.student):
+                _attend(vlm, ledger)
+        watch_teacher(module, ledger.enter)
+        for step in range(STEPS):
+            ledger.flops.clear()
+            ledger.enter(STUDENT)
+            inputs = _inputs(module.student, setting, with_answer=True)
+            fresh = step == 0 or not setting.accumulates
+            train_once(module, optimizer, strategy, setting, inputs, fresh, ledger.enter)
+            del inputs
+            ledger.tag("gradients", _gradients(module))
+            ledger.tag("optimizer", _states(optimizer))
+    return ledger
+
+
+def rehearse_test(module: LaidModule, setting: Setting) -> Ledger:
+    """The first two tokens of an answer, by one device that holds the student whole."""
+    ledger = Ledger(_vocabularies(module))
+    with shadow(), ledger.watching():
+        strategy = PlannedStrategy(None, setting.precision)
+        module.trainer = _trainer("test", strategy, setting)
+        module.configure_model()
+        assert module.student is not None
+        ledger.tag("student", _held(module.student))
+        _attend(module.student, ledger)
+        ledger.enter(TEST)
+        inputs = _inputs(module.student, setting, with_answer=False)
+        with strategy.precision_plugin.test_step_context():
+            module.student.answer(inputs, 2)
+    return ledger
+
+
+def prepare_training(
+    module: LaidModule,
+    strategy: PlannedStrategy,
+    setting: Setting,
+    device: torch.device | None = None,
+) -> torch.optim.Optimizer:
+    """Builds what the module trains with, and the optimizer of it.
+
+    Args:
+        device: where whole models go; None: they stay where they are.
+    """
+    module.trainer = _trainer("fit", strategy, setting)
+    module.configure_model()
+    if device is not None:
+        module.to(device)
+        if module.teacher is not None:
+            module.teacher.to(device)
+    optimizer: torch.optim.Optimizer = module.configure_optimizers()["optimizer"]
+    for group in optimizer.param_groups:
+        # On a GPU this is what AdamW does by default; on the CPU it would go one by one.
+        group["foreach"] = not group["fused"]
+    return optimizer
+
+
+def train_once(
+    module: LaidModule,
+    optimizer: torch.optim.Optimizer,
+    strategy: PlannedStrategy,
+    setting: Setting,
+    inputs: ModelInputs,
+    fresh: bool,
+    enter: Callable[[str], None],
+) -> None:
+    """One batch and one optimizer step, in Lightning's order: old gradients go after the forward
+    pass.
+
+    Args:
+        fresh: whether they go; else they stay, as those of a step's earlier batches do.
+        enter: told of each phase as it begins, but for the student's, in which it is called.
+    """
+    precision = strategy.precision_plugin
+    with precision.train_step_context():
+        loss = module.training_step(Batch(inputs, [{}] * setting.batch), 0)
+    module._seen.clear()
+    if fresh:
+        optimizer.zero_grad()
+    enter(BACKWARD)
+    loss.backward()  # type: ignore[no-untyped-call]
+    enter(OPTIMIZER)
+    if setting.clip:
+        precision.clip_gradients(optimizer, setting.clip)
+    optimizer.step()
+
+
+def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
+    """Lets ``enter`` know where the teacher's part of a step begins, and the student's."""
+    for vlm in _teachers(module):
+        inner = vlm.signals
+
+        def signals(*args: Any, inner: Callable[..., Any] = inner) -> Any:
+            enter(TEACHER)
+            try:
+                return inner(*args)
+            finally:
+                enter(STUDENT)
+
+        vlm.signals = signals  # type: ignore[method-assign]
+
+
+def _attend(vlm: VLM, ledger: Ledger) -> None:
+    """Lets the vision tower attend at once, and tells the ledger when it is at work."""
+    attend_at_once(vlm.hf, ledger.attended.__setitem__)
+    tower = vlm.hf.model.visual
+
+    def at_work(is_so: bool) -> Callable[..., None]:
+        return lambda *_: setattr(ledger, "vision", is_so)
+
+    tower.register_forward_pre_hook(at_work(True))
+    tower.register_forward_hook(at_work(False))
+
+
+def _teachers(module: LaidModule) -> list[VLM]:
+    """The teacher, where it is a model beside the student."""
+    vlm = getattr(module.teacher, "vlm", None)
+    return [] if vlm is None else [vlm]
+
+
+def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
+    """What of a Trainer the module asks while it is built."""
+    return SimpleNamespace(
+        state=SimpleNamespace(fn=stage),
+        precision=setting.precision,
+        precision_plugin=strategy.precision_plugin,
+        strategy=strategy,
+        estimated_stepping_batches=1000,  # any number: the schedule takes no memory
+    )
+
+
+def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
+    config: Qwen2_5_VLConfig = vlm.hf.config
+    return haystack_inputs(config, setting.images, setting.grid, setting.batch, with_answer)
+
+
+def _vocabularies(module: LaidModule) -> frozenset[int]:
+    given = [args for args in (module.student_args, module.teacher_args) if args is not None]
+    return frozenset(load_config(args).text_config.vocab_size for args in given)
+
+
+def _held(module: torch.nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _gradients(module: torch.nn.Module) -> list[Tensor]:
+    return [p.grad for p in module.parameters() if p.grad is not None]
+
+
+def _states(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+@contextmanager
+def _ranks(devices: int | None) -> Iterator[DeviceMesh | None]:
+    """A mesh of ranks of which only this one exists; what they would send is left out."""
+    if devices is None:
+        yield None
+        return
+    assert not dist.is_initialized()
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=devices)
+    try:
+        names = ("data_parallel", "tensor_parallel")
+        yield init_device_mesh("cpu", (devices, 1), mesh_dim_names=names)
+    finally:
+        dist.destroy_process_group()

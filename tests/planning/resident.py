@@ -1,0 +1,52 @@
+"""What a process grows by in a real step beside what is planned for it: two numbers in bytes.
+
+    python tests/planning/resident.py FOLDER
+
+Run by ``test_rehearsal.py`` in a process of its own, whose peak is that of the step alone.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from laid.assets.make import corpus
+from laid.planning.rehearsal import PlannedModule, Setting, rehearse_training
+from laid.planning.report import highest
+from laid.vlm.load import ModelArgs
+from laid.vlm.tiny import tiny_config, tiny_processor, write_tiny
+
+
+def module(root: Path) -> PlannedModule:
+    student, teacher = (
+        ModelArgs(str(root / name), random_weights=True) for name in ("student", "teacher")
+    )
+    return PlannedModule(student, teacher)
+
+
+def of_process(key: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
+
+
+def main(root: Path) -> None:
+    torch.set_num_threads(1)
+    processor = tiny_processor(corpus())
+    for name, layers in (("student", 3), ("teacher", 4)):
+        config = tiny_config(
+            processor.tokenizer, layers=layers, heads=4, kv_heads=2, head_dim=64, vocab_size=50_000
+        )
+        write_tiny(root / name, config, processor)
+    small = Setting(devices=None, precision="32-true", images=1, grid=(1, 8, 8), clip=1.0)
+    large = Setting(devices=None, precision="32-true", images=12, grid=(1, 32, 32), clip=1.0)
+    planned = highest(rehearse_training(module(root), large))[1].bytes
+    rehearse_training(module(root), small, real=True)  # libraries take their own memory once
+    before = of_process("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    rehearse_training(module(root), large, real=True)
+    print(json.dumps({"planned": planned, "grown": of_process("VmHWM") - before}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,116 @@
+"""``laid plan``: the settings of ``laid fit``, and the promise of the shipped configurations."""
+
+from pathlib import Path
+
+import pytest
+
+from laid.cli import main
+from laid.plan import PlanCLI
+from laid.planning.ledger import Peak
+from laid.planning.report import GIB, Limit, verdict
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def planned(pair, tmp_path_factory):
+    """A plan's text for the tiny pair, and a function of more settings to a plan's text."""
+    ours = [
+        f"--model.student.path={pair[0]}",
+        f"--model.teacher.path={pair[1]}",
+        "--image_width=112",
+        "--image_height=84",
+        "--trainer.max_epochs=2",
+        "--data.train.max_size=3",
+        "--test_images=0",
+    ]
+
+    def plan(*more: str) -> str:
+        return PlanCLI([*ours, *more]).plan()
+
+    return plan
+
+
+@pytest.fixture(scope="module")
+def text(planned):
+    return planned(
+        "--trainer.strategy=laid_fsdp", "--devices=4", "--tflops=0.001", "--test_images=5"
+    )
+
+
+def test_a_plan_says_what_memory_is_for_in_every_phase(text):
+    for phase in ("teacher forward", "student forward", "backward", "clipping"):
+        assert any(line.strip().startswith(phase) for line in text.splitlines()), phase
+    for kind in ("gradients", "gathered", "activations", "logits"):
+        assert kind in text
+
+
+def test_a_plan_counts_tokens_images_and_shares(text):
+    # 12 visual tokens and 2 marks an image, 49 of text, 2 of the answer
+    assert "3 images of 112 x 84, 93 tokens; 1 at a time on a device, 2 times a step" in text
+    assert "laid_fsdp on 4 devices" in text
+    assert "test of 5 images, 119 tokens" in text
+
+
+def test_a_plan_gives_hours_at_the_speed_that_is_stated(text):
+    assert "hours at 0.001 TFLOP/s a device (given)" in text
+    assert "2 epochs over 5,000 haystacks of 2 to 3 images" in text
+    assert "fits" in text
+
+
+def test_what_does_not_fit_comes_with_what_to_turn(planned):
+    text = planned("--memory=0.05GiB", "--spare=0.04GiB", "--devices=1")
+    assert "training does not fit" in text
+    assert "--model.student.activation_checkpointing true" in text
+    assert "--trainer.strategy laid_fsdp" in text
+
+
+def test_a_verdict_leaves_room_for_what_a_plan_does_not_see():
+    peak = Peak(70 * GIB, {})
+    assert "5.0 GiB are left" in verdict("it", peak, Limit(80 * GIB, 5 * GIB), [])
+    refused = verdict("it", peak, Limit(74 * GIB, 5 * GIB), ["more devices"])
+    assert "1.0 lack" in refused
+    assert "- more devices" in refused
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--gpu", "abacus"], "expected a800, h100, h200"),
+        (["--mfu", "0.5"], "name it with --gpu"),
+        (["--tflops", "100", "--mfu", "0.5"], "leave --mfu out"),
+        (["--memory", "80"], "expected such as 80GiB"),
+        (["--devices", "4"], "give --trainer.strategy laid_fsdp"),
+        (["--devices", "0"], "expected 1 or more"),
+        (["--results", "there"], "--results is for test and predict"),
+        (["--trainer.strategy", "laid_fsdp", "--devices", "3"], "does not divide"),
+        (["--model.student.attn_implementation", "flash_attention_2"], "plan with sdpa"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_plan_can_not_follow_is_refused(planned, typed, said):
+    with pytest.raises(ValueError, match=said):
+        planned(*typed)
+
+
+def test_a_setting_that_does_not_exist_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", "--model.objective.klx", "1"])
+    assert stop.value.code == 2
+    assert "klx" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # half a minute each: models of 33 and 8 billion parameters
+@pytest.mark.parametrize("name", ["7b", "3b"])
+def test_the_papers_pairs_fit_on_four_cards(name, qwen):
+    text = PlanCLI(
+        [
+            f"--config={CONFIGS / name}.yaml",
+            f"--model.student.path={qwen / name}",
+            f"--model.teacher.path={qwen / '32b'}",
+            "--memory=76GiB",
+            "--spare=6GiB",
+        ]
+    ).plan()
+    assert "training fits" in text
+    assert "the test fits" in text

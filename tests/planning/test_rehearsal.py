@@ -1,0 +1,147 @@
+"""A plan is the run itself without its numbers: memory and FLOPs agree with real ones."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from laid.planning.inputs import ANSWER, haystack_inputs, tokens_of
+from laid.planning.ledger import Ledger
+from laid.planning.rehearsal import (
+    BACKWARD,
+    OPTIMIZER,
+    STUDENT,
+    TEACHER,
+    TEST,
+    PlannedModule,
+    Setting,
+    rehearse_test,
+    rehearse_training,
+)
+from laid.planning.report import highest
+from laid.planning.workload import Cost
+from laid.vlm.load import ModelArgs, empty_model, load_config
+
+SETTING = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6), clip=1.0)
+
+
+def module(pair, **student) -> PlannedModule:
+    return PlannedModule(
+        ModelArgs(str(pair[0]), random_weights=True, **student),
+        ModelArgs(str(pair[1]), random_weights=True, dtype="bfloat16"),
+    )
+
+
+def bytes_at_peak(ledger: Ledger) -> dict[str, int]:
+    return {name: peak.bytes for name, peak in ledger.peaks().items()}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [SETTING, replace(SETTING, devices=2, precision="bf16-mixed", accumulates=True)],
+    ids=["whole", "shared out"],
+)
+def test_real_tensors_take_the_memory_that_is_planned(pair, setting):
+    planned = bytes_at_peak(rehearse_training(module(pair), setting))
+    real = bytes_at_peak(rehearse_training(module(pair), setting, real=True))
+    for phase in (TEACHER, STUDENT, BACKWARD, OPTIMIZER):
+        assert planned[phase] == pytest.approx(real[phase], rel=0.05), phase
+
+
+@pytest.mark.slow  # a process of its own, and a step of three thousand tokens
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_a_process_grows_by_what_is_planned(tmp_path):
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("resident.py"), tmp_path],
+        # Freed memory goes back at once, as it would to a GPU's allocator.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["grown"] == pytest.approx(found["planned"], rel=0.15)
+
+
+def test_ranks_share_out_what_a_single_device_holds(pair):
+    one = highest(rehearse_training(module(pair), replace(SETTING, devices=1)))[1]
+    four = highest(rehearse_training(module(pair), replace(SETTING, devices=4)))[1]
+    for kind in ("student", "teacher", "optimizer"):
+        assert four.of[kind] == pytest.approx(one.of[kind] / 4, rel=0.15), kind
+    assert four.bytes < one.bytes
+
+
+def test_checkpointing_trades_activations_for_work(pair):
+    kept = rehearse_training(module(pair), SETTING)
+    again = rehearse_training(module(pair, activation_checkpointing=True), SETTING)
+    assert highest(again)[1].bytes < highest(kept)[1].bytes
+    redone = sum(amount for (_, work), amount in again.flops.items() if work.again)
+    forward = sum(
+        amount
+        for (phase, work), amount in kept.flops.items()
+        if phase == STUDENT and not work.vision
+    )
+    assert 0.5 * forward < redone <= forward
+    assert not any(work.again for _, work in kept.flops)
+
+
+def test_flops_of_weights_are_two_a_parameter_and_token(pair):
+    ledger = rehearse_training(module(pair), SETTING)
+    config = load_config(ModelArgs(str(pair[0])))
+    hf = empty_model(ModelArgs(str(pair[0])))
+    linear = sum(
+        part.weight.numel()
+        for part in hf.model.language_model.modules()
+        if isinstance(part, nn.Linear)
+    )
+    tokens = tokens_of(config, SETTING.images, SETTING.grid) + ANSWER
+    counted = sum(
+        amount
+        for (phase, work), amount in ledger.flops.items()
+        if phase == STUDENT and not work.vision and not work.attention
+    )
+    head = 2 * hf.lm_head.weight.numel() * ANSWER
+    mixing = counted - 2 * linear * tokens - head
+    # What is left over is the mixing of heads, in the loss.
+    assert 0 <= mixing < 0.05 * counted
+
+
+def test_attention_grows_with_the_square_of_the_tokens(pair):
+    tokens = {}
+    costs = {}
+    config = load_config(ModelArgs(str(pair[0])))
+
+    def length(images):
+        return tokens_of(config, images, SETTING.grid) + ANSWER
+
+    for images in (4, 16):
+        setting = replace(SETTING, images=images)
+        ledger = rehearse_training(module(pair), setting)
+        costs[images] = Cost.of(ledger.flops, images, 1, length)
+        tokens[images] = length(images)
+    assert costs[16].at(4) == pytest.approx(costs[4].at(4), rel=0.02)
+    squares = (tokens[16] / tokens[4]) ** 2
+    assert costs[16].attention == pytest.approx(costs[4].attention * squares, rel=0.02)
+    assert costs[16].vision == pytest.approx(costs[4].vision * 4, rel=0.02)
+
+
+def test_a_haystack_of_a_plan_is_as_long_as_it_says(pair):
+    config = load_config(ModelArgs(str(pair[0])))
+    inputs = haystack_inputs(config, 3, (1, 8, 6), 2, with_answer=True)
+    assert inputs.input_ids_BL.shape == (2, tokens_of(config, 3, (1, 8, 6)) + ANSWER)
+    assert int(inputs.mm_token_type_ids_BL.sum()) == 2 * 3 * 12
+    height, width = inputs.position_ids_3BL[1:]
+    assert not height.equal(width)
+
+
+def test_the_test_is_rehearsed_by_the_student_alone(pair):
+    peaks = rehearse_test(module(pair), SETTING).peaks()
+    assert peaks[TEST].of["student"] > 0
+    assert "teacher" not in peaks[TEST].of
+    longer = rehearse_test(module(pair), replace(SETTING, images=30)).peaks()
+    assert longer[TEST].bytes > peaks[TEST].bytes
