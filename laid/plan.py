@@ -118,7 +118,7 @@ class PlanCLI(LaidCLI):
         self._refuse(self.config)
 
     def instantiate_trainer(self, **options: Any) -> L.Trainer:
-        return None  # type: ignore[return-value]
+        return None
 
     def plan(self) -> str:
         """Rehearses training and test, and says what they come to.

@@ -134,7 +134,7 @@ class Ledger(TorchDispatchMode):
                 self._blind = False
 
         torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
-        ShardingPropagator._propagate_tensor_meta_non_cached = unseen  # type: ignore[method-assign]
+        ShardingPropagator._propagate_tensor_meta_non_cached = unseen  # type: ignore[method-assign, assignment]
         try:
             with self:
                 yield self

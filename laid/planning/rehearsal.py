@@ -201,7 +201,7 @@ def train_once(
     if fresh:
         optimizer.zero_grad()
     enter(BACKWARD)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     enter(OPTIMIZER)
     if setting.clip:
         precision.clip_gradients(optimizer, setting.clip)
@@ -220,7 +220,7 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
             finally:
                 enter(STUDENT)
 
-        vlm.signals = signals  # type: ignore[method-assign]
+        vlm.signals = signals  # type: ignore[method-assign, assignment]
 
 
 def _attend(vlm: VLM, ledger: Ledger) -> None:
