@@ -83,7 +83,8 @@ class Rotations:
 
     def begin(self, _decoder: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before each pass of the decoder: how many of the tokens so far are in the cache."""
-        cache = kwargs.get("past_key_values")
+        # transformers calls it cache from 5.24 on.
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
         self._cached = cache.get_seq_length() if cache is not None else 0
 
     def update(self, rotary: nn.Module, x_BLD: Tensor, positions_3BL: Tensor) -> None:

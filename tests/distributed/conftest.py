@@ -45,7 +45,17 @@ def on_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
         folder = tmp_path / f"ranks-{free_port()}"
         folder.mkdir()
         arguments = (ranks, free_port(), function, str(folder), args)
-        mp.start_processes(_rank, arguments, nprocs=ranks, start_method="fork")
+        started = mp.start_processes(
+            _rank, arguments, nprocs=ranks, start_method="fork", join=False
+        )
+        # Not its own join, which kills the others as soon as one has failed.
+        for process in started.processes:
+            process.join(120)
+        codes = [process.exitcode for process in started.processes]
+        if any(codes):
+            for process in started.processes:
+                process.kill()
+            raise RuntimeError(f"ranks ended with {codes}")
         return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
     return run

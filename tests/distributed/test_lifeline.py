@@ -1,6 +1,7 @@
 """A rank that dies takes the others with it, and they say why."""
 
 import os
+import re
 import signal
 import time
 
@@ -54,7 +55,8 @@ def waiting(mesh, who):
 
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_killed_rank_ends_ranks_that_wait_for_it(on_ranks, capfd, who):
-    with pytest.raises(Exception, match="terminated"):
+    codes = [-signal.SIGKILL if rank == who else 1 for rank in range(3)]
+    with pytest.raises(RuntimeError, match=re.escape(f"ranks ended with {codes}")):
         on_ranks(3, waiting, who)
     errors = capfd.readouterr().err
     assert f"rank {who} died without a word" in errors
