@@ -31,6 +31,10 @@ class Shadow(TorchDispatchMode):
     no is no; a real number that is read out is 1.
     """
 
+    def __init__(self, fake: FakeTensorMode):
+        super().__init__()
+        self._memo = fake.fake_tensor_converter.meta_converter.tensor_memo
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -47,13 +51,16 @@ class Shadow(TorchDispatchMode):
             return 1.0 if args[0].is_floating_point() else 0
         if func is _aten.index.Tensor:
             args = (args[0], _without_masks(args[1]))
-        return tree_map_only(FakeTensor, _decided, func(*args, **kwargs))
+        out = func(*args, **kwargs)
+        # PyTorch remembers fake tensors weakly, and then refuses to move a module that has them.
+        self._memo.clear()
+        return tree_map_only(FakeTensor, _decided, out)
 
 
 @contextmanager
 def shadow() -> Iterator[FakeTensorMode]:
     """A place in which models of any size are built and run."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, Shadow():
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, Shadow(fake):
         yield fake
 
 

@@ -26,6 +26,7 @@ from laid.planning.rehearsal import (
 from laid.planning.report import highest
 from laid.planning.workload import Cost
 from laid.vlm.load import ModelArgs, empty_model, load_config
+from laid.vlm.lora import LoraArgs
 
 SETTING = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6), clip=1.0)
 
@@ -53,7 +54,7 @@ def test_real_tensors_take_the_memory_that_is_planned(pair, setting):
         assert planned[phase] == pytest.approx(real[phase], rel=0.05), phase
 
 
-@pytest.mark.slow  # a process of its own, and a step of three thousand tokens
+@pytest.mark.slow  # a process of its own, and a step of two thousand tokens
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_a_process_grows_by_what_is_planned(tmp_path):
     done = subprocess.run(
@@ -65,7 +66,7 @@ def test_a_process_grows_by_what_is_planned(tmp_path):
         check=True,
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["grown"] == pytest.approx(found["planned"], rel=0.15)
+    assert found["grown"] == pytest.approx(found["planned"], rel=0.05)
 
 
 def test_ranks_share_out_what_a_single_device_holds(pair):
@@ -74,6 +75,16 @@ def test_ranks_share_out_what_a_single_device_holds(pair):
     for kind in ("student", "teacher", "optimizer"):
         assert four.of[kind] == pytest.approx(one.of[kind] / 4, rel=0.15), kind
     assert four.bytes < one.bytes
+
+
+def test_adapters_need_gradients_and_moments_for_themselves_alone(pair):
+    with_lora = PlannedModule(
+        ModelArgs(str(pair[0])), ModelArgs(str(pair[1]), dtype="bfloat16"), lora=LoraArgs()
+    )
+    adapted = highest(rehearse_training(with_lora, SETTING))[1]
+    whole = highest(rehearse_training(module(pair), SETTING))[1]
+    assert 0 < adapted.of["optimizer"] < whole.of["optimizer"] / 3
+    assert adapted.of["student"] > whole.of["student"]
 
 
 def test_checkpointing_trades_activations_for_work(pair):
