@@ -1,17 +1,20 @@
 """What a run learns of its two models before the first step."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from laid.losses.attention import likeness, question_rows, row_logits
 from laid.losses.least_squares import LeastSquares
 from laid.losses.mixing import HeadMixing, MixingArgs, MixingWeights
 from laid.objective import Objective, ObjectiveArgs
+from laid.vlm.capture import QK
 from laid.vlm.inputs import ModelInputs
 from laid.vlm.model import VLM
-from laid.vlm.signals import OnlineTeacher, TeacherSource, Wanted
+from laid.vlm.signals import TeacherSource, Wanted
 
 if TYPE_CHECKING:
     from laid.data.datamodule import HaystackDataModule
@@ -39,6 +42,8 @@ def calibrate(
 
     Once a run: mixing weights of a checkpoint stay as they are.
     """
+    if objective.rotary is not None:
+        objective.rotary = objective.rotary.to(device)
     if not mixing.fitted:
         count = min(mixing.args.calibration, len(data.train_entries))
         entries = data.train_entries.select(range(count))
@@ -61,7 +66,7 @@ def _match_rows(
     """Pairs layers whose rows are most alike (``matched``), and begins the rows' mixtures."""
     pairs = [(s, t) for s, t in mixing.pairs.tolist()]
     matched = objective.args.alignment.layers == "matched"
-    depth = cast(OnlineTeacher, teacher).vlm.shape.layers
+    depth = teacher.layers
     tried = [(s, t) for s, _ in pairs for t in range(depth)] if matched else pairs
     alike, energy = _alike(tried, objective, student, teacher, batches)
     if matched:
@@ -73,7 +78,8 @@ def _match_rows(
         }
         pairs = [(s, max(range(depth), key=lambda t: score[s, t])) for s, _ in pairs]
         mixing.pairs.copy_(torch.tensor(pairs))
-        print(f"laid: layer pairs (student, teacher) by attention rows: {pairs}")
+        if rank_zero_only.rank == 0:
+            print(f"laid: layer pairs (student, teacher) by attention rows: {pairs}")
     for head_mixing, pair in zip(mixing.rows, pairs, strict=False):
         alike_ST = alike[pair]
         rest = (1 - ROWS_SHARE) / max(alike_ST.shape[1] - 1, 1)
@@ -98,9 +104,7 @@ def _alike(
     turn = objective.rotary
     products: dict[tuple[int, int], Tensor | float] = dict.fromkeys(pairs, 0.0)
     energies: dict[tuple[int, int], Tensor | float] = dict.fromkeys(pairs, 0.0)
-    for inputs in batches:
-        ours = student.signals(inputs, Wanted(layers=tuple({s: 0 for s, _ in pairs}))).qk
-        theirs = teacher.signals(inputs, Wanted(layers=tuple({t: 0 for _, t in pairs}))).qk
+    for inputs, ours, theirs in _both(pairs, student, teacher, batches):
         rows = question_rows(
             inputs.attention_mask_BL,
             inputs.mm_token_type_ids_BL,
@@ -133,12 +137,23 @@ def _fit(
     pairs = [(s, t) for s, t in mixing.pairs.tolist()]
     is_complex = mixing.args.weights == "complex"
     problems = [(LeastSquares(is_complex), LeastSquares(is_complex)) for _ in pairs]
-    for inputs in batches:
-        ours = student.signals(inputs, Wanted(layers=tuple({s: 0 for s, _ in pairs}))).qk
-        theirs = teacher.signals(inputs, Wanted(layers=tuple({t: 0 for _, t in pairs}))).qk
+    for inputs, ours, theirs in _both(pairs, student, teacher, batches):
         for (queries, keys), (s, t) in zip(problems, pairs, strict=True):
             queries.add(ours[s].q, theirs[t].q, inputs.attention_mask_BL)
             keys.add(ours[s].k, theirs[t].k, inputs.attention_mask_BL)
     for pair, (queries, keys) in enumerate(problems):
         queries.into(cast(HeadMixing, mixing.q[pair]))
         keys.into(cast(HeadMixing, mixing.k[pair]))
+
+
+def _both(
+    pairs: Sequence[tuple[int, int]],
+    student: VLM,
+    teacher: TeacherSource,
+    batches: Sequence[ModelInputs],
+) -> Iterator[tuple[ModelInputs, dict[int, QK], dict[int, QK]]]:
+    """Each batch, with the queries and keys of the pairs' layers of student and teacher."""
+    of_student = Wanted(layers=tuple({s: 0 for s, _ in pairs}))
+    of_teacher = Wanted(layers=tuple({t: 0 for _, t in pairs}))
+    for inputs in batches:
+        yield inputs, student.signals(inputs, of_student).qk, teacher.signals(inputs, of_teacher).qk

@@ -36,6 +36,14 @@ from laid.vlm.window import describe
 RUNS = "runs"
 OF_THE_RUN = ("seed_everything", "name", "model", "data")
 """What a checkpoint's run lays down for testing it, with its precision; to resume, everything."""
+OPTIONS: dict[str, Any] = {
+    "datamodule_class": HaystackDataModule,
+    "save_config_callback": None,
+    "seed_everything_default": 0,
+    "auto_configure_optimizers": False,
+    "load_from_checkpoint_support": False,
+}
+"""Of LightningCLI, for all of our commands."""
 FOLDER = "LAID_RUN_FOLDER"
 """Environment variable by which the first process of a run tells the others its folder."""
 
@@ -73,11 +81,7 @@ class LaidCLI(LightningCLI):
         with tempfile.TemporaryDirectory() as folder:
             super().__init__(
                 model_class=LaidModule,
-                datamodule_class=HaystackDataModule,
-                save_config_callback=None,
-                seed_everything_default=0,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
+                **OPTIONS,
                 args=[command, *self._of_the_run(Path(folder)), *typed],
             )
 

@@ -159,13 +159,15 @@ class Objective:
             inputs.mm_token_type_ids_BL,
             inputs.position_ids_3BL,
         )
+        # Several student layers may have one teacher layer.
+        theirs_BTRL = {t: row_logits(x.q, x.k, rows, self.rotary) for t, x in teacher.qk.items()}
         losses = []
         for pair, (s, t) in enumerate(self.pairs):
-            own, other = student.qk[s], teacher.qk[t]
+            own = student.qk[s]
             losses.append(
                 attention_loss(
                     row_logits(own.q, own.k, rows, self.rotary),
-                    row_logits(other.q, other.k, rows, self.rotary),
+                    theirs_BTRL[t],
                     cast(HeadMixing, mixing.rows[pair]).applied(),
                     rows,
                 )

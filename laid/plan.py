@@ -5,7 +5,6 @@ GPU: of the models, only their ``config.json``.
 """
 
 import copy
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +14,26 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from laid.callbacks.global_batch import share_out
 from laid.data.args import SIZES
-from laid.data.datamodule import HaystackDataModule
 from laid.distributed.strategy import NAME
-from laid.lightning_cli import LaidCLI
+from laid.lightning_cli import OPTIONS, LaidCLI
 from laid.planning.inputs import ANSWER, image_grid, tokens_of
 from laid.planning.ledger import Ledger
 from laid.planning.rehearsal import PlannedModule, Setting, rehearse_test, rehearse_training
-from laid.planning.report import Limit, flops_table, highest, memory_table, verdict
-from laid.planning.workload import Cost, run_flops, sizes_of
+from laid.planning.report import (
+    Limit,
+    bytes_of,
+    flops_table,
+    highest,
+    memory_table,
+    verdict,
+)
+from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
 from laid.quiet import quiet
 from laid.typed import configs_first
 from laid.vlm.load import load_config
 
 GPUS = {"a800": (312.0, 79.3), "h100": (989.0, 79.2), "h200": (989.0, 139.8)}
 """bfloat16 TFLOP/s without sparsity by the data sheets (SXM), and GiB that a program finds."""
-_UNITS = {"GIB": 2**30, "GB": 10**9}
 
 
 def run(argv: list[str]) -> None:
@@ -61,11 +65,7 @@ class PlanCLI(LaidCLI):
         LightningCLI.__init__(
             self,
             model_class=PlannedModule,
-            datamodule_class=HaystackDataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
+            **OPTIONS,
             run=False,
             parser_kwargs={"prog": "laid plan", "description": (__doc__ or "").splitlines()[0]},
             args=typed,
@@ -224,7 +224,7 @@ class PlanCLI(LaidCLI):
         memory = self.config.memory
         if memory is None:
             memory = f"{GPUS[self.config.gpu][1]}GiB" if self.config.gpu else "80GiB"
-        return Limit(_bytes("memory", memory), _bytes("spare", self.config.spare))
+        return Limit(bytes_of("memory", memory), bytes_of("spare", self.config.spare))
 
     def _devices(self) -> Devices:
         trainer = self.config.trainer
@@ -253,7 +253,7 @@ class PlanCLI(LaidCLI):
             ledger.flops, images, each, lambda count: tokens_of(shape, count, grid) + ANSWER
         )
         sizes = sizes_of(data.train_args, images)
-        epochs = _epochs(config.trainer, len(sizes) // data.global_batch_size)
+        epochs = epochs_of(config.trainer, len(sizes) // data.global_batch_size)
         total = run_flops(cost, sizes, data, devices.number, each, epochs)
         spread = f"of {min(sizes)} to {max(sizes)} images"
         text = (
@@ -291,21 +291,5 @@ class PlanCLI(LaidCLI):
         return [words for applies, words in turns if applies]
 
 
-def _epochs(trainer: Any, steps: int) -> float:
-    """Epochs that a run comes to, whichever of its two ends is first."""
-    by_steps = trainer.max_steps / steps if trainer.max_steps > 0 and steps else None
-    if by_steps is None and trainer.max_epochs is None:
-        raise ValueError("the hours of a run need its end: set trainer.max_epochs or max_steps")
-    ends = [end for end in (by_steps, trainer.max_epochs) if end is not None and end >= 0]
-    return float(min(ends))
-
-
 def _precision(given: Any) -> str:
     return {"None": "32-true", "32": "32-true", "16": "16-mixed"}.get(str(given), str(given))
-
-
-def _bytes(name: str, text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", text.strip(), re.IGNORECASE)
-    if found is None:
-        raise ValueError(f"--{name} {text}: expected such as 80GiB or 80GB")
-    return float(found[1]) * _UNITS[found[2].upper()]

@@ -81,6 +81,24 @@ def teacher(pair: tuple[Path, Path]) -> VLM:
 
 
 @pytest.fixture(scope="session")
+def full_forward():
+    """transformers' own forward pass of a batch: a function of (vlm, inputs, more arguments)."""
+
+    def run(vlm, inputs, **more):
+        return vlm.hf(
+            input_ids=inputs.input_ids_BL,
+            attention_mask=inputs.attention_mask_BL,
+            position_ids=inputs.position_ids_3BL,
+            mm_token_type_ids=inputs.mm_token_type_ids_BL,
+            pixel_values=inputs.pixel_values_PC,
+            image_grid_thw=inputs.image_grid_thw_I3,
+            **more,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def encoder(pair: tuple[Path, Path]) -> PromptEncoder:
     return PromptEncoder(load_processor(ProcessorArgs(str(pair[0]))))
 

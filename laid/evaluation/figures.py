@@ -81,12 +81,7 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
     _label_sizes(axes, sizes)
     # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
     axes.set_ylim(max(0.0, min(0.4, math.floor(lowest * 10) / 10)), 1.02)
-    axes.set_xlabel("images in the haystack")
-    axes.set_ylabel("accuracy (95% interval)")
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=across, frameon=False, fontsize=9)
+    _finish(figure, axes, across)
     return figure
 
 
@@ -131,13 +126,18 @@ def bar_figure(results: Sequence[dict[str, Any]]) -> Figure:
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.02)
+    _finish(figure, axes, across)
+    return figure
+
+
+def _finish(figure: Figure, axes: Axes, across: int) -> None:
+    """What both figures of accuracy by size have around their plot."""
     axes.set_xlabel("images in the haystack")
     axes.set_ylabel("accuracy (95% interval)")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=across, frameon=False, fontsize=9)
-    return figure
 
 
 def depth_figure(results: Sequence[dict[str, Any]]) -> Figure:

@@ -106,7 +106,8 @@ def attention_loss(student_BSRL: Tensor, teacher_BTRL: Tensor, w_ST: Tensor, row
 
 
 def likeness(student_BSRL: Tensor, teacher_BTRL: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Sums from which ``correlation`` tells how much alike student and teacher heads look.
+    """Sums over a batch from which follows how much alike student and teacher heads look: their
+    correlation is ``product_ST / sqrt(energy_S energy_T)``.
 
     Returns:
         ``product_ST`` and ``energy_H`` of the S + T heads, of each row's attention among the

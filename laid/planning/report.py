@@ -1,5 +1,6 @@
 """What a rehearsal came to, in words and tables."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from laid.planning.ledger import KINDS, Ledger, Peak
 from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
 
 GIB = 2**30
+_UNITS = {"GIB": GIB, "GB": 10**9}
 _SHOWN = {
     BUILT: "models built",
     TEACHER: "teacher forward",
@@ -69,3 +71,15 @@ def verdict(what: str, peak: Peak, limit: Limit, remedies: list[str]) -> str:
         return f"{what} fits: {peak.bytes / GIB:.1f} GiB of {room}; {left / GIB:.1f} GiB are left"
     lines = [f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} lack"]
     return "\n".join([*lines, *(f"  - {remedy}" for remedy in remedies)])
+
+
+def bytes_of(name: str, text: str) -> float:
+    """Bytes of a size such as 80GiB or 80GB, given as setting ``name``.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"--{name} {text}: expected such as 80GiB or 80GB")
+    return float(found[1]) * _UNITS[found[2].upper()]

@@ -7,6 +7,7 @@ decoder's attention by their square, the vision tower by its images. So one rehe
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,3 +91,20 @@ def run_flops(
     together = each * ranks
     rounds = [max(order[at : at + together]) for at in range(0, len(order), together)]
     return epochs * each * sum(cost.at(size) for size in rounds)
+
+
+def epochs_of(trainer: Any, steps: int) -> float:
+    """Epochs that a run comes to, whichever of its two ends is first.
+
+    Args:
+        trainer: the settings of Lightning's Trainer.
+        steps: of an epoch.
+
+    Raises:
+        ValueError: the run has no end.
+    """
+    by_steps = trainer.max_steps / steps if trainer.max_steps > 0 and steps else None
+    if by_steps is None and trainer.max_epochs is None:
+        raise ValueError("the hours of a run need its end: set trainer.max_epochs or max_steps")
+    ends = [end for end in (by_steps, trainer.max_epochs) if end is not None and end >= 0]
+    return float(min(ends))

@@ -36,10 +36,14 @@ class Rotary:
             axis_F=axes.repeat_interleave(sections),
         )
 
+    def to(self, device: torch.device) -> "Rotary":
+        """The same there, so that nothing is copied in a step."""
+        return Rotary(self.frequency_F.to(device), self.axis_F.to(device))
+
     def __call__(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
         """Queries or keys as attention sees them, in float32."""
-        places_BLF = positions_3BL.movedim(0, -1)[..., self.axis_F.to(positions_3BL.device)]
-        angle_BL1F = (places_BLF.float() * self.frequency_F.to(places_BLF.device)).unsqueeze(-2)
+        places_BLF = positions_3BL.movedim(0, -1)[..., self.axis_F]
+        angle_BL1F = (places_BLF.float() * self.frequency_F).unsqueeze(-2)
         cos, sin = angle_BL1F.cos(), angle_BL1F.sin()
         real, imaginary = x_BLHD.float().chunk(2, dim=-1)
         return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)

@@ -46,6 +46,11 @@ class Wanted:
 class TeacherSource(ABC):
     """Where the teacher's signals come from. Whoever asks does not care: a model, or a disk."""
 
+    @property
+    @abstractmethod
+    def layers(self) -> int:
+        """Decoder layers that the teacher has."""
+
     @abstractmethod
     def lacks(self, wanted: Wanted) -> str | None:
         """Why ``wanted`` can't be had here, in words; None when it can.
@@ -78,8 +83,12 @@ class OnlineTeacher(TeacherSource):
     def __init__(self, vlm: "VLM"):
         self.vlm = vlm.requires_grad_(False).eval()
 
+    @property
+    def layers(self) -> int:
+        return self.vlm.shape.layers
+
     def lacks(self, wanted: Wanted) -> str | None:
-        last = self.vlm.shape.layers - 1
+        last = self.layers - 1
         beyond = [layer for layer in wanted.layers if not 0 <= layer <= last]
         if beyond:
             return f"teacher layers {beyond}: it has 0 to {last}"

@@ -23,20 +23,12 @@ def rows_of(inputs):
     )
 
 
-def test_rows_are_the_attention_of_the_model(eager, haystacks):
+def test_rows_are_the_attention_of_the_model(eager, haystacks, full_forward):
     """Of every layer, head and token after the last image, and no other."""
     inputs = haystacks().inputs
     rows, turn = rows_of(inputs), Rotary.of(eager.hf.config)
     qk = eager.signals(inputs, Wanted(layers=(0, 1, 2))).qk
-    seen = eager.hf(
-        input_ids=inputs.input_ids_BL,
-        attention_mask=inputs.attention_mask_BL,
-        position_ids=inputs.position_ids_3BL,
-        mm_token_type_ids=inputs.mm_token_type_ids_BL,
-        pixel_values=inputs.pixel_values_PC,
-        image_grid_thw=inputs.image_grid_thw_I3,
-        output_attentions=True,
-    ).attentions
+    seen = full_forward(eager, inputs, output_attentions=True).attentions
     for b in range(len(inputs.input_ids_BL)):
         last = int((inputs.mm_token_type_ids_BL[b] == 1).nonzero().max())
         end = int(inputs.attention_mask_BL[b].sum())

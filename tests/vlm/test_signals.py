@@ -12,19 +12,9 @@ from laid.vlm.model import VLM, answer_labels, answer_positions
 from laid.vlm.signals import OnlineTeacher, Wanted
 
 
-def full_forward(vlm, inputs, **more):
-    return vlm.hf(
-        input_ids=inputs.input_ids_BL,
-        attention_mask=inputs.attention_mask_BL,
-        position_ids=inputs.position_ids_3BL,
-        mm_token_type_ids=inputs.mm_token_type_ids_BL,
-        pixel_values=inputs.pixel_values_PC,
-        image_grid_thw=inputs.image_grid_thw_I3,
-        **more,
-    )
-
-
-def test_queries_and_keys_are_what_the_projections_make_of_the_layers_input(student, haystacks):
+def test_queries_and_keys_are_what_the_projections_make_of_the_layers_input(
+    student, haystacks, full_forward
+):
     inputs = haystacks().inputs
     states = full_forward(student, inputs, output_hidden_states=True).hidden_states
     qk = student.signals(inputs, Wanted(layers=(0, 1))).qk
@@ -38,7 +28,7 @@ def test_queries_and_keys_are_what_the_projections_make_of_the_layers_input(stud
         assert found.k.shape[2:] == (2, 32)
 
 
-def test_logits_are_those_that_predict_the_answer(student, haystacks):
+def test_logits_are_those_that_predict_the_answer(student, haystacks, full_forward):
     inputs = haystacks().inputs
     full = full_forward(student, inputs).logits
     rows, columns = answer_positions(inputs.labels_BL)
@@ -92,7 +82,7 @@ def test_capture_leaves_no_reference_behind(student, haystacks):
     assert not student._capture._found
 
 
-def test_capture_is_silent_outside_our_forward(student, haystacks):
+def test_capture_is_silent_outside_our_forward(student, haystacks, full_forward):
     full_forward(student, haystacks().inputs)
     assert not student._capture._found
 
