@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
+import lightning as L
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -27,7 +28,7 @@ from laid.distributed.gather import made_by_first
 from laid.distributed.tensors import own_rows, shared_like
 from laid.files import atomic_dir, discard
 from laid.runs import FILES, META
-from laid.weights import check_fits, drop
+from laid.weights import check_fits, drop, without_frozen
 
 WEIGHTS = "state_dict"
 STATES = "optimizer_states"
@@ -59,7 +60,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def load_sharded(
-    path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
     """Reads each rank's share of a checkpoint, file or folder, into module and optimizers.
 
@@ -71,10 +72,10 @@ def load_sharded(
     """
     if not path.is_dir():
         return _load_file(path, module, optimizers)
-    weights = cast(dict[str, Tensor], get_model_state_dict(module))
+    weights = _ours(module, cast(dict[str, Tensor], get_model_state_dict(module)))
     _fitting(weights, _shapes(path))
     dcp.load({WEIGHTS: weights}, checkpoint_id=path)
-    module.load_state_dict(weights)
+    module.load_state_dict(weights, strict=module.strict_loading)
     for at, optimizer in enumerate(optimizers):
         state = get_optimizer_state_dict(module, optimizer)
         dcp.load({f"optimizer_{at}": state}, checkpoint_id=path)
@@ -116,6 +117,11 @@ def read_without_optimizer(path: Path) -> dict[str, Any]:
     return content
 
 
+def _ours(module: L.LightningModule, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint holds of the module: with adapters not the weights beneath them."""
+    return state if module.strict_loading else without_frozen(module, state)
+
+
 def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's tensors for a model, without mixing weights where it has none.
 
@@ -145,10 +151,10 @@ def _meta(path: Path) -> dict[str, Any]:
 
 
 def _load_file(
-    path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+    path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
     content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    ours = module.state_dict()
+    ours = _ours(module, module.state_dict())
     theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
         mine, first = own_rows(tensor)

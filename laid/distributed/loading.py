@@ -7,10 +7,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from laid.distributed.sharding import shard, shard_mixing, student_policy, teacher_policy
-from laid.distributed.tensors import own_rows
+from laid.distributed.tensors import own_rows, set_whole
 from laid.losses.mixing import MixingWeights
 from laid.vlm.load import ModelArgs, empty_model, materialise
-from laid.vlm.lora import LoraArgs
+from laid.vlm.lora import LoraArgs, base_of, begin_adapters
 from laid.vlm.model import VLM
 from laid.vlm.window import Settings
 
@@ -35,22 +35,9 @@ class Placement:
         """The model that is trained or tested.
 
         Raises:
-            ValueError: as ``laid.vlm.load.load_model``; adapters or a window extension to a
-                sharded model.
+            ValueError: as ``laid.vlm.load.load_model``.
         """
-        if self.mesh is None:
-            return VLM.load(args, lora, extension, self.weights)
-        if extension is not None:
-            raise ValueError(
-                "model.window_extension with trainer.strategy laid_fsdp: a sharded model is not "
-                "extended. Test with trainer.strategy auto or ddp"
-            )
-        if lora is not None:
-            raise ValueError(
-                "model.lora with trainer.strategy laid_fsdp: adapters to a sharded model are not "
-                "built yet. Use trainer.strategy ddp, or leave model.lora out"
-            )
-        return self._build(args, student_policy(self.compute), frozen=False)
+        return self._build(args, student_policy(self.compute), lora=lora, extension=extension)
 
     def teacher(self, args: ModelArgs) -> VLM:
         """The model that stays as it is."""
@@ -60,15 +47,25 @@ class Placement:
         """Mixing weights beside the student."""
         return weights if self.mesh is None else shard_mixing(weights, self.mesh)
 
-    def _build(self, args: ModelArgs, policy: MixedPrecisionPolicy, frozen: bool) -> VLM:
+    def _build(
+        self,
+        args: ModelArgs,
+        policy: MixedPrecisionPolicy,
+        frozen: bool = False,
+        lora: LoraArgs | None = None,
+        extension: Settings | None = None,
+    ) -> VLM:
         if self.mesh is None:
-            return VLM.load(args, weights=self.weights)
+            return VLM.load(args, lora, extension, self.weights)
         # Shared out before there is any memory: no process ever holds a whole model.
-        vlm = VLM(empty_model(args))
+        vlm = VLM(empty_model(args, extension), lora)
         if frozen:
             vlm.requires_grad_(False)
         shard(vlm, self.mesh, policy)
         materialise(vlm.hf, args, _device(self.mesh), own_rows if self.weights else None)
+        if lora is not None and self.weights:
+            begin_adapters(vlm.hf, set_whole)
+            vlm.base = base_of(args)
         return vlm
 
 

@@ -1,8 +1,11 @@
 """LoRA (Hu et al., 2022) on a model's decoder, by peft: small matrices learn, the rest stays."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -10,9 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.vlm.load import ModelArgs, load_model
 from laid.vlm.paths import weights_fingerprint
-
-ADAPTER = "default"
-"""peft's name for an adapter that has none."""
+from laid.vlm.weights import ADAPTER, is_adapter
 
 
 @dataclass
@@ -78,11 +79,34 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
     inject_adapter_in_model(config, decoder, ADAPTER)
     for parameter in adapters(decoder):
         parameter.data = parameter.data.float()
+    if not decoder.embed_tokens.weight.is_meta:
+        begin_adapters(hf, _copy)
+
+
+def begin_adapters(
+    hf: Qwen2_5_VLForConditionalGeneration, put: Callable[[Tensor, Tensor], None]
+) -> None:
+    """Sets adapters to what they begin with: A as peft draws it, by torch's global generator, B 0.
+
+    Args:
+        put: writes whole values into a parameter, of which this process may hold a share.
+    """
+    for name, parameter in hf.named_parameters():
+        if is_adapter(name):
+            value = torch.zeros(parameter.shape)
+            if ".lora_A." in name:
+                nn.init.kaiming_uniform_(value, a=math.sqrt(5))
+            put(parameter, value)
 
 
 def adapters(module: nn.Module) -> list[nn.Parameter]:
     """The A and B of all adapters; none without LoRA."""
-    return [p for name, p in module.named_parameters() if f".{ADAPTER}." in name]
+    return [p for name, p in module.named_parameters() if is_adapter(name)]
+
+
+@torch.no_grad()
+def _copy(parameter: Tensor, value: Tensor) -> None:
+    parameter.copy_(value)
 
 
 def merged(args: ModelArgs, lora: LoraArgs, state: dict[str, Tensor]) -> dict[str, Tensor]:

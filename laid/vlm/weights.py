@@ -31,6 +31,25 @@ _RENAMED = (
 )
 
 
+ADAPTER = "default"
+"""peft's name for an adapter that has none."""
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is LoRA's A or B."""
+    return f".{ADAPTER}." in name
+
+
+def own_parameters(model: Qwen2_5_VLForConditionalGeneration) -> dict[str, Tensor]:
+    """A model's parameters less adapters, by the names that they have without adapters."""
+    return {
+        # peft puts a layer that gets an adapter one level down.
+        name.replace(".base_layer.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if not is_adapter(name)
+    }
+
+
 def whole(parameter: Tensor) -> tuple[Tensor, int]:
     """The ``Rows`` of a model that is on one device."""
     return parameter, 0
@@ -61,7 +80,7 @@ def fill_from_files(
     Raises:
         ValueError: a parameter is in no file or has another shape there, or a file can't be read.
     """
-    targets = dict(model.named_parameters())
+    targets = own_parameters(model)
     missing = set(targets)
     for file in _files(_folder(path, revision, local_files_only=True), path):
         try:
@@ -98,7 +117,7 @@ def fill_at_random(model: Qwen2_5_VLForConditionalGeneration, seed: int, rows: R
     What a row becomes depends on the seed and its place alone, not on how rows are shared out.
     """
     deviation = model.config.text_config.initializer_range
-    for name, parameter in model.named_parameters():
+    for name, parameter in own_parameters(model).items():
         mine, first = rows(parameter)
         if parameter.ndim == 1:
             mine.fill_(1.0 if name.endswith("weight") else 0.0)

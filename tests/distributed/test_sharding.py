@@ -13,9 +13,11 @@ from laid.distributed.loading import Placement
 from laid.distributed.tensors import set_whole, shared_like, whole
 from laid.losses.mixing import MixingArgs, MixingWeights
 from laid.vlm.load import ModelArgs, load_model
+from laid.vlm.lora import LoraArgs
 from laid.vlm.model import VLM
 from laid.vlm.signals import Wanted
 from laid.vlm.weights import download, parameter_name
+from laid.vlm.window import SelfExtendArgs, YarnArgs
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
 
@@ -66,6 +68,39 @@ def test_parameters_buffers_logits_and_answers_equal_from_pretrained(on_ranks, p
     total = sum(p.numel() for p in parameters.values())
     for share, *_ in results:
         assert sum(p.numel() for p in share.values()) < 1.1 * total / ranks
+
+
+def with_more(mesh, args, lora, extension, inputs):
+    """The same of a model with adapters or a longer window; adapters as one process draws them."""
+    torch.manual_seed(3)
+    vlm = Placement(mesh).student(args, lora, extension)
+    with torch.no_grad():
+        logits_NV = vlm.signals(inputs, EVERYTHING).logits_NV
+    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    return found, dict(vlm.hf.named_buffers()), logits_NV, vlm.answer(inputs, 3), vlm.base
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("lora", "extension"),
+    [
+        (LoraArgs(rank=4, target_modules=["q_proj", "down_proj"]), None),
+        (None, YarnArgs(4.0, 64)),
+        (None, SelfExtendArgs(4, 8)),
+    ],
+    ids=["lora", "yarn", "self-extend"],
+)
+def test_adapters_and_window_extensions_are_those_of_one_process(
+    on_ranks, pair, inputs, lora, extension, dtype
+):
+    args = ModelArgs(str(pair[0]), dtype=dtype)
+    found, buffers, logits_NV, answer, base = with_more(None, args, lora, extension, inputs)
+    for of_rank in on_ranks(2, with_more, args, lora, extension, inputs):
+        assert_equal(of_rank[0], found)
+        assert_equal(of_rank[1], buffers)
+        assert torch.equal(of_rank[2], logits_NV)
+        assert torch.equal(of_rank[3], answer)
+        assert of_rank[4] == base
 
 
 def test_a_teacher_in_bfloat16_equals_from_pretrained(on_ranks, pair, inputs):
