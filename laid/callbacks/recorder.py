@@ -58,8 +58,9 @@ class TestRecorder(Callback):
         if stage != "test":
             return
         data = trainer.datamodule
-        # Rank 0 reads and writes the records, and tells the others what is answered already.
-        data.skip(made_by_first(lambda: self._open(data)))
+        # Rank 0 reads and writes the records, and tells the others what is answered already. Not
+        # now: a model that can't be loaded must not put the records of another test aside.
+        data.skip(lambda: made_by_first(lambda: self._open(data)))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; gives the entries that are answered in it."""

@@ -1,6 +1,6 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class HaystackDataModule(L.LightningDataModule):
         self.seed = seed
         self.order_seed = order_seed
         self.grids: dict[str, Tensor] = {}
-        self._skipped: frozenset[str] = frozenset()
+        self._answered: Callable[[], Collection[str]] = tuple
         self._train_loader: HaystackLoader | None = None
         self._place: dict[str, int] | None = None
 
@@ -173,9 +173,13 @@ class HaystackDataModule(L.LightningDataModule):
                 self.grids.update(zip(some, grid_I3, strict=True))
                 bar.update(len(some))
 
-    def skip(self, ids: Collection[str]) -> None:
-        """Leaves out test entries that are answered already."""
-        self._skipped = frozenset(ids)
+    def skip(self, answered: Callable[[], Collection[str]]) -> None:
+        """Leaves out test entries that are answered already.
+
+        Args:
+            answered: gives their ids; asked when the test begins, the checkpoint being read then.
+        """
+        self._answered = answered
 
     def train_dataloader(self) -> HaystackLoader:
         """Training batches, padded on the right, shuffled anew each epoch."""
@@ -218,8 +222,8 @@ class HaystackDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Test prompts that are not answered yet, in order of size."""
-        ids = self.test_entries["id"]
-        left = [at for at, entry in enumerate(ids) if entry not in self._skipped]
+        ids, answered = self.test_entries["id"], frozenset(self._answered())
+        left = [at for at, entry in enumerate(ids) if entry not in answered]
         return self._prompts(self.test_entries.select(left))
 
     def predict_dataloader(self) -> DataLoader:

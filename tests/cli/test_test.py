@@ -118,6 +118,15 @@ def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fit
     assert len(list(folder.glob("records-*.jsonl"))) == 1
 
 
+def test_a_model_that_can_not_be_loaded_leaves_the_records_alone(tested, laid, fitted, pair, work):
+    folder = work / "not-moved"
+    shutil.copytree(fitted, folder)
+    refused = laid("test", "--ckpt_path", folder, "--model.student.path", pair[1], code=2)
+    assert "does not fit the model" in refused.stderr
+    assert (folder / "records.jsonl").read_bytes() == (fitted / "records.jsonl").read_bytes()
+    assert not list(folder.glob("records-*.jsonl"))
+
+
 @pytest.mark.slow
 def test_answers_to_other_images_or_of_other_weights_are_not_taken_for_these(
     laid, config, pair, drawn, work, tmp_path

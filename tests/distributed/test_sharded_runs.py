@@ -156,6 +156,34 @@ def test_export_of_a_folder_and_of_its_weights_in_a_file(laid, sharded, work):
         assert torch.equal(value, ours[parameter_name(key)])
 
 
+@pytest.mark.slow
+def test_adapters_trained_on_two_ranks_go_on_and_are_tested_and_merged_on_one(laid, config, work):
+    options = ("--config", config, "--model.lora.rank", 4, *QUICK)
+    laid("fit", *options, "--name", "lora-two", *TWO)
+    laid("fit", *options, "--name", "lora-one")
+    of_two, of_one = work / "runs" / "lora-two", work / "runs" / "lora-one"
+    state = read_whole(find_checkpoint(str(of_two), work).path)["state_dict"]
+    assert state
+    assert all(".lora_" in name or name.startswith("mixing.") for name in state)
+    alone = ("--trainer.devices", 1, "--trainer.strategy", "auto")
+    for run, how in ((of_two, alone), (of_one, TWO)):  # a folder to a process, a file to two
+        folder = begin_at(run, 5, work, f"{run.name}-goes-on")
+        laid("fit", "--ckpt_path", folder, *how)
+        for tag, values in losses(folder).items():
+            assert sorted(values) == list(range(5, 12))
+            for at, value in values.items():
+                assert value == pytest.approx(losses(of_one)[tag][at], abs=1e-5), (tag, at)
+    laid("test", "--ckpt_path", of_two)
+    laid("test", "--ckpt_path", of_two, *TWO, "--results", work / "lora-by-two")
+    assert records(of_two) == records(work / "lora-by-two") != []
+    laid("export", "--ckpt_path", of_two, "--out", "lora-merged")
+    laid(
+        "test", "--config", config, "--model.student.path", work / "lora-merged",
+        "--results", work / "lora-by-merged",
+    )  # fmt: skip
+    assert records(work / "lora-by-merged") == records(of_two)
+
+
 def alive(pid):
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
