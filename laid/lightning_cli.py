@@ -29,7 +29,7 @@ from laid.runs import (
     give_back_run,
     training_of,
 )
-from laid.typed import changes, configs_first, typed_value
+from laid.typed import changes, configs_first, refuse_unused, typed_value
 from laid.vlm.paths import weights_fingerprint
 from laid.vlm.window import describe
 
@@ -178,6 +178,7 @@ class LaidCLI(LightningCLI):
                 "trainer.accumulate_grad_batches follows from data.global_batch_size, "
                 "data.batch_size and the number of devices: set these"
             )
+        refuse_unused(self.typed, config.data)
         if config.results is not None and self.subcommand not in ("test", "predict"):
             raise ValueError("--results is for test and predict; a run is named with --name")
 

@@ -61,6 +61,36 @@ def _in_file(path: str, key: str) -> Any:
     return content
 
 
+_BUILT = {
+    "train": ("split", "min_size", "max_size"),
+    "validate": ("split",),
+    "test": ("split",),
+}
+"""What says how entries are built."""
+
+
+def refuse_unused(typed: list[str], data: Any) -> None:
+    """Refuses what was typed of entries that are built, where they come from a source.
+
+    In a file it may stand: that file may be for others too.
+
+    Args:
+        typed: the command line.
+        data: the settings ``data``.
+
+    Raises:
+        ValueError: there is such a setting on the command line.
+    """
+    for stage, keys in _BUILT.items():
+        for key in keys if data[stage].source is not None else ():
+            flag = f"--data.{stage}.{key}"
+            if any(word == flag or word.startswith(f"{flag}=") for word in typed):
+                raise ValueError(
+                    f"{flag} is of entries that are built, and data.{stage}.source gives some that "
+                    "are there already: leave one of the two out"
+                )
+
+
 def changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Keys whose value is another than before, in dots; what is on one side only is passed over,
     since versions of laid may know different keys."""

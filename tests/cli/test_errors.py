@@ -145,3 +145,16 @@ def test_help_lists_the_commands(laid):
         assert command in done.stdout
     assert "ckpt_path" in laid("export", "--help").stdout
     assert "--model.student.freeze_vision" in laid("fit", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("stage", "typed"),
+    [("train", ["--data.train.max_size", 5]), ("test", ["--data.test.split=val2017"])],
+)
+def test_what_is_typed_of_built_entries_is_refused_where_a_source_gives_them(
+    fails, config, stage, typed
+):
+    given = "made.json" if stage == "train" else '["made.json"]'
+    command = "fit" if stage == "train" else "test"
+    error = fails(command, "--config", config, f"--data.{stage}.source", given, *typed)
+    assert f"data.{stage}.source gives some that are there already" in error

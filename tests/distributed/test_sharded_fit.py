@@ -2,10 +2,17 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from cli.conftest import environment
+from distributed.conftest import free_port
+
+from laid.distributed.checkpoints import read_whole
+from laid.runs import find_checkpoint
 
 SHARDED = ("--trainer.strategy", "laid_fsdp", "--trainer.devices")
 
@@ -119,3 +126,51 @@ def test_low_precision_keeps_float32_weights(witnessed):
     assert apart(first["parameters"][-1], second["parameters"][-1]) == 0
     moved = apart(first["parameters"][-1], first["parameters"][0])
     assert 0 < moved < 1e-2
+
+
+def together(commands, work):
+    """Runs commands side by side, each with what it adds to the environment."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", *map(str, words)], cwd=work, env={**environment(), **more},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for more, words in commands
+    ]  # fmt: skip
+    said = [process.communicate(timeout=600)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), said[0][-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["torchrun", "two nodes", "two nodes with torchrun"])
+def test_others_may_start_the_ranks(laid, config, work, how):
+    """Several nodes, played by processes of this one; the same weights as Lightning's two."""
+    name = how.replace(" ", "-")
+    fit = (
+        "fit", "--config", config, "--head_flow.enabled", "false", "--trainer.max_steps", 2,
+        "--trainer.num_sanity_val_steps", 0, "--trainer.limit_val_batches", 0,
+        "--data.workers", 0, "--trainer.strategy", "laid_fsdp",
+    )  # fmt: skip
+    if not (work / "runs" / "by-lightning").exists():
+        laid(*fit, "--name", "by-lightning", "--trainer.devices", 2)
+    fit = ("laid", *fit, "--name", name)
+    one_each = ("--trainer.devices", 1, "--trainer.num_nodes", 2)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    meet = ("--master_addr", "127.0.0.1", "--master_port", where["MASTER_PORT"])
+    run = ("torch.distributed.run", *meet, "--nproc_per_node")
+    if how == "torchrun":
+        commands = [({}, (*run, 2, "-m", *fit, "--trainer.devices", 2))]
+    elif how == "two nodes":
+        commands = [({**where, "NODE_RANK": str(n)}, (*fit, *one_each)) for n in (0, 1)]
+    else:
+        nodes = (*run, 1, "--nnodes", 2, "--node_rank")
+        commands = [({}, (*nodes, n, "-m", *fit, *one_each)) for n in (0, 1)]
+    together(commands, work)
+    assert not (work / "runs" / f"{name}-2").exists()  # one folder for all
+    state, expected = (
+        read_whole(find_checkpoint(str(work / "runs" / run), work).path)["state_dict"]
+        for run in (name, "by-lightning")
+    )
+    assert state.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(state[key], value), key
