@@ -74,6 +74,7 @@ def broken(config, work, tmp_path):
         ),
         ({"model.studnet.path": "x"}, "studnet"),
         ({"model.student.dtype": "float12"}, "float12"),
+        ({"seed_everything": True}, "seed_everything true: expected a number"),
         ({"trainer.accumulate_grad_batches": 5}, "follows from data.global_batch_size"),
         ({"checkpoint.every_n_steps": 5}, "every_n_steps"),
     ],
