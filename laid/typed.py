@@ -82,7 +82,8 @@ def refuse_unused(typed: list[str], data: Any) -> None:
         ValueError: there is such a setting on the command line.
     """
     for stage, keys in _BUILT.items():
-        for key in keys if data[stage].source is not None else ():
+        given = data[stage] is not None and data[stage].source is not None
+        for key in keys if given else ():
             flag = f"--data.{stage}.{key}"
             if any(word == flag or word.startswith(f"{flag}=") for word in typed):
                 raise ValueError(
