@@ -90,10 +90,18 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
     titles = {name: FIGURES[name] for name in made}
     flows = {method.label: flow for method in study.rows if (flow := _head_flow(method))}
     for label, flow in flows.items():
-        safe = re.sub(r"[^\w.-]+", "-", label)
-        name = "head_flow" if len(flows) == 1 else f"head_flow_{safe}"
-        content = json.loads(flow.read_text(encoding="utf-8"))
-        made[name] = flow_figure(content["sizes"], content["curves"])
+        safe = "head_flow_" + re.sub(r"[^\w.-]+", "-", label)
+        if safe in made:  # two labels that differ in signs only
+            safe = f"{safe}-{len(made)}"
+        name = "head_flow" if len(flows) == 1 else safe
+        try:
+            content = json.loads(flow.read_text(encoding="utf-8"))
+            made[name] = flow_figure(content["sizes"], content["curves"])
+        except (ValueError, KeyError, TypeError, AttributeError) as reason:
+            raise ValueError(
+                f"{flow} is not what laid writes of a head flow ({type(reason).__name__}: "
+                f"{reason}): remove it, or train anew"
+            ) from reason
         titles[name] = f"{FIGURES['head_flow']} ({label})"
     for name, figure in made.items():
         save_png(figure, folder / f"{name}.png")

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from laid.distributed.checkpoints import read_without_optimizer
-from laid.files import atomic_dir, discard_dir
+from laid.files import atomic_dir, discard
 from laid.runs import find_checkpoint
 from laid.vlm.export import write_model, write_processor
 from laid.vlm.load import ModelArgs
@@ -58,9 +58,9 @@ def export(
         check_base(base_of(args), content["base"])
         state = merged(args, LoraArgs(**lora), state)
         written = dtype or args.dtype
-    if overwrite:
-        discard_dir(target)
     with atomic_dir(target) as folder:
         write_model(folder, args, state, getattr(torch, written) if written else None)
         write_processor(folder, processor)
+        if overwrite:  # the new one being whole
+            discard(target)
     print(f"laid: {found.path} -> {target}")

@@ -155,8 +155,9 @@ class LaidCLI(LightningCLI):
         self.folder = self._choose_folder(runs, config.name)
         dumped = self._parser(self.subcommand).dump(config, skip_unset=False)
         kept = yaml.safe_load(dumped)
-        for key in ("config", "ckpt_path", "results"):
+        for key in ("config", "ckpt_path", "results", "weights_only"):
             kept.pop(key, None)
+        kept["trainer"].pop("accumulate_grad_batches")  # which a configuration may not say
         self.settings = yaml.safe_dump(kept, sort_keys=False)
         # Not in the settings: it belongs to the folder, which may be moved.
         config.checkpoint.dirpath = str(self.folder / CHECKPOINTS)
@@ -172,6 +173,9 @@ class LaidCLI(LightningCLI):
             raise ValueError(
                 "trainer.use_distributed_sampler: laid deals haystacks out to the devices itself"
             )
+        # Asked here as well, since Lightning makes bf16-mixed of 16-mixed on a CPU.
+        if config.trainer.strategy == strategy.NAME:
+            strategy.refuse_float16(config.trainer.precision)
         if typed_value(self.typed, "trainer.accumulate_grad_batches") is not None:
             raise ValueError(
                 "trainer.accumulate_grad_batches follows from data.global_batch_size, "

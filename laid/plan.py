@@ -210,8 +210,21 @@ class PlanCLI(LaidCLI):
         if config.mfu is not None and config.gpu is None:
             raise ValueError("--mfu is a share of a GPU's peak: name it with --gpu")
         for name in ("tflops", "mfu"):
-            if (value := config[name]) is not None and value <= 0:
+            if (value := config[name]) is not None and not value > 0:
                 raise ValueError(f"--{name} {value}: expected more than 0")
+        if config.mfu is not None and config.mfu > 1:
+            raise ValueError(f"--mfu {config.mfu}: expected a share of the peak, at most 1")
+        train = self.datamodule.train_args
+        if train.source is None and not 1 <= train.min_size <= train.max_size:
+            raise ValueError(
+                f"data.train.min_size {train.min_size}, max_size {train.max_size}: expected "
+                "1 <= min_size <= max_size"
+            )
+        if train.entries < self.datamodule.global_batch_size:
+            raise ValueError(
+                f"data.train.entries {train.entries}: not one step of "
+                f"{self.datamodule.global_batch_size} (data.global_batch_size)"
+            )
         for name in ("student_args", "teacher_args"):
             args = getattr(self.model, name)
             if args is not None and args.attn_implementation == "flash_attention_2":
@@ -231,6 +244,8 @@ class PlanCLI(LaidCLI):
         number = self.config.devices
         if number is None:
             number = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
+            if number == "auto" and trainer.accelerator == "cpu":
+                number = 1  # as Lightning takes it
             if not str(number).isdigit() or int(number) < 1:
                 raise ValueError(f"trainer.devices {number!r}: say how many with --devices")
             number = int(number) * trainer.num_nodes

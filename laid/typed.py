@@ -1,6 +1,7 @@
 """What a user typed, before it is parsed, and what it changed."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,33 @@ def typed_value(typed: list[str], key: str) -> Any:
         if word in _CONFIG or word.startswith("--config="):
             found = _in_file(word.partition("=")[2] or following or "", key)
             value = value if found is None else found
+    return _settings(typed).get(key, value)
+
+
+def _settings(typed: list[str]) -> dict[str, Any]:
+    """What the command line sets, by key in dots; ``--data.test '{split: x}'`` as its parts."""
+    found: dict[str, Any] = {}
     for at, word in enumerate(typed):
-        if word == f"--{key}" and at + 1 < len(typed):
-            value = typed[at + 1]
-        elif word.startswith(f"--{key}="):
-            value = word.split("=", 1)[1]
-    return value
+        if not word.startswith("--"):
+            continue
+        key, given, value = word[2:].partition("=")
+        if not given:
+            value = typed[at + 1] if at + 1 < len(typed) else ""
+        found.update(_parts(key, value))
+    return found
+
+
+def _parts(key: str, value: Any) -> dict[str, Any]:
+    content = value
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(yaml.YAMLError):
+            content = yaml.safe_load(value)
+    if not isinstance(content, dict):
+        return {key: value}
+    inside: dict[str, Any] = {}
+    for name, part in content.items():
+        inside.update(_parts(f"{key}.{name}", part))
+    return inside
 
 
 def _in_file(path: str, key: str) -> Any:
@@ -84,11 +106,11 @@ def refuse_unused(typed: list[str], data: Any) -> None:
     for stage, keys in _BUILT.items():
         given = data[stage] is not None and data[stage].source is not None
         for key in keys if given else ():
-            flag = f"--data.{stage}.{key}"
-            if any(word == flag or word.startswith(f"{flag}=") for word in typed):
+            name = f"data.{stage}.{key}"
+            if name in _settings(typed):
                 raise ValueError(
-                    f"{flag} is of entries that are built, and data.{stage}.source gives some that "
-                    "are there already: leave one of the two out"
+                    f"--{name} is of entries that are built, and data.{stage}.source gives some "
+                    "that are there already: leave one of the two out"
                 )
 
 

@@ -129,3 +129,5 @@ def test_typed_settings_go_over_files_wherever_they_stand(tmp_path):
     assert typed_value(typed, "trainer.default_root_dir") == "there"
     assert typed_value(typed, "data.seed") == "3"
     assert typed_value(typed, "model.student.path") is None
+    typed += ["--trainer", "{max_epochs: 2, default_root_dir: elsewhere}"]
+    assert typed_value(typed, "trainer.default_root_dir") == "elsewhere"

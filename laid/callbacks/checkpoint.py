@@ -36,7 +36,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         with replacing(path) as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except (OSError, RuntimeError) as reason:  # torch hides the first behind the second
+                told = reason.__context__ or reason
+                raise OSError(f"cannot write the checkpoint {path}: {told}") from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
+from warnings import catch_warnings, simplefilter
 
 import lightning as L
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -48,7 +50,11 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
         tensors[f"optimizer_{at}"] = state
     with ExitStack() as stack:
         folder = Path(made_by_first(lambda: str(stack.enter_context(atomic_dir(path)))))
-        dcp.save(tensors, checkpoint_id=folder)
+        try:
+            dcp.save(tensors, checkpoint_id=folder)
+        except CheckpointException as reason:  # on every rank, whichever could not write
+            first = next(iter(reason.failures.values()))[0]
+            raise OSError(f"cannot write the checkpoint {path}: {first}") from None
 
         def finish() -> None:
             checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
@@ -95,7 +101,9 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
             flat[key] = 0
             if isinstance(stored, TensorStorageMetadata):
                 flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype)
-    dcp.load(flat, checkpoint_id=path, no_dist=True)
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # that one process is meant
+        dcp.load(flat, checkpoint_id=path, no_dist=True)
     tensors: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = metadata.planner_data[key]

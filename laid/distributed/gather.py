@@ -41,6 +41,8 @@ def made_by_first(make: Callable[[], T]) -> T:
             made[0] = make()
         except (ValueError, OSError) as error:
             made[1] = error
+        except Exception as error:  # a bug; the others must not wait for what won't come
+            made[1] = RuntimeError(f"{type(error).__name__} on rank 0: {error}")
     dist.broadcast_object_list(made, src=0)
     if made[1] is not None:
         raise made[1]

@@ -50,11 +50,7 @@ class ShardedStrategy(ModelParallelStrategy):
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
         if isinstance(plugin, MixedPrecision):
-            if plugin.precision != "bf16-mixed":
-                raise ValueError(
-                    f"trainer.precision {plugin.precision} with trainer.strategy {NAME}: expected "
-                    "bf16-mixed or 32-true; float16 would need its gradients scaled"
-                )
+            refuse_float16(plugin.precision)
             plugin = ShardedPrecision()
         self._precision_plugin = plugin
 
@@ -115,6 +111,19 @@ def placement_of(trainer: L.Trainer) -> Placement:
     """Where models are built under a trainer's strategy."""
     strategy = trainer.strategy
     return strategy.placement if isinstance(strategy, ShardedStrategy) else Placement()
+
+
+def refuse_float16(precision: Any) -> None:
+    """Refuses a precision that sharded models are not trained in.
+
+    Raises:
+        ValueError: it is 16-mixed.
+    """
+    if str(precision) in ("16", "16-mixed"):
+        raise ValueError(
+            f"trainer.precision {precision} with trainer.strategy {NAME}: expected bf16-mixed or "
+            "32-true; float16 would need its gradients scaled"
+        )
 
 
 def check_precision(trainer: L.Trainer) -> None:

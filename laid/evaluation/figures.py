@@ -61,7 +61,7 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
             [size * aside for size in _sizes(result)],
             accuracy,
             yerr=_whiskers(cells),
-            label=_with_counts(textwrap.fill(result["name"], 80), cells),
+            label=_with_counts(_shown(result["name"], 80), cells),
             color=_COLOURS[index % len(_COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
             linestyle=("-", "--", ":")[index // len(_COLOURS) % 3],
@@ -112,7 +112,7 @@ def bar_figure(results: Sequence[dict[str, Any]]) -> Figure:
             [cell["accuracy"] for cell in cells.values()],
             width=0.92 * width,
             yerr=_whiskers(list(cells.values())),
-            label=textwrap.fill(result["name"], 80),
+            label=_shown(result["name"], 80),
             color=_COLOURS[index % len(_COLOURS)],
             # More bars than colours: the same ones hatched.
             hatch=("", "///", "...")[index // len(_COLOURS) % 3],
@@ -206,7 +206,7 @@ def _heat_map(axes: Axes, result: dict[str, Any], sizes: list[int]) -> AxesImage
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("images in the haystack")
-    axes.set_title(textwrap.fill(result["name"], 40), fontsize=10)
+    axes.set_title(_shown(result["name"], 40), fontsize=10)
     return image
 
 
@@ -275,6 +275,11 @@ def _with_counts(name: str, cells: list[dict[str, Any]]) -> str:
     counts = f"n = {most} a size" if fewest == most else f"n = {fewest} to {most} a size"
     # "laid (3 seeds)" has its brackets already.
     return f"{name[:-1]}, {counts})" if name.endswith(")") else f"{name} ({counts})"
+
+
+def _shown(name: str, width: int) -> str:
+    """A name in lines; matplotlib would take what stands between dollars for a formula."""
+    return textwrap.fill(name, width).replace("$", r"\$")
 
 
 def _require(results: Sequence[dict[str, Any]]) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from laid.evaluation.records import differences, read_records
 from laid.evaluation.results import read_results
 
-_SEED = re.compile(r"(?P<method>.+)-seed(?P<seed>\d+)")
+# A window extension's name comes after a run's.
+_SEED = re.compile(r"(?P<method>.+?)-seed(?P<seed>\d+)(?P<window>(-yarn|-self-extend)?)")
 # Of the tested student, what differs between two seeds of one method.
 _OF_ONE_SEED = ("path", "revision", "seed")
 
@@ -157,12 +158,15 @@ def _files(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 def _stem(name: str) -> str:
     found = _SEED.fullmatch(name)
-    return found["method"] if found else name
+    return found["method"] + found["window"] if found else name
 
 
 def _method(result: dict[str, Any]) -> str:
-    training = result.get("training")
-    return _stem((training or {}).get("name") or result["name"])
+    run = (result.get("training") or {}).get("name")
+    if not run:
+        return _stem(result["name"])
+    window = result["identity"].get("window")
+    return _stem(run) + (f"-{window['extension']}" if window else "")
 
 
 def _seed(result: dict[str, Any]) -> int | None:

@@ -7,7 +7,7 @@ are made from it alone.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePath
@@ -168,7 +168,57 @@ def read_results(path: str | Path) -> dict[str, Any]:
     missing = _KEYS - results.keys()
     if missing:
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; summarise its records again")
+    for key, fits in _FORMS.items():
+        if not fits(results.get(key)):
+            raise ValueError(
+                f"{path}: {key} is {str(results.get(key))[:60]!r}, which is not what a test "
+                "writes there; run the test again, it sums its records up anew"
+            )
+    for size, cell in results["by_size"].items():
+        if not (size.isdigit() and isinstance(cell, dict) and _is_cell(cell)):
+            raise ValueError(
+                f"{path}: by_size {size!r} is not the summary of a haystack size; run the test "
+                "again, it sums its records up anew"
+            )
     return results
+
+
+def _is_cell(cell: dict[str, Any]) -> bool:
+    n, correct, interval = cell.get("n"), cell.get("correct"), cell.get("interval")
+    return (
+        isinstance(n, int)
+        and isinstance(correct, int)
+        and 0 <= correct <= n
+        and n > 0
+        and all(_is_share(cell.get(key)) for key in ("accuracy", "compliance"))
+        and isinstance(interval, list)
+        and len(interval) == 2
+        and all(_is_share(bound) for bound in interval)
+        and isinstance(cell.get("mean_tokens"), int | float)
+        and isinstance(cell.get("needle_depth"), list)
+    )
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def _is_training(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and isinstance(value.get("seed", ""), int | None)
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "records_file": lambda value: isinstance(value, str),
+    "identity": lambda value: (
+        isinstance(value, dict) and isinstance(value.get("checkpoint"), dict | None)
+    ),
+    "training": _is_training,
+    "by_size": lambda value: isinstance(value, dict) and bool(value),
+}
+"""What has a form that others rely on."""
 
 
 def _describe(records: Sequence[Record], *, depth: bool = True) -> dict[str, Any]:

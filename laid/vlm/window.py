@@ -71,8 +71,9 @@ def chosen_extension(
         where = f"model.{_key(extension)}.{name}"
         if value is None:
             raise ValueError(f"{where} is missing: {extension} needs it (docs/window.md says how)")
-        if name != "mapping" and value < 1:
-            raise ValueError(f"{where} {value}: expected at least 1")
+        # Positions are 64-bit numbers; NaN is not at least 1 either.
+        if name != "mapping" and not 1 <= value < 2**31:
+            raise ValueError(f"{where} {value}: expected at least 1 and less than 2^31")
     if isinstance(args, SelfExtendArgs) and args.mapping not in ("base", "axis"):
         raise ValueError(f"model.self_extend.mapping {args.mapping!r}: expected base or axis")
     return args

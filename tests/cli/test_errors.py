@@ -74,6 +74,10 @@ def broken(config, work, tmp_path):
         ),
         ({"model.studnet.path": "x"}, "studnet"),
         ({"model.student.dtype": "float12"}, "float12"),
+        (
+            {"trainer.strategy": "laid_fsdp", "trainer.precision": "16-mixed"},
+            "expected bf16-mixed or 32-true",
+        ),
         ({"seed_everything": True}, "seed_everything true: expected a number"),
         ({"trainer.accumulate_grad_batches": 5}, "follows from data.global_batch_size"),
         ({"checkpoint.every_n_steps": 5}, "every_n_steps"),
@@ -150,7 +154,11 @@ def test_help_lists_the_commands(laid):
 
 @pytest.mark.parametrize(
     ("stage", "typed"),
-    [("train", ["--data.train.max_size", 5]), ("test", ["--data.test.split=val2017"])],
+    [
+        ("train", ["--data.train.max_size", 5]),
+        ("test", ["--data.test.split=val2017"]),
+        ("test", ["--data.test", '{"source": ["made.json"], "split": "val2017"}']),
+    ],
 )
 def test_what_is_typed_of_built_entries_is_refused_where_a_source_gives_them(
     fails, config, stage, typed

@@ -74,6 +74,28 @@ def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, t
     assert "no head flow" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_head_flow_that_is_broken_is_named(made, tmp_path, capsys, content):
+    made("laid", {1: [True] * 9}, training=made.training("laid", 0))
+    path = made.root / "laid" / "figures" / "head_flow.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(SystemExit):
+        compare(made.root / "laid", "--out", tmp_path / "report")
+    assert f"{path} is not what laid writes" in capsys.readouterr().err
+
+
+def test_names_with_signs_of_their_own_keep_a_figure_each(made, tmp_path):
+    flow = {"sizes": [1], "curves": {"student_before": {"layer_2": [[0.9]]}}}
+    for name in ("a b", "a-b", "$\\bad{$"):
+        made(name, {1: [True] * 9}, training=made.training(name, 0))
+        path = made.root / name / "figures" / "head_flow.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(flow))
+    compare(*made.root.iterdir(), "--out", tmp_path / "report")
+    assert len(list((tmp_path / "report").glob("head_flow_*.png"))) == 3
+
+
 def test_thresholds_are_those_that_were_typed(four, tmp_path):
     out = tmp_path / "report"
     compare(four / "base", "--out", out, "--threshold", 0.4, 0.6)

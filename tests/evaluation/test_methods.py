@@ -45,6 +45,23 @@ def test_models_not_trained_by_laid_are_told_by_their_names(made):
     assert labels(paths) == [("sft", (1, 3)), ("yarn", (None,))]
 
 
+def test_seeds_with_a_window_extension_are_a_method_of_their_own(made):
+    window = {"window": {"extension": "self-extend", "group": 4}}
+    paths = []
+    for seed in (0, 1):
+        training = made.training("laid", seed)
+        paths.append(made(f"laid-seed{seed}", ANSWERS, training=training))
+        paths.append(
+            made(f"laid-seed{seed}-self-extend", ANSWERS, training=training, identity=window)
+        )
+        # and as `laid fit --name laid` numbers its folders
+        folder = f"kd-{seed + 1}-self-extend"
+        training = made.training("kd", seed)
+        paths.append(made(folder, ANSWERS, training=training, identity=window))
+    expected = ["laid", "laid-self-extend", "kd-self-extend"]
+    assert labels(paths) == [(label, (0, 1)) for label in expected]
+
+
 def test_results_of_versions_that_did_not_record_training_are_read_too(made):
     path = made("old", ANSWERS)
     file = made.root / "old" / "results.json"

@@ -23,7 +23,7 @@ def some(size, correct, n, **changes):
 
 
 def summary(records, name="student", **changes):
-    given = {"identity": {"checkpoint": "a"}, "command": "laid test", "seed": 1} | changes
+    given = {"identity": {"checkpoint": {"id": "a"}}, "command": "laid test", "seed": 1} | changes
     return summarise(records, name=name, **given)
 
 
@@ -158,7 +158,7 @@ def test_results_say_what_was_tested_how_and_where_the_records_are():
     results = summary(some(5, 1, 2), name="base", seed=None, command="laid test --x")
     expected = {
         "name": "base",
-        "identity": {"checkpoint": "a"},
+        "identity": {"checkpoint": {"id": "a"}},
         "command": "laid test --x",
         "seed": None,
         "records_file": "records.jsonl",
@@ -211,6 +211,40 @@ def test_a_write_that_fails_leaves_the_old_results(tmp_path):
         write_results(path, results | {"seed": object()})
     assert read_results(path) == results
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("name",), None),
+        (("records_file",), None),
+        (("identity",), None),
+        (("identity", "checkpoint"), "x"),
+        (("training",), "x"),
+        (("training",), {"seed": "first"}),
+        (("by_size",), {}),
+        (("by_size",), []),
+        (("by_size", "five"), {}),
+        (("by_size", "5", "accuracy"), "1"),
+        (("by_size", "5", "accuracy"), float("nan")),
+        (("by_size", "5", "interval"), None),
+        (("by_size", "5", "needle_depth"), None),
+        (("by_size", "5", "correct"), 3),
+    ],
+    ids=str,
+)
+def test_results_in_which_something_has_another_form_are_refused(tmp_path, place, value):
+    path = tmp_path / "results.json"
+    results = summary(some(5, 1, 2))
+    *parents, last = place
+    inside = results
+    for key in parents:
+        inside = inside[key]
+    inside[last] = value
+    path.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=place[0]) as refusal:
+        read_results(path)
+    assert str(path) in str(refusal.value)
 
 
 @pytest.mark.parametrize(
