@@ -40,7 +40,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             except (OSError, RuntimeError) as reason:  # torch hides the first behind the second
                 told = reason.__context__ or reason
-                raise OSError(f"cannot write the checkpoint {path}: {told}") from None
+                raise OSError(
+                    f"cannot write the checkpoint {path}: {told}. Is the disk full?"
+                ) from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -54,7 +54,9 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
             first = next(iter(reason.failures.values()))[0]
-            raise OSError(f"cannot write the checkpoint {path}: {first}") from None
+            raise OSError(
+                f"cannot write the checkpoint {path}: {first}. Is the disk full?"
+            ) from None
 
         def finish() -> None:
             checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}

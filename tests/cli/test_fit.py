@@ -206,3 +206,17 @@ def test_losses_do_not_depend_on_the_number_of_workers(laid, config, fitted, wor
         "--head_flow.enabled", "false",
     )  # fmt: skip
     assert losses(work / "runs" / "workers") == losses(fitted)
+
+
+def test_a_runs_settings_can_be_given_again(laid, fitted, work):
+    laid(
+        "fit", "--config", fitted / "config.yaml", "--name", "again", "--trainer.max_steps", 1,
+        "--head_flow.enabled", "false", "--trainer.num_sanity_val_steps", 0,
+    )  # fmt: skip
+    old, new = (
+        yaml.safe_load((run / "config.yaml").read_text())
+        for run in (fitted, work / "runs" / "again")
+    )
+    assert new["model"] == old["model"]
+    assert new["data"] == old["data"]
+    assert "peak" in laid("plan", "--config", fitted / "config.yaml", "--test_images", 0).stdout

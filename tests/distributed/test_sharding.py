@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from laid.callbacks.checkpoint import AtomicCheckpointIO
+from laid.distributed.checkpoints import save_sharded
 from laid.distributed.loading import Placement
 from laid.distributed.tensors import set_whole, shared_like, whole
 from laid.losses.mixing import MixingArgs, MixingWeights
@@ -277,3 +280,29 @@ def test_a_whole_tensor_is_shared_out_and_whole_again(on_ranks):
 def test_the_plain_loader_does_not_need_a_process_group(pair):
     assert not os.environ.get("RANK")
     assert Placement().student(ModelArgs(str(pair[0]))).in_step is False
+
+
+def on_a_full_disk(mesh, save, path):
+    """What saving ten megabytes says where files can't grow beyond ten kilobytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        save({"state_dict": {"weight": torch.zeros(2_500_000)}}, path)
+    except OSError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return "saved"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_that_can_not_be_written_is_named_and_nothing_is_left(
+    on_ranks, tmp_path, ranks
+):
+    path = tmp_path / "checkpoints" / "step=1.ckpt"
+    save = AtomicCheckpointIO().save_checkpoint if ranks == 1 else save_sharded
+    path.parent.mkdir()
+    for said in on_ranks(ranks, on_a_full_disk, save, path):
+        assert said.startswith(f"cannot write the checkpoint {path}: ")
+        assert said.endswith("Is the disk full?")
+    assert not list(path.parent.iterdir())
