@@ -21,7 +21,7 @@ FIGURES = {
     "accuracy_by_size": "Figure 1: accuracy by haystack size",
     "accuracy_bars": "Figure 3: accuracy by haystack size, as bars",
     "accuracy_by_depth": "Accuracy by haystack size and needle depth",
-    "head_flow": "Figure 4: key activation by head before and after training, and the teacher's",
+    "head_flow": "Figure 4: key activation by head before and after training",
 }
 _ON_SCREEN = ("gains", "windows")
 
@@ -102,7 +102,8 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
                 f"{flow} is not what laid writes of a head flow ({type(reason).__name__}: "
                 f"{reason}): remove it, or train anew"
             ) from reason
-        titles[name] = f"{FIGURES['head_flow']} ({label})"
+        beside = ", and the teacher's" if "teacher" in content["curves"] else ""
+        titles[name] = f"{FIGURES['head_flow']}{beside} ({label})"
     for name, figure in made.items():
         save_png(figure, folder / f"{name}.png")
     missing = None if flows else "no head flow (Figure 4): no run of these results has measured it"

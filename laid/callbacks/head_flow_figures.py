@@ -3,6 +3,7 @@
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 TITLES = {
     "student_before": "student before",
@@ -55,7 +56,11 @@ def mixing_figure(mixing: dict[str, dict[str, list[list[float]]]]) -> Figure:
         for column, name in enumerate(names):
             axis, matrix = axes[row][column], mixing[stage][name]
             top = max(abs(w) for line in matrix for w in line) or 1.0
-            image = axis.imshow(matrix, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
+            signed = any(w < 0 for line in matrix for w in line)
+            colours, low = ("RdBu_r", -top) if signed else ("Blues", 0.0)
+            image = axis.imshow(matrix, cmap=colours, vmin=low, vmax=top, aspect="auto")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
             figure.colorbar(image, ax=axis, shrink=0.85)
             kind = "queries" if name[0] == "q" else "keys"
             axis.set_title(f"{kind}, pair {name[1:]}, {stage}", fontsize=10)
