@@ -285,13 +285,13 @@ class LaidModule(L.LightningModule):
             ValueError: it is of a model of another shape, or of adapters to other weights.
         """
         assert self.student is not None
+        # A sharded module has read its share already, and checked that it fits.
+        if (state := checkpoint.get("state_dict")) is not None:
+            if self.mixing is None:
+                drop(state, "mixing.")
+            ours = self.state_dict()
+            check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
         check_base(self.student.base, checkpoint.get("base"))
-        if (state := checkpoint.get("state_dict")) is None:
-            return  # a sharded module has read its share already, and checked it
-        if self.mixing is None:
-            drop(state, "mixing.")
-        ours = self.state_dict()
-        check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
 
     def on_train_start(self) -> None:
         """What was typed for a run that is taken up again holds for its optimizer too."""
