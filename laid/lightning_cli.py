@@ -29,7 +29,7 @@ from laid.runs import (
     give_back_run,
     training_of,
 )
-from laid.typed import changes, configs_first, refuse_unused, typed_value
+from laid.typed import changes, configs_first, order_seed, refuse_unused, typed_value
 from laid.vlm.paths import weights_fingerprint
 from laid.vlm.window import describe
 
@@ -124,7 +124,7 @@ class LaidCLI(LightningCLI):
         )
         parser.link_arguments("model.student.path", "data.processor")
         parser.link_arguments("model.student.revision", "data.revision")
-        parser.link_arguments("seed_everything", "data.order_seed", compute_fn=_order_seed)
+        parser.link_arguments("seed_everything", "data.order_seed", compute_fn=order_seed)
 
     def _parse_ckpt_path(self) -> None:
         # What Lightning does here for checkpoint files, `_of_the_run` does for files and folders.
@@ -283,12 +283,6 @@ class LaidCLI(LightningCLI):
                 give_back_run(self.folder)
         if writes and self.trainer.global_step:
             _say(f"to test it: laid test --ckpt_path {self.folder}")
-
-
-def _order_seed(seed: bool | int) -> int:
-    if seed is True:
-        raise ValueError("seed_everything true: expected a number, that the run can be had again")
-    return int(seed)
 
 
 def _is_first() -> bool:

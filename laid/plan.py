@@ -214,16 +214,10 @@ class PlanCLI(LaidCLI):
                 raise ValueError(f"--{name} {value}: expected more than 0")
         if config.mfu is not None and config.mfu > 1:
             raise ValueError(f"--mfu {config.mfu}: expected a share of the peak, at most 1")
-        train = self.datamodule.train_args
-        if train.source is None and not 1 <= train.min_size <= train.max_size:
+        entries, step = self.datamodule.train_args.entries, self.datamodule.global_batch_size
+        if entries < step:
             raise ValueError(
-                f"data.train.min_size {train.min_size}, max_size {train.max_size}: expected "
-                "1 <= min_size <= max_size"
-            )
-        if train.entries < self.datamodule.global_batch_size:
-            raise ValueError(
-                f"data.train.entries {train.entries}: not one step of "
-                f"{self.datamodule.global_batch_size} (data.global_batch_size)"
+                f"data.train.entries {entries}: not one step of {step} (data.global_batch_size)"
             )
         for name in ("student_args", "teacher_args"):
             args = getattr(self.model, name)

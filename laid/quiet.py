@@ -21,6 +21,8 @@ def quiet() -> None:
         ".*treespec, LeafSpec.*",
         # The command that tests a run needs none of them.
         "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+        # Every rank has the sums of all.
+        r"It is recommended to use `self.log\('val/accuracy",
         # How many workers are best is the user's to measure.
         "The '.*_dataloader' does not have many workers",
     ):

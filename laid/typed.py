@@ -103,15 +103,27 @@ def refuse_unused(typed: list[str], data: Any) -> None:
     Raises:
         ValueError: there is such a setting on the command line.
     """
+    settings = _settings(typed)
     for stage, keys in _BUILT.items():
         given = data[stage] is not None and data[stage].source is not None
         for key in keys if given else ():
             name = f"data.{stage}.{key}"
-            if name in _settings(typed):
+            if name in settings:
                 raise ValueError(
                     f"--{name} is of entries that are built, and data.{stage}.source gives some "
                     "that are there already: leave one of the two out"
                 )
+
+
+def order_seed(seed: bool | int) -> int:
+    """The seed of the training order that goes with ``seed_everything``.
+
+    Raises:
+        ValueError: it is true, which draws another seed each time.
+    """
+    if seed is True:
+        raise ValueError("seed_everything true: expected a number, that the run can be had again")
+    return int(seed)
 
 
 def changes(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -27,6 +27,11 @@ class TrainArgs:
     def __post_init__(self) -> None:
         if self.entries < 1:
             raise ValueError(f"data.train.entries {self.entries}: expected at least 1")
+        if self.source is None and not 1 <= self.min_size <= self.max_size:
+            raise ValueError(
+                f"data.train.min_size {self.min_size}, max_size {self.max_size}: expected "
+                "1 <= min_size <= max_size"
+            )
 
 
 @dataclass

@@ -80,11 +80,13 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
     for parameter in adapters(decoder):
         parameter.data = parameter.data.float()
     if not decoder.embed_tokens.weight.is_meta:
-        begin_adapters(hf, _copy)
+        begin_adapters(hf)
 
 
+@torch.no_grad()
 def begin_adapters(
-    hf: Qwen2_5_VLForConditionalGeneration, put: Callable[[Tensor, Tensor], None]
+    hf: Qwen2_5_VLForConditionalGeneration,
+    put: Callable[[Tensor, Tensor], object] = Tensor.copy_,
 ) -> None:
     """Sets adapters to what they begin with: A as peft draws it, by torch's global generator, B 0.
 
@@ -102,11 +104,6 @@ def begin_adapters(
 def adapters(module: nn.Module) -> list[nn.Parameter]:
     """The A and B of all adapters; none without LoRA."""
     return [p for name, p in module.named_parameters() if is_adapter(name)]
-
-
-@torch.no_grad()
-def _copy(parameter: Tensor, value: Tensor) -> None:
-    parameter.copy_(value)
 
 
 def merged(args: ModelArgs, lora: LoraArgs, state: dict[str, Tensor]) -> dict[str, Tensor]:
