@@ -1,0 +1,48 @@
+"""A change that is not about the computation leaves seeded losses as they are, bit by bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import seeded
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return json.loads(seeded.RECORD.read_text())
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """One process for all runs, since loading torch and transformers takes longer than a run."""
+    target = tmp_path_factory.mktemp("seeded") / "losses.json"
+    path = os.pathsep.join([str(seeded.ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, seeded.__file__, str(target)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(target.read_text())
+
+
+@pytest.mark.parametrize("name", seeded.variants())
+def test_seeded_losses_are_those_recorded(name, found, recorded):
+    ours, theirs = found["losses"][name], recorded["losses"][name]
+    assert ours.keys() == theirs.keys()
+    # Where PyTorch rounds in another way, the last digits are not the project's to keep.
+    same_machine = found["machine"] == recorded["machine"]
+    for tag, values in theirs.items():
+        expected = values if same_machine else pytest.approx(values, rel=1e-2, abs=1e-4)
+        assert ours[tag] == expected, tag
+
+
+def test_every_shipped_method_is_recorded(recorded):
+    methods = {path.stem for path in (seeded.CONFIGS / "method").glob("*.yaml")}
+    assert methods <= recorded["losses"].keys()
+    assert all(len(tags["train/loss"]) == 4 for tags in recorded["losses"].values())
