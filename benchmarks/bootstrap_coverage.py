@@ -12,8 +12,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from laid.evaluation.bootstrap import interval, replicate
-from laid.evaluation.methods import Answers, Method
+from laid.comparison.bootstrap import interval, replicate
+from laid.comparison.methods import Answers, Method
 
 ENTRIES, TRIALS, REPLICATES = 100, 1500, 600
 SKILL = 0.5  # of the method, in standard deviations of luck; the base has 0

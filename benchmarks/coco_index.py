@@ -65,8 +65,8 @@ def write_annotations(path: Path, images: int, annotations: int, seed: int) -> N
 
 def measure(step: str, root: Path, cache: Path) -> None:
     """Run one step in this process; print seconds (imports not counted) and peak RSS as JSON."""
-    from laid.data.coco import CocoIndex
-    from laid.data.haystack import build_training_entries, cached_entries
+    from laid.data.coco_index import CocoIndex
+    from laid.data.haystack_builder import build_training_entries, cached_entries
 
     start = time.perf_counter()
     index = CocoIndex.load(root, "train2017", cache_dir=cache)

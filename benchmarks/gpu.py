@@ -26,10 +26,10 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from transformers.utils import is_flash_attn_2_available
 
-from laid.files import atomic_write_text
-from laid.objective import ObjectiveArgs
-from laid.plan import GPUS
-from laid.planning.inputs import haystack_inputs, image_grid, tokens_of
+from laid.common.atomic_files import atomic_write_text
+from laid.planning.plan_command import GPUS
+from laid.planning.plan_tables import GIB, highest
+from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
 from laid.planning.rehearsal import (
     BACKWARD,
     OPTIMIZER,
@@ -44,10 +44,10 @@ from laid.planning.rehearsal import (
     train_once,
     watch_teacher,
 )
-from laid.planning.report import GIB, highest
 from laid.planning.workload import Cost
-from laid.vlm.load import ModelArgs, load_config
-from laid.vlm.model import VLM
+from laid.training.objective import ObjectiveArgs
+from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.vision_language_model import VLM
 
 ATTENTION = ("sdpa", "flash_attention_2")
 COLUMNS = {

@@ -6,9 +6,9 @@ python benchmarks/scrambled_teacher.py FOLDER
 import sys
 from pathlib import Path
 
-from laid.pretrain.scramble import scramble_qk
-from laid.vlm.export import write_model, write_processor
-from laid.vlm.load import ModelArgs, load_model
+from laid.miniature.scrambled_basis import scramble_qk
+from laid.vlm.hf_folder import write_model, write_processor
+from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 

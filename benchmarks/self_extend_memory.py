@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.assets.make import corpus
+from laid.miniature.packaged_models import corpus
+from laid.miniature.tiny_models import tiny_config, tiny_processor
 from laid.vlm.self_extend import set_self_extend
-from laid.vlm.tiny import tiny_config, tiny_processor
-from laid.vlm.window import SelfExtendArgs
+from laid.vlm.window_extension import SelfExtendArgs
 
 _KINDS = ("self-extend", "sdpa", "eager")
 

@@ -1,6 +1,6 @@
 """``python -m laid`` is ``laid``."""
 
-from laid.cli import main
+from laid.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.assets.make import corpus
-from laid.data.coco import CocoIndex
-from laid.data.haystack import build_entries
-from laid.data.minicoco import draw_minicoco
+from laid.data.coco_index import CocoIndex
+from laid.data.haystack_builder import build_entries
 from laid.data.prompt import Collate, HaystackDataset, PromptEncoder
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM
+from laid.miniature.packaged_models import corpus
+from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
+from laid.minicoco.drawing import draw_minicoco
+from laid.vlm.model_loading import ModelArgs
 from laid.vlm.processor import ProcessorArgs, load_processor
-from laid.vlm.tiny import tiny_config, tiny_processor, write_tiny
+from laid.vlm.vision_language_model import VLM
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from laid.common.errors import UserError
+
 
 class GlobalBatch(Callback):
     """Sets ``accumulate_grad_batches`` so that an optimizer step sees ``global_batch_size``
@@ -27,7 +29,7 @@ class GlobalBatch(Callback):
                     f"{data.global_batch_size}"
                 )
         if trainer.accumulate_grad_batches not in (1, derived):
-            raise ValueError(
+            raise UserError(
                 f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "
                 f"data.global_batch_size {data.global_batch_size}, from which {derived} follows: "
                 "leave it out"
@@ -66,13 +68,13 @@ def share_out(wanted: int, each: int, ranks: int) -> tuple[int, int]:
         Haystacks that a rank takes at a time, and how many times it does so in a step.
 
     Raises:
-        ValueError: they can't be dealt out evenly.
+        UserError: they can't be dealt out evenly.
     """
     if ranks > 1 and each <= wanted < each * ranks:
         each = max(1, wanted // ranks)
     at_once = each * ranks
     if wanted % at_once:
-        raise ValueError(
+        raise UserError(
             f"data.global_batch_size {wanted} does not divide by data.batch_size {each} x "
             f"{ranks} devices = {at_once}: choose a multiple of {at_once}"
         )

@@ -12,12 +12,13 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from laid.callbacks.head_flow_figures import flow_figure, mixing_figure
-from laid.evaluation.figures import save_png
-from laid.files import atomic_write_text
-from laid.runs import run_folder
-from laid.vlm.inputs import ModelInputs
-from laid.vlm.signals import Wanted
+from laid.callbacks.head_flow_figure import flow_figure, mixing_figure
+from laid.checkpoints.runs import run_folder
+from laid.common.atomic_files import atomic_write_text
+from laid.common.errors import UserError
+from laid.evaluation.accuracy_figures import save_png
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import Wanted
 
 Curves = dict[str, list[list[float]]]
 """By layer (``layer_27``): one row a haystack size, one column a key head."""
@@ -49,10 +50,10 @@ class HeadFlow(Callback):
             teacher_layers: Layers of the teacher. None: those that are aligned.
 
         Raises:
-            ValueError: no sizes.
+            UserError: no sizes.
         """
         if sizes is not None and not sizes:
-            raise ValueError("head_flow.sizes is empty: give sizes, or head_flow.enabled false")
+            raise UserError("head_flow.sizes is empty: give sizes, or head_flow.enabled false")
         self.enabled = enabled
         self.sizes = [1, 2, 5, 10, 20] if sizes is None else sizes
         self.per_size = per_size
@@ -87,7 +88,7 @@ class HeadFlow(Callback):
             layers = self.teacher_layers or pl_module.objective.of_teacher.layers
             if teacher is not None and layers:
                 if reason := teacher.lacks(Wanted(layers=tuple(layers))):
-                    raise ValueError(f"head_flow.teacher_layers: {reason}")
+                    raise UserError(f"head_flow.teacher_layers: {reason}")
                 signals = teacher.signals
                 self.curves["teacher"] = self._probe(trainer, pl_module, signals, layers)
             self.mixing["before"] = _matrices(pl_module)
@@ -104,7 +105,7 @@ class HeadFlow(Callback):
         last = pl_module.student.shape.layers - 1
         layers = self.student_layers or pl_module.objective.of_student.layers or [last]
         if not all(0 <= layer <= last for layer in layers):
-            raise ValueError(f"head_flow.student_layers {layers}: the student has 0 to {last}")
+            raise UserError(f"head_flow.student_layers {layers}: the student has 0 to {last}")
         student = pl_module.student
         training = student.training
         student.eval()  # without LoRA's dropout

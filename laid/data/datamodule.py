@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from laid.data.args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
+from laid.common.errors import UserError
+from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
+from laid.data.entry_source import EntrySource
 from laid.data.loader import EpochSampler, HaystackLoader
-from laid.data.minicoco import ensure_minicoco
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
-from laid.data.stages import EntrySource
+from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 IMAGES_AT_ONCE = 32
@@ -87,9 +88,9 @@ class HaystackDataModule(L.LightningDataModule):
             ("eval_batch_size", eval_batch_size),
         ):
             if value < 1:
-                raise ValueError(f"data.{name} {value}: expected at least 1")
+                raise UserError(f"data.{name} {value}: expected at least 1")
         if workers < 0:
-            raise ValueError(f"data.workers {workers}: expected 0 or more")
+            raise UserError(f"data.workers {workers}: expected 0 or more")
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
@@ -139,7 +140,7 @@ class HaystackDataModule(L.LightningDataModule):
 
     def _check_training(self) -> None:
         if len(self.train_entries) < self.global_batch_size:
-            raise ValueError(
+            raise UserError(
                 f"there are {len(self.train_entries)} training entries, fewer than "
                 f"data.global_batch_size {self.global_batch_size}: not one step"
             )

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from laid.common.errors import UserError
+
 _CHUNK_BYTES = 1 << 22
 # How far from the end of what has been read an error may lie and still mean only "read on".
 _NEAR_END = 1 << 16
@@ -36,7 +38,7 @@ class JsonStream:
         progress: called with the number of bytes of every piece read.
 
     Raises:
-        ValueError: while iterating, for text that is not such JSON: names the file and the
+        UserError: while iterating, for text that is not such JSON: names the file and the
             position, in characters from its start.
         OSError: the file cannot be opened or read.
     """
@@ -144,9 +146,9 @@ class JsonStream:
             self._text, self._at = rest, len(rest)
             raise self._error(f"the file is not UTF-8 text ({error.reason})") from error
 
-    def _error(self, message: str, at: int | None = None) -> ValueError:
+    def _error(self, message: str, at: int | None = None) -> UserError:
         position = self._base + (self._at if at is None else at)
-        return ValueError(
+        return UserError(
             f"{self.path} is not the JSON expected here: {message} (character {position}). "
             "If the file was downloaded, it may be cut off: fetch it again."
         )

@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from laid.data.images import load_image
-from laid.data.paths import resolve_under
-from laid.vlm.inputs import IGNORED, ModelInputs, pad_batch
+from laid.common.errors import UserError
+from laid.data.image_files import load_image
+from laid.data.image_names import resolve_under
+from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
 from laid.vlm.positions import get_position_ids
 from laid.vlm.processor import ImageTextProcessor
 
@@ -24,7 +25,7 @@ END_OF_TURN = "<|im_end|>"
 _REPEATED = "repeated"
 
 Entry = Mapping[str, Any]
-"""A haystack entry; its columns are those of ``laid/data/haystack.py``."""
+"""A haystack entry; its columns are those of ``laid/data/haystack_builder.py``."""
 
 
 @dataclass
@@ -75,7 +76,7 @@ class PromptEncoder:
             grid_I3: the images' patches in time, height and width.
 
         Raises:
-            ValueError: it is longer than ``max_length``. It is never cut: a cut could go through
+            UserError: it is longer than ``max_length``. It is never cut: a cut could go through
                 an image, or take the needle away.
         """
         content: list[dict[str, str]] = [{"type": "image"} for _ in grid_I3]
@@ -95,7 +96,7 @@ class PromptEncoder:
         )
         length = len(ids) + len(answer)
         if self.max_length is not None and length > self.max_length:
-            raise ValueError(
+            raise UserError(
                 f"entry {entry['id']} is {length} tokens long ({len(grid_I3)} images), more than "
                 f"data.max_length {self.max_length}: raise it, reduce data.max_pixels, or leave "
                 "out this haystack size"
@@ -147,13 +148,13 @@ class HaystackDataset(Dataset):
         """Image files as ``pixel_values_PC`` and ``grid_I3``.
 
         Raises:
-            ValueError: an image can't be read, or is too narrow for the image processor.
+            UserError: an image can't be read, or is too narrow for the image processor.
         """
         images = [load_image(resolve_under(self.root, name)) for name in names]
         try:
             return self.encoder.patches(images)
         except ValueError as reason:
-            raise ValueError(f"among the images {', '.join(names)}: {reason}") from reason
+            raise UserError(f"among the images {', '.join(names)}: {reason}") from reason
 
     def __getitem__(self, index: int) -> tuple[ModelInputs, Entry]:
         entry = self.entries[index] if index >= 0 else {**self.entries[~index], _REPEATED: True}

@@ -3,20 +3,12 @@
 Needs a mesh and nothing else: no Trainer, and a process group of any kind, also a fake one.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import torch
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import (
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
-
-from laid.losses.mixing import HeadMixing, MixingWeights
-
-if TYPE_CHECKING:
-    from laid.vlm.model import VLM
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 
 def student_policy(compute: torch.dtype | None) -> MixedPrecisionPolicy:
@@ -35,34 +27,37 @@ def teacher_policy() -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(cast_forward_inputs=False)
 
 
-def shard(vlm: "VLM", mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> "VLM":
-    """Shares out every block of the vision tower, every decoder layer, and then the rest.
+def shard(
+    root: nn.Module,
+    blocks: Iterable[nn.Module],
+    mesh: DeviceMesh,
+    policy: MixedPrecisionPolicy,
+) -> None:
+    """Shards every block over the ranks of a mesh, and then the rest of ``root``.
 
     A block's parameters are gathered just before it runs and let go right after; so a rank holds
     its share of the model and one or two whole blocks. The model may be on the meta device, and
     whatever has ``requires_grad`` must have it before.
 
     Args:
+        root: the model, whose own forward pass begins and ends with gathered parameters.
+        blocks: its parts, in the order in which they run.
         mesh: one dimension, of data-parallel ranks.
     """
     assert mesh.ndim == 1
-    for block in vlm.blocks:
+    for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    fully_shard(vlm.hf, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    # The vision tower is also run by itself, to compute each distinct image once.
-    register_fsdp_forward_method(vlm.hf, "get_image_features")
-    vlm.in_step = mesh.size() > 1
-    return vlm
+    fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
-def shard_mixing(mixing: MixingWeights, mesh: DeviceMesh) -> MixingWeights:
-    """Shares mixing weights out too, in float32.
+def shard_parameters(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards every submodule that has parameters of its own, in float32.
 
-    Clipping takes one norm over student and mixing weights, which PyTorch refuses for sharded and
-    plain parameters together; and ranks that each kept plain ones would drift apart.
+    For what a loss term learns beside the student: clipping takes one norm over both, which PyTorch
+    refuses for sharded and plain parameters together; and ranks that each kept plain ones would
+    drift apart. Parameters are gathered when such a submodule is called, so it must be used by its
+    ``forward``.
     """
-    for module in mixing.modules():
-        if isinstance(module, HeadMixing):
-            fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy())
-            register_fsdp_forward_method(module, "applied")
-    return mixing
+    for part in module.modules():
+        if any(True for _ in part.parameters(recurse=False)):
+            fully_shard(part, mesh=mesh, mp_policy=MixedPrecisionPolicy())

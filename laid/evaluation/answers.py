@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from laid.common.errors import UserError
+
 # Runs of letters: everything else (digits, underscores, punctuation, spaces) parts two words.
 _WORD = re.compile(r"[^\W\d_]+")
 _ANSWERS = frozenset({"yes", "no"})
@@ -34,11 +36,11 @@ def score_answer(answer: str, gold: str) -> Scored:
         gold: "yes" or "no", in any case.
 
     Raises:
-        ValueError: if `gold` is neither.
+        UserError: if `gold` is neither.
     """
     gold_word = gold.strip().lower()
     if gold_word not in _ANSWERS:
-        raise ValueError(
+        raise UserError(
             f"the right answer is given as {gold!r}, expected 'yes' or 'no': only yes-or-no "
             "questions can be scored, so correct the entry (in Visual Haystacks files: "
             "conversations[1].value)"

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from laid.files import replacing
+from laid.common.atomic_files import replacing
+from laid.common.errors import UserError
 
 FORMAT = 1
 ABSENT = "(absent)"
@@ -33,7 +34,7 @@ class Record:
         mode: the kind of question: "single", "all" or "any" (`laid.data.entries`).
 
     Raises:
-        ValueError: if a value has the wrong type or is out of range.
+        UserError: if a value has the wrong type or is out of range.
     """
 
     id: str
@@ -57,16 +58,16 @@ class Record:
             )
             if not right:
                 kind = getattr(field.type, "__name__", field.type)
-                raise ValueError(f"{field.name} of a record is {value!r}, expected {kind}")
+                raise UserError(f"{field.name} of a record is {value!r}, expected {kind}")
         if self.answer_gold not in ("yes", "no"):
-            raise ValueError(f"answer_gold is {self.answer_gold!r}, expected 'yes' or 'no'")
+            raise UserError(f"answer_gold is {self.answer_gold!r}, expected 'yes' or 'no'")
         if self.size < 1 or self.tokens < 0:
-            raise ValueError(
+            raise UserError(
                 f"a record has size {self.size} and tokens {self.tokens}, expected at least one "
                 "image and no negative length"
             )
         if self.depth is not None and not 0 <= self.depth <= 1:
-            raise ValueError(f"depth is {self.depth}, expected 0 (first image) to 1 (last image)")
+            raise UserError(f"depth is {self.depth}, expected 0 (first image) to 1 (last image)")
 
 
 def needle_depth(positions: Sequence[int], size: int) -> float | None:
@@ -80,10 +81,10 @@ def needle_depth(positions: Sequence[int], size: int) -> float | None:
         The depth, or None for a haystack of one image, where first and last are the same.
 
     Raises:
-        ValueError: if there is no needle, or one outside the haystack.
+        UserError: if there is no needle, or one outside the haystack.
     """
     if not positions or not all(0 <= position < size for position in positions):
-        raise ValueError(
+        raise UserError(
             f"needles at {list(positions)} in a haystack of {size} images, expected at least one "
             f"position and each from 0 to {size - 1}"
         )
@@ -101,7 +102,7 @@ def read_records(path: str | Path) -> tuple[dict[str, Any], dict[str, Record]]:
         records with one id the first stands.
 
     Raises:
-        ValueError: if there is no such file, it isn't a records file, or a line is broken.
+        UserError: if there is no such file, it isn't a records file, or a line is broken.
     """
     identity, records, _ = _read(Path(path))
     return identity, records
@@ -135,7 +136,7 @@ class RecordFile:
             missing on one side reads `ABSENT`. Empty when nothing was kept.
 
     Raises:
-        ValueError: if `identity` can't be written as JSON; if the file isn't a records file or
+        UserError: if `identity` can't be written as JSON; if the file isn't a records file or
             has a broken line (with file and line number); if a kept file would be overwritten.
     """
 
@@ -197,7 +198,7 @@ class RecordFile:
         if identity != self.identity:
             kept = self._kept_path(identity)
             if kept.exists():
-                raise ValueError(
+                raise UserError(
                     f"{self.path} holds records of another test and would be kept as {kept}, "
                     "which exists already; move one of the two away"
                 )
@@ -222,7 +223,7 @@ def _canonical(identity: dict[str, Any]) -> str:
     try:
         text = json.dumps(identity, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"the identity of a test must be JSON ({error}); give paths and versions as str, "
             "arrays as list"
         ) from error
@@ -234,7 +235,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"can't read records from {path}: {error.strerror}") from error
+        raise UserError(f"can't read records from {path}: {error.strerror}") from error
     *lines, half = content.split(b"\n")
     try:
         header = json.loads(lines[0]) if lines else None
@@ -245,7 +246,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
         and header.get("laid_records") == FORMAT
         and isinstance(header.get("identity"), dict)
     ):
-        raise ValueError(
+        raise UserError(
             f"{path}, line 1: expected the header of a records file, "
             f'{{"laid_records": {FORMAT}, "identity": {{…}}}}; give another path, or move the '
             "file away"
@@ -255,7 +256,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
         try:
             record = Record(**json.loads(line))
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {number}: broken record ({error}); take the line out and its entry "
                 "is asked again"
             ) from error

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torchmetrics.classification import BinaryAccuracy
 
+from laid.common.atomic_files import replacing
+from laid.common.errors import UserError
 from laid.evaluation.records import Record
-from laid.files import replacing
 
 FORMAT = 1
 DEPTH_BINS = 5
@@ -48,15 +49,15 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
         Lower and upper bound; correct / n lies between them.
 
     Raises:
-        ValueError: if n is below 1, `correct` isn't within 0 to n, or `confidence` isn't
+        UserError: if n is below 1, `correct` isn't within 0 to n, or `confidence` isn't
             between 0 and 1.
     """
     if n < 1 or not 0 <= correct <= n:
-        raise ValueError(
+        raise UserError(
             f"{correct} correct of {n}: expected at least one answer and from 0 to n correct"
         )
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a share such as 0.95")
+        raise UserError(f"confidence is {confidence}, expected a share such as 0.95")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     share = correct / n
     scale = 1 + z * z / n
@@ -86,8 +87,8 @@ def summarise(
         seed: the seed that its entries were drawn with, None if nothing was drawn.
         records_file: where the records lie, relative to the folder of the results file: paired
             tests need them entry by entry.
-        training: what `laid.runs.training_of` says of a checkpoint's run, None for a model that
-            was not trained by laid.
+        training: what `training_of` (`laid.checkpoints.runs`) says of a checkpoint's run, None for
+            a model that was not trained by laid.
 
     Returns:
         A JSON object, equal to what `read_results` gives after `write_results`. Shares (accuracy,
@@ -96,19 +97,19 @@ def summarise(
         no size belongs to them; `overall` counts every entry alike.
 
     Raises:
-        ValueError: if there are no records, an entry occurs twice, `records_file` is absolute, or
+        UserError: if there are no records, an entry occurs twice, `records_file` is absolute, or
             `identity` or `training` isn't JSON.
     """
     records = list(records)
     if not records:
-        raise ValueError("no records: there is nothing to summarise, answer at least one entry")
+        raise UserError("no records: there is nothing to summarise, answer at least one entry")
     twice = [entry for entry, times in Counter(r.id for r in records).items() if times > 1]
     if twice:
-        raise ValueError(
+        raise UserError(
             f"{len(twice)} entries occur twice, {twice[0]!r} for one; give each entry's record once"
         )
     if PurePath(records_file).is_absolute():
-        raise ValueError(
+        raise UserError(
             f"records_file is {records_file}, expected a path relative to the results file, so "
             "that the two can be moved together"
         )
@@ -133,7 +134,7 @@ def summarise(
         # Through JSON and back: what is returned is what a reader of the file gets.
         plain: dict[str, Any] = json.loads(json.dumps(results, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"the identity of a test and its training must be JSON ({error}); give paths and "
             "versions as str"
         ) from error
@@ -150,33 +151,33 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Read what `write_results` wrote.
 
     Raises:
-        ValueError: if there is no such file, or it isn't a results file of this format.
+        UserError: if there is no such file, or it isn't a results file of this format.
     """
     try:
         results = json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"can't read results from {path}: {error.strerror}; expected a results.json, which a "
             "test writes at its end"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{path} isn't JSON ({error}); expected a results.json") from error
+        raise UserError(f"{path} isn't JSON ({error}); expected a results.json") from error
     if not isinstance(results, dict) or results.get("laid_results") != FORMAT:
-        raise ValueError(
+        raise UserError(
             f'{path} isn\'t a results file: expected a JSON object with "laid_results": {FORMAT}'
         )
     missing = _KEYS - results.keys()
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; summarise its records again")
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; summarise its records again")
     for key, fits in _FORMS.items():
         if not fits(results.get(key)):
-            raise ValueError(
+            raise UserError(
                 f"{path}: {key} is {str(results.get(key))[:60]!r}, which is not what a test "
                 "writes there; run the test again, it sums its records up anew"
             )
     for size, cell in results["by_size"].items():
         if not (size.isdigit() and isinstance(cell, dict) and _is_cell(cell)):
-            raise ValueError(
+            raise UserError(
                 f"{path}: by_size {size!r} is not the summary of a haystack size; run the test "
                 "again, it sums its records up anew"
             )

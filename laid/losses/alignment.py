@@ -8,7 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from laid.losses.reduce import mean_by_entry
+from laid.common.errors import UserError
+from laid.losses.reduction import mean_by_entry
 
 
 @dataclass
@@ -33,10 +34,10 @@ def layer_pairs(
 ) -> list[tuple[int, int]]:
     """The (student layer, teacher layer) pairs that ``args.layers`` names.
 
-    ``matched`` begins as ``all``, until ``laid/calibration.py`` has compared attention rows.
+    ``matched`` begins as ``all``, until calibration has compared attention rows.
 
     Raises:
-        ValueError: a layer that does not exist, an empty list, or a pair given twice.
+        UserError: a layer that does not exist, an empty list, or a pair given twice.
     """
     if args.layers == "final":
         return [(student_layers - 1, teacher_layers - 1)]
@@ -49,15 +50,15 @@ def layer_pairs(
     assert not isinstance(args.layers, str)
     pairs = [(s, t) for s, t in args.layers]
     if not pairs:
-        raise ValueError("alignment.layers is empty: give final, all or pairs such as [[27, 63]]")
+        raise UserError("alignment.layers is empty: give final, all or pairs such as [[27, 63]]")
     for s, t in pairs:
         if not (0 <= s < student_layers and 0 <= t < teacher_layers):
-            raise ValueError(
+            raise UserError(
                 f"alignment.layers: no pair [{s}, {t}]; the student has layers 0 to "
                 f"{student_layers - 1} and the teacher 0 to {teacher_layers - 1}"
             )
     if len(set(pairs)) < len(pairs):
-        raise ValueError(f"alignment.layers: a pair is given twice in {pairs}")
+        raise UserError(f"alignment.layers: a pair is given twice in {pairs}")
     return pairs
 
 

@@ -6,7 +6,7 @@ Shape suffixes: N answer tokens of the whole batch, V vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
-from laid.losses.reduce import mean_by_row
+from laid.losses.reduction import mean_by_row
 
 
 def kl_loss(

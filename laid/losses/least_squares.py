@@ -1,12 +1,12 @@
 """Mixing weights that fit the untrained student best, in closed form.
 
-Shape suffixes as in ``laid/losses/mixing.py``.
+Shape suffixes as in ``laid/losses/head_mixing.py``.
 """
 
 import torch
 from torch import Tensor
 
-from laid.losses.mixing import HeadMixing, as_pairs
+from laid.losses.head_mixing import HeadMixing, as_pairs
 
 
 class LeastSquares:

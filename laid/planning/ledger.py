@@ -17,7 +17,7 @@ from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from laid.planning.flops import Work, flops_of
+from laid.planning.flop_counting import Work, flops_of
 
 KINDS = ("student", "teacher", "gradients", "optimizer", "gathered", "logits", "activations")
 """What memory is for. gathered: parameters and gradients on their way between ranks. activations:

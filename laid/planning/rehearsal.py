@@ -19,16 +19,16 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import Qwen2_5_VLConfig
 
 from laid.data.prompt import Batch
-from laid.distributed.loading import Placement
-from laid.distributed.strategy import ShardedStrategy
-from laid.module import LaidModule
-from laid.planning.inputs import haystack_inputs
 from laid.planning.ledger import Ledger
+from laid.planning.planned_inputs import haystack_inputs
 from laid.planning.shadow import shadow
-from laid.vlm.inputs import ModelInputs
-from laid.vlm.load import ModelArgs, load_config
-from laid.vlm.model import VLM
-from laid.vlm.varlen import attend_at_once
+from laid.signals.model_inputs import ModelInputs
+from laid.training.module import LaidModule
+from laid.training.placement import Placement
+from laid.training.sharded_strategy import ShardedStrategy
+from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.planned_attention import attend_at_once
+from laid.vlm.vision_language_model import VLM
 
 BUILT, TEACHER, STUDENT = "models built", "teacher", "student"
 BACKWARD, OPTIMIZER, TEST = "backward", "optimizer", "test"
@@ -109,7 +109,7 @@ def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) 
         real: with memory and numbers after all, to hold a plan against; other ranks stay unreal.
 
     Raises:
-        ValueError: as ``laid fit`` would before its first step.
+        UserError: as ``laid fit`` would before its first step.
     """
     ledger = Ledger(_vocabularies(module))
     place = nullcontext() if real else shadow()

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from laid.data.args import TrainArgs
+from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
+from laid.data.entry_args import TrainArgs
 from laid.data.loader import EpochSampler
-from laid.planning.flops import Work
+from laid.planning.flop_counting import Work
 from laid.planning.rehearsal import BACKWARD, STUDENT, TEACHER
 
 
@@ -101,10 +102,10 @@ def epochs_of(trainer: Any, steps: int) -> float:
         steps: of an epoch.
 
     Raises:
-        ValueError: the run has no end.
+        UserError: the run has no end.
     """
     by_steps = trainer.max_steps / steps if trainer.max_steps > 0 and steps else None
     if by_steps is None and trainer.max_epochs is None:
-        raise ValueError("the hours of a run need its end: set trainer.max_epochs or max_steps")
+        raise UserError("the hours of a run need its end: set trainer.max_epochs or max_steps")
     ends = [end for end in (by_steps, trainer.max_epochs) if end is not None and end >= 0]
     return float(min(ends))

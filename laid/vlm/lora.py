@@ -11,9 +11,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.vlm.load import ModelArgs, load_model
-from laid.vlm.paths import weights_fingerprint
-from laid.vlm.weights import ADAPTER, is_adapter
+from laid.common.errors import UserError
+from laid.vlm.model_loading import ModelArgs, load_model
+from laid.vlm.model_paths import weights_fingerprint
+from laid.vlm.weight_files import ADAPTER, is_adapter
 
 
 @dataclass
@@ -37,13 +38,13 @@ class LoraArgs:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"model.lora.rank {self.rank}: expected 1 or more")
+            raise UserError(f"model.lora.rank {self.rank}: expected 1 or more")
         if self.alpha < 1:
-            raise ValueError(f"model.lora.alpha {self.alpha}: expected 1 or more")
+            raise UserError(f"model.lora.alpha {self.alpha}: expected 1 or more")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.lora.dropout {self.dropout}: expected 0 to below 1")
+            raise UserError(f"model.lora.dropout {self.dropout}: expected 0 to below 1")
         if not self.target_modules:
-            raise ValueError("model.lora.target_modules is empty: name some, or leave model.lora")
+            raise UserError("model.lora.target_modules is empty: name some, or leave model.lora")
 
 
 def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
@@ -53,7 +54,7 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
     Of the vision tower, ``ModelArgs.freeze_vision`` still decides.
 
     Raises:
-        ValueError: a target module that the decoder does not have.
+        UserError: a target module that the decoder does not have.
     """
     # Not the whole model: the vision tower's layers bear some of the same names.
     decoder = hf.model.language_model
@@ -64,7 +65,7 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
     }
     unknown = [name for name in args.target_modules if name not in names]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"model.lora.target_modules {unknown}: the decoder has no such linear layer; it has "
             f"{', '.join(sorted(names))}"
         )
@@ -114,7 +115,7 @@ def merged(args: ModelArgs, lora: LoraArgs, state: dict[str, Tensor]) -> dict[st
         state: what a checkpoint holds of the student, by the names of the model with adapters.
 
     Raises:
-        ValueError: the state is not that of such adapters, or has numbers that are not finite.
+        UserError: the state is not that of such adapters, or has numbers that are not finite.
     """
     hf = load_model(
         replace(args, dtype="float32", attn_implementation="sdpa", activation_checkpointing=False)
@@ -122,14 +123,14 @@ def merged(args: ModelArgs, lora: LoraArgs, state: dict[str, Tensor]) -> dict[st
     add_lora(hf, lora)
     expected = {name for name, p in hf.named_parameters() if p.requires_grad}
     if odd := sorted(expected ^ state.keys()):
-        raise ValueError(
+        raise UserError(
             f"the checkpoint's adapters are not those of {lora} on {args.path!r}: {len(odd)} "
             f"tensors are on one side only, such as {odd[0]}"
         )
     try:
         hf.load_state_dict(state, strict=False)
     except RuntimeError as reason:
-        raise ValueError(f"the checkpoint's adapters do not fit {args.path!r}: {reason}") from None
+        raise UserError(f"the checkpoint's adapters do not fit {args.path!r}: {reason}") from None
     for name, layer in list(hf.named_modules()):
         if isinstance(layer, LoraLayer):
             layer.merge(safe_merge=True)
@@ -153,12 +154,12 @@ def check_base(now: dict[str, Any], then: dict[str, Any] | None) -> None:
         then: ``base_of`` the student that was trained; None without LoRA.
 
     Raises:
-        ValueError: path and revision are the same, and the weights are others.
+        UserError: path and revision are the same, and the weights are others.
     """
     if not then or any(now[key] != then[key] for key in ("path", "revision")):
         return
     if now["weights"] != then["weights"]:
-        raise ValueError(
+        raise UserError(
             f"the weights of {now['path']!r} have changed since the checkpoint's adapters were "
             f"trained on them ({then['weights']}, now {now['weights']}): give the old ones with "
             "--model.student.path or --model.student.revision"

@@ -1,6 +1,6 @@
 """M-RoPE positions, computed before there is a model.
 
-Shape suffixes as in ``laid/vlm/inputs.py``.
+Shape suffixes as in ``laid/signals/model_inputs.py``.
 """
 
 from functools import partial

@@ -6,8 +6,9 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from laid.vlm.load import ModelArgs
-from laid.vlm.paths import cannot_load, resolve_model
+from laid.common.errors import UserError
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.model_paths import cannot_load, resolve_model
 
 
 class ImageTextProcessor(Qwen2_5_VLProcessor):
@@ -39,7 +40,7 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     """Loads tokenizer, chat template and image processor.
 
     Raises:
-        ValueError: nothing loads from ``path``, its tokenizer has no chat template or none of
+        UserError: nothing loads from ``path``, its tokenizer has no chat template or none of
             Qwen2.5-VL's image tokens, or the pixel limits contradict each other.
     """
     folder = resolve_model(args.path)
@@ -49,14 +50,14 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     except (OSError, ValueError) as reason:
         raise cannot_load("processor", args.path, reason) from reason
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {args.path!r} has no chat template: expected a chat_template.jinja "
             "beside it, as every Qwen2.5-VL-Instruct folder has"
         )
     vocabulary = tokenizer.get_vocab()
     lacking = [t for t in ("<|image_pad|>", "<|im_end|>") if t not in vocabulary]
     if lacking:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {args.path!r} lacks {', '.join(lacking)}: it is not Qwen2.5-VL's"
         )
     if args.min_pixels is not None:
@@ -64,7 +65,7 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     if args.max_pixels is not None:
         images.size["longest_edge"] = args.max_pixels
     if not 0 < images.size["shortest_edge"] <= images.size["longest_edge"]:
-        raise ValueError(
+        raise UserError(
             f"min_pixels {images.size['shortest_edge']} and max_pixels "
             f"{images.size['longest_edge']}: expected 0 < min_pixels <= max_pixels"
         )
@@ -75,7 +76,7 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
     """A model's tokenizer.
 
     Raises:
-        ValueError: as ``load_processor``.
+        UserError: as ``load_processor``.
     """
     tokenizer: PreTrainedTokenizerBase = load_processor(
         ProcessorArgs(args.path, args.revision)

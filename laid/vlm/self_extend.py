@@ -21,7 +21,7 @@ from transformers import (
 from transformers.masking_utils import flash_attention_mask
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
-from laid.vlm.window import SelfExtendArgs
+from laid.vlm.window_extension import SelfExtendArgs
 
 NAME = "laid_self_extend"
 """Under which transformers knows the attention."""

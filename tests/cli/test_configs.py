@@ -7,9 +7,9 @@ import torch
 import yaml
 from jsonargparse import set_parsing_settings
 
-from laid.lightning_cli import LaidCLI
-from laid.runs import find_checkpoint
-from laid.vlm.window import SelfExtendArgs, YarnArgs, chosen_extension
+from laid.checkpoints.runs import find_checkpoint
+from laid.cli.lightning_app import LaidCLI
+from laid.vlm.window_extension import SelfExtendArgs, YarnArgs, chosen_extension
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = sorted((CONFIGS / "method").glob("*.yaml"))

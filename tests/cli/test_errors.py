@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from laid.cli import main
+from laid.cli.main import main
 
 
 @pytest.fixture

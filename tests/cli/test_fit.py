@@ -12,7 +12,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from laid.runs import find_checkpoint
+from laid.checkpoints.runs import find_checkpoint
 
 LOSSES = ("train/loss", "train/laid", "train/kl", "train/sft", "grad_norm/student")
 

@@ -12,12 +12,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.export import export
-from laid.runs import find_checkpoint
-from laid.vlm.load import ModelArgs
+from laid.checkpoints.runs import find_checkpoint
+from laid.cli.export_command import export
+from laid.signals.model_signals import Wanted
 from laid.vlm.lora import LoraArgs
-from laid.vlm.model import VLM
-from laid.vlm.signals import Wanted
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.vision_language_model import VLM
 
 METHODS = Path(__file__).parents[2] / "configs" / "method"
 BRISK = ("--model.optimizer.lora_lr", 1e-2)

@@ -13,9 +13,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.runs import find_checkpoint
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM
+from laid.checkpoints.runs import find_checkpoint
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.vision_language_model import VLM
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from laid.data.coco import CocoIndex
-from laid.data.minicoco import draw_minicoco
+from laid.data.coco_index import CocoIndex
+from laid.minicoco.drawing import draw_minicoco
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 

@@ -6,12 +6,12 @@ import threading
 import numpy as np
 import pytest
 
+from laid.common.atomic_files import atomic_dir, atomic_write_text
+from laid.common.cache_folder import cache_root
 from laid.data import json_stream
-from laid.data.cache import cache_root
-from laid.data.coco import CocoIndex
+from laid.data.coco_index import CocoIndex
+from laid.data.image_names import resolve_under
 from laid.data.json_stream import JsonStream
-from laid.data.paths import resolve_under
-from laid.files import atomic_dir, atomic_write_text
 
 
 def load(root, **settings):

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from laid.data.coco import CocoIndex
+from laid.data.coco_index import CocoIndex
 from laid.data.coco_names import COCO_NAMES
 from laid.data.entries import FEATURES, ask, parse_question
-from laid.data.haystack import build_entries, build_training_entries, cached_entries
+from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
 
 SIZES = (2, 5, 20, 50, 100)
 

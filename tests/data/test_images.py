@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from laid.data.images import images_in, load_image
+from laid.data.image_files import images_in, load_image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16"])

@@ -5,11 +5,11 @@ import json
 import pytest
 from datasets import DatasetDict, Value
 
-from laid.data.build import build
-from laid.data.coco import CocoIndex
+from laid.data.build_command import build
+from laid.data.coco_index import CocoIndex
 from laid.data.entries import FEATURES
-from laid.data.haystack import build_entries
-from laid.data.vhs import load_entries, read_vhs, write_vhs
+from laid.data.haystack_builder import build_entries
+from laid.data.vhs_files import load_entries, read_vhs, write_vhs
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import torch
 from cli.conftest import environment
 from distributed.conftest import free_port
 
-from laid.distributed.checkpoints import read_whole
-from laid.runs import find_checkpoint
+from laid.checkpoints.runs import find_checkpoint
+from laid.checkpoints.sharded_checkpoints import read_whole
 
 SHARDED = ("--trainer.strategy", "laid_fsdp", "--trainer.devices")
 

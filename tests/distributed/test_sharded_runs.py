@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from laid.distributed.checkpoints import read_whole
-from laid.runs import find_checkpoint
-from laid.vlm.weights import parameter_name
+from laid.checkpoints.runs import find_checkpoint
+from laid.checkpoints.sharded_checkpoints import read_whole
+from laid.vlm.weight_files import parameter_name
 
 TAGS = ("train/loss", "train/laid", "train/kl", "train/sft")
 QUICK = ("--head_flow.enabled", "false", "--trainer.limit_val_batches", 0, "--data.workers", 0)

@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.callbacks.checkpoint import AtomicCheckpointIO
-from laid.distributed.checkpoints import save_sharded
-from laid.distributed.loading import Placement
-from laid.distributed.tensors import set_whole, shared_like, whole
-from laid.losses.mixing import MixingArgs, MixingWeights
-from laid.vlm.load import ModelArgs, load_model
+from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
+from laid.checkpoints.sharded_checkpoints import save_sharded
+from laid.distributed.sharded_tensors import set_whole, shared_like, whole
+from laid.losses.head_mixing import MixingArgs, MixingWeights
+from laid.signals.model_signals import Wanted
+from laid.training.placement import Placement
 from laid.vlm.lora import LoraArgs
-from laid.vlm.model import VLM
-from laid.vlm.signals import Wanted
-from laid.vlm.weights import download, parameter_name
-from laid.vlm.window import SelfExtendArgs, YarnArgs
+from laid.vlm.model_loading import ModelArgs, load_model
+from laid.vlm.vision_language_model import VLM
+from laid.vlm.weight_files import download, parameter_name
+from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
 
@@ -198,8 +198,8 @@ def test_random_weights_are_the_same_for_any_number_of_ranks(on_ranks, pair, inp
     ids=["missing", "other shape"],
 )
 def test_files_that_do_not_fit_are_refused(pair, tmp_path, change, message):
-    from laid.vlm.load import empty_model, materialise
-    from laid.vlm.weights import whole as all_rows
+    from laid.vlm.model_loading import empty_model, materialise
+    from laid.vlm.weight_files import whole as all_rows
 
     folder = tmp_path / "wrong"
     shutil.copytree(pair[0], folder)

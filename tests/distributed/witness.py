@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from lightning import Callback
 
-from laid.distributed.tensors import whole
+from laid.distributed.sharded_tensors import whole
 
 
 class Witness(Callback):

@@ -7,7 +7,7 @@ from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
-from laid.evaluation.figures import accuracy_figure, depth_figure, save_png
+from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
 from laid.evaluation.records import Record, needle_depth
 from laid.evaluation.results import summarise
 

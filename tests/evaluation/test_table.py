@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from laid.evaluation.accuracy_table import WIDTH, format_table
 from laid.evaluation.records import Record
 from laid.evaluation.results import summarise
-from laid.evaluation.table import WIDTH, format_table
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 

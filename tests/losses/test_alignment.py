@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from laid.losses.alignment import AlignmentArgs, alignment_loss, layer_pairs
-from laid.losses.mixing import HeadMixing, MixingArgs, MixingWeights
+from laid.losses.head_mixing import HeadMixing, MixingArgs, MixingWeights
 
 B, L, S, T, D = 3, 5, 4, 6, 8
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from laid.losses.attention import attention_loss, likeness, question_rows, row_logits
-from laid.losses.mixing import HeadMixing, MixingArgs
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM
+from laid.losses.attention_rows import attention_loss, likeness, question_rows, row_logits
+from laid.losses.head_mixing import HeadMixing, MixingArgs
+from laid.signals.model_signals import Wanted
+from laid.vlm.model_loading import ModelArgs
 from laid.vlm.rotary import Rotary
-from laid.vlm.signals import Wanted
+from laid.vlm.vision_language_model import VLM
 
 
 @pytest.fixture(scope="module")

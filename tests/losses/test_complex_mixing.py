@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from laid.losses.head_mixing import HeadMixing, MixingArgs, MixingWeights
 from laid.losses.least_squares import LeastSquares
-from laid.losses.mixing import HeadMixing, MixingArgs, MixingWeights
 
 B, L, S, T, D = 2, 7, 4, 6, 8
 COMPLEX = MixingArgs(weights="complex", normalisation="none")

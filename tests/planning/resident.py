@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from laid.assets.make import corpus
+from laid.miniature.packaged_models import corpus
+from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
+from laid.planning.plan_tables import highest
 from laid.planning.rehearsal import PlannedModule, Setting, rehearse_training
-from laid.planning.report import highest
-from laid.vlm.load import ModelArgs
-from laid.vlm.tiny import tiny_config, tiny_processor, write_tiny
+from laid.vlm.model_loading import ModelArgs
 
 
 def module(root: Path) -> PlannedModule:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from laid.cli import main
-from laid.plan import PlanCLI
+from laid.cli.main import main
 from laid.planning.ledger import Peak
-from laid.planning.report import GIB, Limit, verdict
+from laid.planning.plan_command import PlanCLI
+from laid.planning.plan_tables import GIB, Limit, verdict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

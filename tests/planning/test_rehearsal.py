@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from laid.planning.inputs import ANSWER, haystack_inputs, tokens_of
 from laid.planning.ledger import Ledger
+from laid.planning.plan_tables import highest
+from laid.planning.planned_inputs import ANSWER, haystack_inputs, tokens_of
 from laid.planning.rehearsal import (
     BACKWARD,
     OPTIMIZER,
@@ -23,10 +24,9 @@ from laid.planning.rehearsal import (
     rehearse_test,
     rehearse_training,
 )
-from laid.planning.report import highest
 from laid.planning.workload import Cost
-from laid.vlm.load import ModelArgs, empty_model, load_config
 from laid.vlm.lora import LoraArgs
+from laid.vlm.model_loading import ModelArgs, empty_model, load_config
 
 SETTING = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6), clip=1.0)
 

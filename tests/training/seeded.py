@@ -105,7 +105,7 @@ def run_all(coco_root: Path, work: Path) -> dict[str, Any]:
     """Fits every variant in this process, in the folder ``work``."""
     import torch
 
-    from laid.cli import main
+    from laid.cli.main import main
 
     torch.set_num_threads(1)
     os.chdir(work)
@@ -119,7 +119,7 @@ def run_all(coco_root: Path, work: Path) -> dict[str, Any]:
 
 def draw(root: Path) -> Path:
     """The drawn COCO that all variants train on."""
-    from laid.data.minicoco import draw_minicoco
+    from laid.minicoco.drawing import draw_minicoco
 
     return draw_minicoco(root, seed=3, images={"train2017": 120, "val2017": 120})
 

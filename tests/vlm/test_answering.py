@@ -5,8 +5,8 @@ import shutil
 import torch
 from transformers import GenerationConfig
 
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.vision_language_model import VLM
 
 
 def test_an_answer_is_the_most_probable_continuation(student, haystacks):
@@ -66,7 +66,7 @@ def test_the_hubs_generation_settings_do_not_reach_the_answer(pair, haystacks, t
 
 def test_answering_leaves_training_as_it_was(student, haystacks):
     """generate() keeps position offsets in the model; a forward with positions ignores them."""
-    from laid.vlm.signals import Wanted
+    from laid.signals.model_signals import Wanted
 
     inputs = haystacks().inputs
     before = student.signals(inputs, Wanted(logits=True)).logits_NV

@@ -8,8 +8,8 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from laid.vlm.export import write_model, write_processor
-from laid.vlm.load import ModelArgs, load_model
+from laid.vlm.hf_folder import write_model, write_processor
+from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from laid.vlm.features import features_of_batch
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM
-from laid.vlm.signals import Wanted
+from laid.signals.model_signals import Wanted
+from laid.vlm.image_features import features_of_batch
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.vision_language_model import VLM
 
 WANTED = Wanted(layers=(0, 1), logits=True)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from laid.assets.make import corpus, make
-from laid.vlm.load import ModelArgs, load_config, load_model
-from laid.vlm.model import AttentionShape
-from laid.vlm.pair import check_pair
-from laid.vlm.paths import resolve_model
+from laid.miniature.packaged_models import corpus, make
+from laid.vlm.model_loading import ModelArgs, load_config, load_model
+from laid.vlm.model_paths import resolve_model
+from laid.vlm.pair_check import check_pair
 from laid.vlm.processor import ProcessorArgs, load_processor
+from laid.vlm.vision_language_model import AttentionShape
 
 
 def test_random_weights_depend_on_the_seed_alone(pair):

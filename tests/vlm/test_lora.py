@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
-from laid.optim import OptimizerArgs, build_optimizer
-from laid.vlm.export import write_model
-from laid.vlm.load import ModelArgs
+from laid.checkpoints.module_state import without_frozen
+from laid.signals.model_signals import Wanted
+from laid.training.optimizer import OptimizerArgs, build_optimizer
+from laid.vlm.hf_folder import write_model
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of, check_base, merged
-from laid.vlm.model import VLM
-from laid.vlm.signals import Wanted
-from laid.weights import without_frozen
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.vision_language_model import VLM
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
 DECODER = "hf.model.language_model."

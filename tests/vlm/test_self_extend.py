@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM
+from laid.signals.model_signals import Wanted
+from laid.vlm.model_loading import ModelArgs
 from laid.vlm.self_extend import ROWS, attend, far_positions
-from laid.vlm.signals import Wanted
-from laid.vlm.window import SelfExtendArgs
+from laid.vlm.vision_language_model import VLM
+from laid.vlm.window_extension import SelfExtendArgs
 
 EVERYTHING = 10**6
 """A window that nothing is outside of."""

@@ -6,10 +6,11 @@ import weakref
 import pytest
 import torch
 
-from laid.vlm.inputs import IGNORED
-from laid.vlm.load import ModelArgs
-from laid.vlm.model import VLM, answer_labels, answer_positions
-from laid.vlm.signals import OnlineTeacher, Wanted
+from laid.signals.model_inputs import IGNORED, answer_labels, answer_positions
+from laid.signals.model_signals import Wanted
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.online_teacher import OnlineTeacher
+from laid.vlm.vision_language_model import VLM
 
 
 def test_queries_and_keys_are_what_the_projections_make_of_the_layers_input(

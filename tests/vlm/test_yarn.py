@@ -7,10 +7,10 @@ import torch
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryEmbedding
 
-from laid.module import LaidModule
-from laid.vlm.load import ModelArgs, load_config
-from laid.vlm.model import VLM
-from laid.vlm.window import SelfExtendArgs, YarnArgs, chosen_extension, describe, set_yarn
+from laid.training.module import LaidModule
+from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.vision_language_model import VLM
+from laid.vlm.window_extension import SelfExtendArgs, YarnArgs, chosen_extension, describe, set_yarn
 
 
 def yarn_frequencies(dim, theta, factor, length):

@@ -1,0 +1,42 @@
+"""Which weights of a module a checkpoint holds, and whether a checkpoint's fit."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from laid.common.errors import UserError
+
+
+def without_frozen(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state of the module less the parameters that training leaves as they are."""
+    # Tied weights are one parameter of two names, and a state has both.
+    named = module.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    return {name: value for name, value in state.items() if name not in frozen}
+
+
+def check_fits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Compares names and shapes of a module's weights with a checkpoint's.
+
+    Raises:
+        UserError: they are of models of another shape.
+    """
+    odd = [key for key in ours.keys() | theirs.keys() if _shape(ours, key) != _shape(theirs, key)]
+    if odd:
+        first = min(odd)
+        raise UserError(
+            f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
+            f"{first} ({_shape(theirs, first)} there, {_shape(ours, first)} here). Leave "
+            "model.student, model.lora, model.mixing and model.objective.alignment as the run "
+            "has them."
+        )
+
+
+def drop(state: dict[str, Tensor], prefix: str) -> None:
+    """Removes the weights of one part, in place."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        del state[key]
+
+
+def _shape(state: Mapping[str, Tensor], key: str) -> list[int] | None:
+    return list(state[key].shape) if key in state else None

@@ -1,0 +1,194 @@
+"""Checkpoints in pieces: a folder to which each rank writes its share of the tensors.
+
+    step=50.ckpt/.metadata      which piece of which tensor is where (torch.distributed.checkpoint)
+    step=50.ckpt/__0_0.distcp   rank 0's pieces
+    step=50.ckpt/meta.pt        all the rest, and the sizes of the files above
+
+Any number of ranks reads what another number wrote, sharded or not; and sharded models read
+checkpoints that are one file.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+from warnings import catch_warnings, simplefilter
+
+import lightning as L
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from laid.checkpoints.module_state import check_fits, drop, without_frozen
+from laid.checkpoints.runs import FILES, META
+from laid.common.atomic_files import atomic_dir, discard
+from laid.distributed.process_group import made_by_first
+from laid.distributed.sharded_tensors import own_rows, shared_like
+
+WEIGHTS = "state_dict"
+STATES = "optimizer_states"
+MIXING = "mixing."
+
+
+def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint whose tensors are shared out; all ranks call it together.
+
+    The folder takes its name when it is whole.
+
+    Raises:
+        OSError: it can't be written; nothing is left of it then.
+    """
+    tensors = {WEIGHTS: checkpoint.pop(WEIGHTS)}
+    for at, state in enumerate(checkpoint.pop(STATES, [])):
+        tensors[f"optimizer_{at}"] = state
+    with ExitStack() as stack:
+        folder = Path(made_by_first(lambda: str(stack.enter_context(atomic_dir(path)))))
+        try:
+            dcp.save(tensors, checkpoint_id=folder)
+        except CheckpointException as reason:  # on every rank, whichever could not write
+            first = next(iter(reason.failures.values()))[0]
+            raise OSError(
+                f"cannot write the checkpoint {path}: {first}. Is the disk full?"
+            ) from None
+
+        def finish() -> None:
+            checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
+            torch.save(checkpoint, folder / META)
+            discard(path)
+
+        made_by_first(finish)
+    made_by_first(lambda: None)  # nobody goes on before it has its name
+
+
+def load_sharded(
+    path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Any]:
+    """Reads each rank's share of a checkpoint, file or folder, into module and optimizers.
+
+    Returns:
+        What the checkpoint has besides.
+
+    Raises:
+        UserError: it is of a model of another shape, or of another optimizer.
+    """
+    if not path.is_dir():
+        return _load_file(path, module, optimizers)
+    weights = _ours(module, cast(dict[str, Tensor], get_model_state_dict(module)))
+    _fitting(weights, _shapes(path))
+    dcp.load({WEIGHTS: weights}, checkpoint_id=path)
+    module.load_state_dict(weights, strict=module.strict_loading)
+    for at, optimizer in enumerate(optimizers):
+        state = get_optimizer_state_dict(module, optimizer)
+        dcp.load({f"optimizer_{at}": state}, checkpoint_id=path)
+        set_optimizer_state_dict(module, optimizer, state)
+    return _meta(path)
+
+
+def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
+    """A checkpoint, file or folder, in one process and as if it had always been one file."""
+    if not path.is_dir():
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
+    metadata = dcp.FileSystemReader(path).read_metadata()
+    flat: dict[str, Any] = {}
+    for key, stored in metadata.state_dict_metadata.items():
+        if with_optimizer or key.startswith(f"{WEIGHTS}."):
+            flat[key] = 0
+            if isinstance(stored, TensorStorageMetadata):
+                flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype)
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # that one process is meant
+        dcp.load(flat, checkpoint_id=path, no_dist=True)
+    tensors: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = metadata.planner_data[key]
+        place = tensors
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    content = {**_meta(path), WEIGHTS: tensors.pop(WEIGHTS)}
+    if with_optimizer:
+        content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
+    return content
+
+
+def read_without_optimizer(path: Path) -> dict[str, Any]:
+    """A checkpoint to look into; of a file only the pages that are used are read."""
+    if path.is_dir():
+        return read_whole(path, with_optimizer=False)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return content
+
+
+def _ours(module: L.LightningModule, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint holds of the module: with adapters not the weights beneath them."""
+    return state if module.strict_loading else without_frozen(module, state)
+
+
+def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors for a model, without mixing weights where it has none.
+
+    Raises:
+        UserError: the checkpoint is of a model of another shape.
+    """
+    if not any(key.startswith(MIXING) for key in ours):
+        drop(theirs, MIXING)
+    check_fits(ours, theirs)
+    return theirs
+
+
+def _shapes(path: Path) -> dict[str, Tensor]:
+    """The model's tensors in a folder, on the meta device."""
+    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    return {
+        key.removeprefix(f"{WEIGHTS}."): torch.empty(value.size, device="meta")
+        for key, value in stored.items()
+        if key.startswith(f"{WEIGHTS}.") and isinstance(value, TensorStorageMetadata)
+    }
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path / META, map_location="cpu", weights_only=True)
+    del content[FILES]
+    return content
+
+
+def _load_file(
+    path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Any]:
+    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    ours = _ours(module, module.state_dict())
+    theirs = _fitting(ours, content.pop(WEIGHTS))
+    for name, tensor in ours.items():
+        mine, first = own_rows(tensor)
+        mine.copy_(theirs[name][first : first + len(mine)] if mine.ndim else theirs[name])
+    for optimizer, saved in zip(optimizers, content.pop(STATES), strict=False):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {
+            number: {
+                key: shared_like(params[number], value) if value.ndim else value
+                for key, value in of_one.items()
+            }
+            for number, of_one in saved["state"].items()
+        }
+        optimizer.load_state_dict({**saved, "state": state})
+    return dict(content)
+
+
+def _numbered(named: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state by parameters' numbers, as one process keeps it, from one by name."""
+    numbers: dict[str, int] = {}
+    groups = []
+    # Lists come back as dictionaries by place.
+    for _, group in sorted(named["param_groups"].items()):
+        mine = [numbers.setdefault(name, len(numbers)) for name in group["params"]]
+        groups.append({**group, "params": mine})
+    state = {numbers[name]: of_one for name, of_one in named["state"].items()}
+    return {"state": state, "param_groups": groups}

@@ -1,0 +1,67 @@
+"""``laid export``: a checkpoint as a plain Hugging Face folder."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from laid.checkpoints.runs import find_checkpoint
+from laid.checkpoints.sharded_checkpoints import read_without_optimizer
+from laid.common.atomic_files import atomic_dir, discard
+from laid.common.errors import UserError
+from laid.vlm.hf_folder import write_model, write_processor
+from laid.vlm.lora import LoraArgs, base_of, check_base, merged
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.processor import ProcessorArgs, load_processor
+
+STUDENT = "student.hf."
+"""Prefix of the student's parameters in a checkpoint."""
+
+
+def export(
+    ckpt_path: str,
+    out: str,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint's student as a plain Hugging Face folder.
+
+    ``Qwen2_5_VLForConditionalGeneration.from_pretrained`` loads it, in transformers 5 and 4.57,
+    with tokenizer and processor; adapters (LoRA) are merged into the weights. The folder appears
+    whole or not at all.
+
+    Args:
+        ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
+        out: Folder to write.
+        dtype: Number format of the weights. None: as they were trained.
+        overwrite: Replace the folder if it exists.
+
+    Raises:
+        UserError: there is no such checkpoint, or the folder exists.
+    """
+    target = Path(out)
+    if target.exists() and not overwrite:
+        raise UserError(f"--out {out} exists: name another folder, or add --overwrite true")
+    found = find_checkpoint(ckpt_path, Path("runs"))
+    args = ModelArgs(**found.config["model"]["student"])
+    data = found.config["data"]
+    processor = load_processor(
+        ProcessorArgs(args.path, args.revision, data["min_pixels"], data["max_pixels"]),
+    )
+    content = read_without_optimizer(found.path)
+    state = {
+        name.removeprefix(STUDENT): value
+        for name, value in content["state_dict"].items()
+        if name.startswith(STUDENT)
+    }
+    written = dtype
+    if (lora := found.config["model"].get("lora")) is not None:
+        check_base(base_of(args), content["base"])
+        state = merged(args, LoraArgs(**lora), state)
+        written = dtype or args.dtype
+    with atomic_dir(target) as folder:
+        write_model(folder, args, state, getattr(torch, written) if written else None)
+        write_processor(folder, processor)
+        if overwrite:  # the new one being whole
+            discard(target)
+    print(f"laid: {found.path} -> {target}")

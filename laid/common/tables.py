@@ -1,0 +1,180 @@
+"""One table in four forms: Markdown, CSV, LaTeX and plain text."""
+
+import csv
+import io
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+WIDTH = 120
+"""Characters of a line on the terminal."""
+
+Value = float | int | str | tuple[float, float, float] | None
+
+# What Markdown would take for its own; brackets and "<0.001" it leaves alone.
+_MARKDOWN = re.compile(r"[\\|*_`]|<(?=[a-zA-Z/!])")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "∞": r"$\infty$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what is read.
+        value: what the CSV has in its place: a number, or a number with its interval (lower,
+            upper), which makes three columns. None: the text.
+        mark: bold for the best of a column, underline for the second.
+    """
+
+    text: str
+    value: Value = None
+    mark: Literal["", "bold", "underline"] = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a first column of names.
+
+    Attributes:
+        name: of its files, without ending.
+        title: above it.
+        header: one word a column.
+        rows: as many cells each; a str is a cell without a value.
+        notes: beneath it.
+    """
+
+    name: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    notes: Sequence[str] = ()
+
+    def cells(self) -> list[list[Cell]]:
+        return [[Cell(c) if isinstance(c, str) else c for c in row] for row in self.rows]
+
+
+def markdown(table: Table) -> str:
+    """Headline, table and notes; bold is ``**``, underlined ``<u>``."""
+    marks = {"": ("", ""), "bold": ("**", "**"), "underline": ("<u>", "</u>")}
+
+    def plain(text: str) -> str:
+        return _MARKDOWN.sub(r"\\\g<0>", text)
+
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    lines = [f"## {plain(table.title)}", "", line([plain(word) for word in table.header])]
+    lines.append(line(["---", *["---:"] * (len(table.header) - 1)]))
+    for row in table.cells():
+        lines.append(line([plain(c.text).join(marks[c.mark]) for c in row]))
+    for note in table.notes:
+        lines += ["", plain(note)]
+    return "\n".join(lines) + "\n"
+
+
+def latex(table: Table) -> str:
+    """A ``table`` float with ``booktabs`` lines; bold is ``\\textbf``, underlined
+    ``\\underline``."""
+    marks = {
+        "": ("", ""),
+        "bold": (r"\textbf{", "}"),
+        "underline": (r"\underline{", "}"),
+    }
+
+    def line(cells: Sequence[str]) -> str:
+        return "    " + " & ".join(cells) + r" \\"
+
+    rows = [line([_tex(c.text).join(marks[c.mark]) for c in row]) for row in table.cells()]
+    caption = " ".join([table.title.rstrip(".") + ".", *table.notes])
+    lines = [
+        "% \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        f"  \\caption{{{_tex(caption)}}}",
+        f"  \\label{{tab:{table.name.replace('_', '-')}}}",
+        f"  \\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+        r"    \toprule",
+        line([_tex(word) for word in table.header]),
+        r"    \midrule",
+        *rows,
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """A header and rows, values rather than texts, nothing rounded beyond six digits.
+
+    A column with intervals is three: NAME, NAME_low and NAME_high. An unknown is empty.
+    """
+    cells = table.cells()
+    wide = [
+        any(isinstance(row[at].value, tuple) for row in cells) for at in range(len(table.header))
+    ]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header: list[str] = []
+    for word, three in zip(table.header, wide, strict=True):
+        header += [word, f"{word}_low", f"{word}_high"] if three else [word]
+    writer.writerow(header)
+    for row in cells:
+        line: list[str] = []
+        for cell, three in zip(row, wide, strict=True):
+            value = cell.text if cell.value is None else cell.value
+            if not three:
+                assert not isinstance(value, tuple)
+                line.append(_number(value))
+            elif isinstance(value, tuple):
+                line += [_number(part) for part in value]
+            else:
+                line += [_number(value), "", ""]
+        writer.writerow(line)
+    return out.getvalue()
+
+
+def text(table: Table) -> str:
+    """Columns for the terminal: names to the left, all else to the right."""
+    rows = [list(table.header), *[[cell.text for cell in row] for row in table.cells()]]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(table.header))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = row
+        padded = [word.rjust(width) for word, width in zip(others, widths[1:], strict=True)]
+        return "  ".join([first.ljust(widths[0]), *padded]).rstrip()
+
+    ruler = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    notes = [textwrap.fill(note, WIDTH) for note in table.notes]
+    return "\n".join([line(rows[0]), ruler, *map(line, rows[1:]), *notes])
+
+
+def _tex(words: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in words)
+
+
+def _number(value: float | int | str) -> str:
+    if isinstance(value, str):
+        return "" if value == "–" else value
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)

@@ -1,0 +1,154 @@
+"""``laid compare``: several results side by side, as a report."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from laid.callbacks.head_flow_figure import flow_figure
+from laid.common.atomic_files import atomic_write_text
+from laid.common.errors import UserError
+from laid.common.tables import Table, comma_separated, latex, markdown, text
+from laid.comparison.methods import Method, find, gather
+from laid.comparison.report_tables import bootstrap_line, method_lines, tables
+from laid.comparison.study import Study
+from laid.evaluation.accuracy_figures import accuracy_figure, bar_figure, depth_figure, save_png
+from laid.evaluation.accuracy_table import format_table
+
+THRESHOLDS = (0.5, 0.75)
+FIGURES = {
+    "accuracy_by_size": "Figure 1: accuracy by haystack size",
+    "accuracy_bars": "Figure 3: accuracy by haystack size, as bars",
+    "accuracy_by_depth": "Accuracy by haystack size and needle depth",
+    "head_flow": "Figure 4: key activation by head before and after training",
+}
+_ON_SCREEN = ("gains", "windows")
+
+
+def compare(
+    results: Sequence[str],
+    out: str,
+    base: str | None = None,
+    teacher: str | None = None,
+    threshold: Sequence[float] = THRESHOLDS,
+) -> None:
+    """Writes a report on several results, and prints its main tables.
+
+    ``report.md`` has all of it; beside it lie each table as CSV and LaTeX, the figures as PNG, and
+    ``table.txt``, what is printed. docs/evaluation.md says how each number is computed.
+
+    Args:
+        results: Results files (``runs/NAME/results.json``), or folders that hold one. Training
+            seeds of one method are put together.
+        out: Folder to write into.
+        base: Name of the method that gains and tests refer to. None: there are none.
+        teacher: Name of the teacher, which is shown and not ranked.
+        threshold: Accuracies between 0 and 1 that an effective window stays above.
+
+    Raises:
+        UserError: a file is missing or not a results file; no method is named so; a threshold is
+            no accuracy.
+    """
+    outside = [t for t in threshold if not 0 < t < 1]
+    if outside or not threshold:
+        raise UserError(f"--threshold {outside or 'none'}: expected accuracies such as 0.5 0.75")
+    methods, notes = gather(results)
+    of_base = find(methods, base, "--base") if base is not None else None
+    of_teacher = find(methods, teacher, "--teacher") if teacher is not None else None
+    if of_base is not None and of_base is of_teacher:
+        raise UserError(f"--base and --teacher are both {base!r}: name two of the results")
+    if of_base is None:
+        names = ", ".join(method.label for method in methods)
+        notes.append(f"no gains and no tests without --base NAME, one of {names}")
+    study = Study(methods, of_base, of_teacher, list(dict.fromkeys(threshold)))
+    folder = Path(out)
+    figures, missing = _figures(study, folder)
+    if missing:
+        notes.append(missing)
+    made = tables(study)
+    for table in made:
+        atomic_write_text(folder / f"{table.name}.csv", comma_separated(table))
+        atomic_write_text(folder / f"{table.name}.tex", latex(table))
+    atomic_write_text(folder / "report.md", _report(study, made, figures, notes))
+    shown = [format_table([study.summary(method) for method in study.rows])]
+    shown += [text(table) for table in made if table.name in _ON_SCREEN]
+    printed = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
+    atomic_write_text(folder / "table.txt", printed + "\n")
+    print(printed)
+    print(f"laid: {folder / 'report.md'}")
+
+
+def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
+    """Draws what can be drawn; gives file names with titles, and what is missing."""
+    summaries = [study.summary(method) for method in study.rows]
+    made = {
+        "accuracy_by_size": accuracy_figure(summaries),
+        "accuracy_bars": bar_figure(summaries),
+        "accuracy_by_depth": depth_figure(summaries),
+    }
+    titles = {name: FIGURES[name] for name in made}
+    flows = {method.label: flow for method in study.rows if (flow := _head_flow(method))}
+    for label, flow in flows.items():
+        safe = "head_flow_" + re.sub(r"[^\w.-]+", "-", label)
+        if safe in made:  # two labels that differ in signs only
+            safe = f"{safe}-{len(made)}"
+        name = "head_flow" if len(flows) == 1 else safe
+        try:
+            content = json.loads(flow.read_text(encoding="utf-8"))
+            made[name] = flow_figure(content["sizes"], content["curves"])
+        except (ValueError, KeyError, TypeError, AttributeError) as reason:
+            raise UserError(
+                f"{flow} is not what laid writes of a head flow ({type(reason).__name__}: "
+                f"{reason}): remove it, or train anew"
+            ) from reason
+        beside = ", and the teacher's" if "teacher" in content["curves"] else ""
+        titles[name] = f"{FIGURES['head_flow']}{beside} ({label})"
+    for name, figure in made.items():
+        save_png(figure, folder / f"{name}.png")
+    missing = None if flows else "no head flow (Figure 4): no run of these results has measured it"
+    return titles, missing
+
+
+def _head_flow(method: Method) -> Path | None:
+    """Where the head flow of a method's first seed lies: beside its results or in its run."""
+    training = method.results[0].get("training") or {}
+    home = method.files[0].parent
+    for folder in (home, home / training.get("run", ".")):
+        path = folder / "figures" / "head_flow.json"
+        if path.is_file():
+            return path
+    return None
+
+
+def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes: list[str]) -> str:
+    names = ", ".join(method.title for method in study.rows)
+    parts = [f"# Comparison of {names}\n"]
+    parts += [f"- {line}\n" for line in method_lines(study)]
+    parts += ["\n", *(f"Note: {note}.\n\n" for note in notes), f"{bootstrap_line()}\n"]
+    parts += [f"\n{markdown(table)}" for table in made]
+    parts += [f"\n## {title}\n\n![{title}]({name}.png)\n" for name, title in figures.items()]
+    return "".join(parts)
+
+
+def run(argv: list[str]) -> None:
+    """The command line of ``compare``."""
+    parser = ArgumentParser(prog="laid compare", description="Several results side by side.")
+    parser.add_argument("results", nargs="+", type=str, help="runs/NAME/results.json, or runs/NAME")
+    parser.add_argument("--out", type=str, default="report", help="Folder to write into.")
+    parser.add_argument(
+        "--base", type=str | None, help="Name of the result that gains and tests refer to."
+    )
+    parser.add_argument(
+        "--teacher", type=str | None, help="Name of the teacher's result, which is not ranked."
+    )
+    parser.add_argument(
+        "--threshold",
+        nargs="+",
+        type=float,
+        default=list(THRESHOLDS),
+        help="Accuracies that the effective window stays above. 0.5 is chance.",
+    )
+    given = parser.parse_args(argv)
+    compare(given.results, given.out, given.base, given.teacher, given.threshold)

@@ -1,0 +1,150 @@
+"""Paired tests of two methods on the entries that both were asked.
+
+Shape suffixes: S training seeds, E entries of one haystack size, R bootstrap replicates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from laid.comparison.bootstrap import Replicates, interval
+from laid.comparison.gains import long_sizes, short_sizes
+from laid.comparison.methods import Method, not_paired
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method less another, at some haystack sizes.
+
+    Attributes:
+        sizes: the sizes; several count alike.
+        difference: of the accuracies, from -1 to 1.
+        interval: 95%, by the paired bootstrap.
+        ahead: entries at which the method did better than the other.
+        behind: entries at which it did worse.
+        n: entries.
+        p: of the exact test.
+        adjusted: p after Holm's correction over the family that it was made in.
+    """
+
+    sizes: tuple[int, ...]
+    difference: float
+    interval: tuple[float, float]
+    ahead: int
+    behind: int
+    n: int
+    p: float
+    adjusted: float
+
+    @property
+    def supported(self) -> bool:
+        """Whether a difference may be claimed: test and interval both say so."""
+        low, high = self.interval
+        return self.adjusted < LEVEL and not low <= 0 <= high
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """The exact two-sided p of whole-numbered differences, one an entry.
+
+    Under the hypothesis that it makes no difference which method is which, each entry's difference
+    is as likely to have either sign. p is the share of all 2^E sign patterns whose sum is at least
+    as far from 0 as the one found; they are counted, not sampled. With differences of -1, 0 and 1
+    it is McNemar's exact test.
+    """
+    spread = np.ones(1)
+    # Multiplying out one entry after another: at index i stands the probability of the sum
+    # i - total, the sums being all those between -total and total.
+    for step in (abs(d) for d in differences if d):
+        wider = np.zeros(len(spread) + 2 * step)
+        wider[: len(spread)] += spread / 2
+        wider[2 * step :] += spread / 2
+        spread = wider
+    total = len(spread) // 2
+    far = np.abs(np.arange(-total, total + 1)) >= abs(sum(differences))
+    return min(1.0, float(spread[far].sum()))
+
+
+def mcnemar(ahead: int, behind: int) -> float:
+    """McNemar's exact test: entries that only one of two models got right (Psychometrika 12,
+    1947; the exact form is the sign test of these entries).
+    """
+    return sign_flip([1] * ahead + [-1] * behind)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for several tests (Scandinavian Journal of Statistics 6, 1979).
+
+    Rejecting where the result is below a level keeps the chance of any false rejection below it.
+    """
+    adjusted = [0.0] * len(p)
+    worst = 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def compare(
+    one: Method,
+    other: Method,
+    sizes: Sequence[int],
+    replicates: tuple[Replicates | None, Replicates | None],
+) -> Comparison | None:
+    """One method less another over some sizes together; None where they can't be paired.
+
+    With several training seeds, an entry's difference is that of the means over seeds.
+    """
+    if not sizes or any(not_paired(one, other, size) for size in sizes):
+        return None
+    mine, theirs = one.answers, other.answers
+    assert mine is not None
+    assert theirs is not None
+    assert replicates[0] is not None
+    assert replicates[1] is not None
+    whole: list[int] = []
+    means, drawn = [], []
+    for size in sizes:
+        one_SE, other_SE = mine.correct_SE[size], theirs.correct_SE[size]
+        # Times both numbers of seeds, so that it is a whole number.
+        difference_E = len(other_SE) * one_SE.sum(0) - len(one_SE) * other_SE.sum(0)
+        whole += difference_E.tolist()
+        means.append(difference_E.mean() / (len(one_SE) * len(other_SE)))
+        drawn.append(replicates[0][size] - replicates[1][size])
+    p = sign_flip(whole)
+    return Comparison(
+        sizes=tuple(sizes),
+        difference=float(np.mean(means)),
+        interval=interval(np.mean(drawn, axis=0)),
+        ahead=sum(d > 0 for d in whole),
+        behind=sum(d < 0 for d in whole),
+        n=len(whole),
+        p=p,
+        adjusted=p,
+    )
+
+
+def corrected(family: Sequence[Comparison | None]) -> list[Comparison | None]:
+    """The same comparisons with p adjusted as one family."""
+    adjusted = iter(holm([c.p for c in family if c is not None]))
+    return [c and replace(c, adjusted=next(adjusted)) for c in family]
+
+
+def by_size(
+    one: Method, other: Method, replicates: tuple[Replicates | None, Replicates | None]
+) -> dict[int, Comparison | None]:
+    """At every size that both were tested at; these sizes are one family."""
+    sizes = sorted(set(one.sizes) & set(other.sizes))
+    family = [compare(one, other, [size], replicates) for size in sizes]
+    return dict(zip(sizes, corrected(family), strict=True))
+
+
+def by_window(
+    one: Method, other: Method, replicates: tuple[Replicates | None, Replicates | None]
+) -> dict[str, Comparison | None]:
+    """Over the short and over the long sizes that both were tested at; the two are one family."""
+    sizes = set(one.sizes) & set(other.sizes)
+    family = [compare(one, other, part(sizes), replicates) for part in (short_sizes, long_sizes)]
+    return dict(zip(("short", "long"), corrected(family), strict=True))

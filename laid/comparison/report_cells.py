@@ -1,0 +1,124 @@
+"""How a report writes its numbers down."""
+
+import math
+from collections.abc import Sequence
+
+from laid.common.tables import Cell, Value
+from laid.comparison.paired_tests import Comparison
+from laid.comparison.study import Bounded, Interval, Measured
+
+NONE = "–"
+
+
+def listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes)) or "no"
+
+
+def arrow(test: Comparison | None) -> str:
+    """Up or down where a difference may be claimed."""
+    if test is None or not test.supported:
+        return ""
+    return "↑" if test.difference > 0 else "↓"
+
+
+def accuracy_cell(measured: Measured, after: str = "") -> Cell:
+    return Cell(f"{100 * measured.value:.1f}{after}", _percents(measured))
+
+
+def interval_cell(measured: Measured) -> Cell | str:
+    if measured.interval is None:
+        return NONE
+    return Cell("–".join(_bound(bound) for bound in measured.interval))
+
+
+def gain_cell(
+    gain: Measured | None, test: Comparison | None = None, brackets: bool = False
+) -> Cell | str:
+    """A relative change in percent, with an arrow where the test bears it out."""
+    if gain is None or not math.isfinite(gain.value):
+        return NONE
+    borne_out = test is not None and gain.value * test.difference > 0
+    after = arrow(test) if borne_out else ""
+    spread = _brackets(gain.interval) if brackets else ""
+    return Cell(f"{signed(100 * gain.value)}%{after}{spread}", _percents(gain))
+
+
+def points_cell(change: Measured) -> Cell:
+    """A change in points of accuracy, with its interval."""
+    return Cell(f"{signed(100 * change.value)}{_brackets(change.interval)}", _percents(change))
+
+
+def decay_cell(rate: Measured | None) -> Cell | str:
+    """Points of accuracy lost, with the interval."""
+    if rate is None:
+        return NONE
+    cell = points_cell(rate)
+    return Cell(cell.text.replace("+", ""), cell.value)
+
+
+def signed(number: float) -> str:
+    text = f"{number:+.1f}"
+    return "0.0" if not float(text) else text.replace("-", "−")
+
+
+def p_cell(p: float | None) -> Cell | str:
+    if p is None:
+        return NONE
+    return Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def bounded_cell(found: Bounded, sizes: Sequence[int] | None, digits: int) -> Cell:
+    """A number that may be known by bounds: ">150" of windows, "≥2.75" of ratios.
+
+    Args:
+        found: the number.
+        sizes: of a window, the tested sizes; None for a ratio.
+        digits: after the point; numbers below ten have at least one.
+    """
+    low, high, bounds = found
+    first, last = (sizes[0], sizes[-1]) if sizes else (0, math.inf)
+
+    def end(number: float) -> str:
+        if sizes and number >= last:  # a crossing lies before the last size
+            return f">{last}"
+        if math.isinf(number):
+            return "∞"
+        return "0" if not number else f"{number:.{digits if number >= 10 else max(digits, 1)}f}"
+
+    if low == high or (sizes and math.isinf(high)):
+        shown = end(low)
+    elif sizes:
+        shown = f"<{first}"
+    elif math.isinf(high):
+        shown = f"≥{end(low)}" if low else NONE
+    else:
+        shown = f"≤{end(high)}"
+    known = low if low == high else math.nan
+    if bounds is None:
+        return Cell(shown, known)
+    ends = list(dict.fromkeys(map(end, bounds)))
+    return Cell(f"{shown} [{' to '.join(ends)}]", (known, *bounds))
+
+
+def comparison_cells(test: Comparison) -> list[Cell | str]:
+    return [
+        Cell(str(test.n), test.n),
+        points_cell(Measured(test.difference, test.interval)),
+        Cell(str(test.ahead), test.ahead),
+        Cell(str(test.behind), test.behind),
+        p_cell(test.p),
+        p_cell(test.adjusted),
+    ]
+
+
+def _percents(measured: Measured) -> Value:
+    value, bounds = measured
+    return 100 * value if bounds is None else (100 * value, 100 * bounds[0], 100 * bounds[1])
+
+
+def _brackets(bounds: Interval | None) -> str:
+    return "" if bounds is None else " [{} to {}]".format(*(signed(100 * b) for b in bounds))
+
+
+def _bound(share: float) -> str:
+    return {0.0: "0", 1.0: "100"}.get(share, f"{100 * share:.1f}")

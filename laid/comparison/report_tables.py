@@ -1,0 +1,293 @@
+"""The tables of a report, the paper's Tables 1 to 3 among them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from laid.common.tables import Cell, Table
+from laid.comparison.bootstrap import REPLICATES
+from laid.comparison.gains import long_sizes, short_sizes
+from laid.comparison.methods import Method, not_paired
+from laid.comparison.paired_tests import LEVEL
+from laid.comparison.report_cells import (
+    NONE,
+    accuracy_cell,
+    arrow,
+    bounded_cell,
+    comparison_cells,
+    decay_cell,
+    gain_cell,
+    interval_cell,
+    listed,
+    p_cell,
+)
+from laid.comparison.study import Study
+
+_WITHOUT = re.compile(
+    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
+    re.IGNORECASE,
+)
+# In the order of the paper's Table 3, which has the first two.
+_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w/o SFT"}
+
+
+def tables(study: Study) -> list[Table]:
+    """All tables that there is something to show in, in the order of a report."""
+    found = [accuracy_table(study), interval_table(study)]
+    if study.tested:
+        found.append(gain_table(study))
+    found.append(window_table(study))
+    if study.tested:
+        found.append(comparison_table(study))
+    found.append(token_table(study))
+    if ablation := ablation_table(study):
+        found.append(ablation)
+    return found
+
+
+def accuracy_table(study: Study) -> Table:
+    """The paper's Table 1."""
+    notes = ["Accuracy in percent by images in the haystack.", *_marked(study)]
+    return _accuracies(
+        study,
+        [(m, m.title) for m in study.rows],
+        name="accuracy",
+        title="Table 1: accuracy by haystack size",
+        notes=notes,
+    )
+
+
+def ablation_table(study: Study) -> Table | None:
+    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, attn, sft); None without any.
+
+    Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
+    the complete objective's results, ``laid`` where there is none before the ``wo``. ``kd`` stands
+    for ``laid-wo-laid``.
+    """
+    parts: dict[str, dict[str, Method]] = {}
+    for method in study.ranked:
+        if found := _WITHOUT.fullmatch(method.label):
+            term = found["term"].lower()
+            parts.setdefault(found["full"] or "laid", {}).setdefault(term, method)
+    # Plain distillation is the objective without alignment, and one run serves for both.
+    for method in study.ranked:
+        if method.label.lower() == "kd" and "laid" in parts:
+            parts["laid"].setdefault("laid", method)
+    if not parts:
+        return None
+    rows = [(study.base, study.base.title)] if study.base else []
+    for full, of_term in parts.items():
+        beside = f"{full} " if len(parts) > 1 else ""
+        rows += [(of_term[t], f"{beside}{_TERMS[t]}") for t in _TERMS if t in of_term]
+        rows += [(m, m.title) for m in study.ranked if m.label == full and m is not study.base]
+    notes = ["What the objective is worth without one of its terms."]
+    return _accuracies(study, rows, "ablation", "Table 3: ablation of the objective", notes)
+
+
+def interval_table(study: Study) -> Table:
+    """Beneath Table 1: what each of its accuracies is worth."""
+    rows = []
+    for method in study.rows:
+        measured = study.accuracy(method)
+        cells = [interval_cell(measured[s]) if s in measured else NONE for s in study.sizes]
+        rows.append([method.title, *cells])
+    notes = [
+        "95% in percent: Wilson's score interval for one training seed; for several, a bootstrap "
+        "over entries and seeds.",
+        *(_counts(method) for method in study.rows),
+    ]
+    return Table("intervals", "Intervals of Table 1", _header("method", study), rows, notes)
+
+
+def gain_table(study: Study) -> Table:
+    """Short and long gain against the base, with interval and test."""
+    header = ["method", "short gain", "p short", "long gain", "p long"]
+    rows = []
+    for method in study.tested:
+        row: list[Cell | str] = [method.title]
+        for name, measured in study.gains(method).items():
+            test = study.windows[method.label][name]
+            row += [gain_cell(measured, brackets=True), p_cell(test.adjusted if test else None)]
+        rows.append(row)
+    assert study.base is not None
+    notes = [
+        f"Gain: mean over sizes of the relative change against {study.base.title}, in percent. "
+        f"Short: {listed(short_sizes(study.base.sizes))} images; "
+        f"long: {listed(long_sizes(study.base.sizes))}.",
+        "p: exact paired test of the accuracies over these sizes, after Holm's correction for "
+        "short and long.",
+        *_other_sizes(study),
+    ]
+    return Table("gains", f"Gains against {study.base.title}", header, rows, notes)
+
+
+def window_table(study: Study) -> Table:
+    """Effective windows, their ratio to the base's, and decay rates."""
+    header = ["method"]
+    for threshold in study.thresholds:
+        header.append(f"window at {threshold:g}")
+        if study.base:
+            header.append(f"times {threshold:g}")
+    header += ["decay", *(["slower"] if study.base else [])]
+    rows = []
+    for method in study.rows:
+        of_base = method is study.base
+        row: list[Cell | str] = [method.title]
+        for threshold in study.thresholds:
+            row.append(bounded_cell(study.window(method, threshold), method.sizes, 0))
+            if study.base:
+                ratio = study.window_ratio(method, threshold)
+                row.append(NONE if of_base else bounded_cell(ratio, None, 2))
+        row.append(decay_cell(study.decay(method)))
+        if study.base:
+            slower = study.decay_ratio(method)
+            row.append(NONE if of_base or slower is None else bounded_cell(slower, None, 2))
+        rows.append(row)
+    notes = [
+        "Window: the number of images up to which accuracy stays above the threshold, interpolated "
+        "in its logarithm; >N: above it at every tested size, so that the window ends beyond. "
+        "Times: in windows of the base. Decay: points lost with each doubling of the haystack; "
+        "slower: the base's decay over the method's. In brackets the 95% bootstrap interval.",
+    ]
+    if any(threshold <= 0.5 for threshold in study.thresholds):
+        notes.append("0.5 is chance: a model that knows nothing stands above it half of the time.")
+    return Table("windows", "Effective window and decay", header, rows, notes)
+
+
+def comparison_table(study: Study) -> Table:
+    """Every paired comparison with the base."""
+    assert study.base is not None
+    header = ["method", "images", "n", "difference", "ahead", "behind", "p", "p Holm"]
+    rows: list[list[Cell | str]] = []
+    for method in study.tested:
+        tests = {str(s): t for s, t in study.tests[method.label].items()}
+        for size, test in {**tests, **study.windows[method.label]}.items():
+            if test is not None:
+                rows.append([method.title, size, *comparison_cells(test)])
+    notes = [
+        f"Against {study.base.title}, on the same entries. Difference: of the accuracies, in "
+        "points, with the 95% interval of the paired bootstrap. Ahead, behind: entries at which "
+        "the method did better and worse. p: McNemar's exact test; with several training seeds, "
+        "the exact sign-flip test of each entry's mean. p Holm: corrected for the sizes of the "
+        "method, or for short and long.",
+        *_not_tested(study),
+    ]
+    return Table("tests", f"Paired tests against {study.base.title}", header, rows, notes)
+
+
+def token_table(study: Study) -> Table:
+    """The paper's Table 2: the length of the inputs that were asked."""
+    columns: list[tuple[list[str], dict[int, float]]] = []
+    for method in study.rows:
+        tokens = {s: method.results[0]["by_size"][str(s)]["mean_tokens"] for s in method.sizes}
+        for names, same in columns:
+            if same == tokens:
+                names.append(method.label)
+                break
+        else:
+            columns.append(([method.label], tokens))
+    only = len(columns) == 1
+    header = ["images", *("tokens" if only else ", ".join(names) for names, _ in columns)]
+    rows = [
+        [str(s), *(Cell(f"{of[s]:,.1f}", of[s]) if s in of else NONE for _, of in columns)]
+        for s in study.sizes
+    ]
+    notes = ["Mean length of a test input, text and images, as the records have it."]
+    return Table("tokens", "Table 2: input tokens by image count", header, rows, notes)
+
+
+def _accuracies(
+    study: Study, labelled: Sequence[tuple[Method, str]], name: str, title: str, notes: list[str]
+) -> Table:
+    marks = study.marks([m for m, _ in labelled if m is not study.teacher])
+    header = [*_header("method", study), *(["short gain", "long gain"] if study.base else [])]
+    rows = []
+    for method, label in labelled:
+        measured = study.accuracy(method)
+        row: list[Cell | str] = [label]
+        for size in study.sizes:
+            if size not in measured:
+                row.append(NONE)
+                continue
+            cell = accuracy_cell(measured[size], arrow(study.tests.get(method.label, {}).get(size)))
+            row.append(replace(cell, mark=marks.get((method.label, size), "")))
+        if method in study.tested:
+            for part, gain in study.gains(method).items():
+                row.append(gain_cell(gain, study.windows[method.label][part]))
+        elif study.base:
+            row += [NONE, NONE]
+        rows.append(row)
+    return Table(name, title, header, rows, notes)
+
+
+def _marked(study: Study) -> list[str]:
+    notes = []
+    if len(study.ranked) > 1:
+        without = f" ({study.teacher.title} is not ranked)" if study.teacher else ""
+        notes.append(
+            "Bold: the best of its column, where the paired test tells it from the second. "
+            "Underlined: the second, and a best that is not told from it, where the test tells "
+            f"them from the third{without}."
+        )
+    if study.tested and study.base:
+        notes.append(
+            f"↑ ↓: better, worse than {study.base.title} by the paired test (p below {LEVEL:g} "
+            "after Holm's correction, and the bootstrap interval without 0). No arrow means that "
+            "no difference was shown, not that there is none."
+        )
+    return notes
+
+
+def method_lines(study: Study) -> list[str]:
+    """What was tested: a line a result."""
+    lines = []
+    for method in study.rows:
+        for seed, file, result in zip(method.seeds, method.files, method.results, strict=True):
+            of_seed = "" if seed is None else f", training seed {seed}"
+            lines.append(f"{method.label}{of_seed}: `{file}`, `{result['command']}`")
+    return lines
+
+
+def bootstrap_line() -> str:
+    """How the intervals were drawn."""
+    return (
+        f"Bootstrap: {REPLICATES:,} replicates; entries drawn within each size, together with the "
+        "answers of all methods and seeds to them, and training seeds where there are several. "
+        "Intervals of a method with one seed say nothing of the spread between seeds."
+    )
+
+
+def _header(first: str, study: Study) -> list[str]:
+    return [first, *map(str, study.sizes)]
+
+
+def _counts(method: Method) -> str:
+    n = [method.results[0]["by_size"][str(size)]["n"] for size in method.sizes]
+    entries = f"{n[0]}" if len(set(n)) == 1 else f"{min(n)} to {max(n)}"
+    known = [str(seed) for seed in method.seeds if seed is not None]
+    seeds = f", training seed{'s' * (len(known) > 1)} {', '.join(known)}" if known else ""
+    return f"{method.title}: {entries} entries a size{seeds}."
+
+
+def _not_tested(study: Study) -> list[str]:
+    """The comparisons that could not be made, and why."""
+    assert study.base is not None
+    notes = []
+    for method in study.tested:
+        reasons: dict[str, list[int]] = {}
+        for size in sorted(set(method.sizes) & set(study.base.sizes)):
+            if reason := not_paired(method, study.base, size):
+                reasons.setdefault(reason, []).append(size)
+        for reason, sizes in reasons.items():
+            notes.append(f"Not tested: {method.title} at {listed(sizes)} images ({reason}).")
+    return notes
+
+
+def _other_sizes(study: Study) -> list[str]:
+    assert study.base is not None
+    both = {m.title: sorted(set(m.sizes) & set(study.base.sizes)) for m in study.tested}
+    return [
+        f"{title} shares {listed(sizes)} images with the base only: its gains are over these."
+        for title, sizes in both.items()
+        if sizes != study.base.sizes
+    ]

@@ -1,0 +1,231 @@
+"""The numbers of a report: everything that is computed of several methods and their base.
+
+Tables and figures (`laid.comparison.report_tables`) are made from these and compute nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from laid.comparison.bootstrap import REPLICATES, Replicates, interval, replicate
+from laid.comparison.effective_window import (
+    Bounds,
+    Floats,
+    decay,
+    decay_ratio,
+    effective_window,
+    window_ratio,
+)
+from laid.comparison.gains import gain, long_sizes, short_sizes
+from laid.comparison.methods import Method
+from laid.comparison.paired_tests import Comparison, by_size, by_window, compare, corrected
+
+Interval = tuple[float, float]
+Mark = Literal["", "bold", "underline"]
+
+
+class Measured(NamedTuple):
+    """A number, and its 95% interval where there are records to draw it from."""
+
+    value: float
+    interval: Interval | None
+
+
+class Bounded(NamedTuple):
+    """A number that may be known by bounds only (then they differ), with its 95% interval."""
+
+    low: float
+    high: float
+    interval: Interval | None
+
+
+class Study:
+    """Several methods, and what they are measured by.
+
+    Args:
+        methods: the methods, each once, base and teacher among them.
+        base: the method that gains, ratios and tests refer to; None: there are none.
+        teacher: the method that the others strive for. It is no competitor: no gain, no test and
+            no mark of the best.
+        thresholds: of the effective window.
+        replicates: of the bootstrap.
+
+    Attributes:
+        rows: all methods: the teacher first, then the base, the others as given.
+        ranked: those without the teacher.
+        tested: those without base and teacher: what is tested against the base.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        base: Method | None,
+        teacher: Method | None,
+        thresholds: Sequence[float],
+        replicates: int = REPLICATES,
+    ):
+        first = [m for m in (teacher, base) if m is not None]
+        self.rows = [*first, *(m for m in methods if m not in first)]
+        self.base, self.teacher = base, teacher
+        self.ranked = [m for m in self.rows if m is not teacher]
+        self.tested = [m for m in self.ranked if m is not base] if base else []
+        self.thresholds = list(thresholds)
+        self.sizes = sorted({size for m in self.rows for size in m.sizes})
+        self._drawn = {m.label: replicate(m, replicates) for m in self.rows}
+        self.tests: dict[str, dict[int, Comparison | None]] = {}
+        self.windows: dict[str, dict[str, Comparison | None]] = {}
+        for method in self.tested:
+            assert base is not None
+            both = self._both(method, base)
+            self.tests[method.label] = by_size(method, base, both)
+            self.windows[method.label] = by_window(method, base, both)
+
+    def accuracy(self, method: Method) -> dict[int, Measured]:
+        """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
+        answers to one entry are not independent."""
+        drawn = self._drawn[method.label]
+        found = {}
+        for size, value in method.accuracy().items():
+            of_one = method.results[0]["by_size"][str(size)]["interval"]
+            several = len(method.seeds) > 1 and drawn is not None
+            bounds = interval(drawn[size]) if several and drawn else (of_one[0], of_one[1])
+            found[size] = Measured(value, bounds)
+        return found
+
+    def summary(self, method: Method) -> dict[str, Any]:
+        """The seeds of a method together in the form of a results file, for tables and figures."""
+        measured = self.accuracy(method)
+        cells = {}
+        for size, (value, bounds) in measured.items():
+            of_seeds = [r["by_size"][str(size)] for r in method.results]
+            bins = zip(*(cell["needle_depth"] for cell in of_seeds), strict=True)
+            cells[str(size)] = {
+                **of_seeds[0],
+                "accuracy": value,
+                "interval": list(bounds or ()),
+                "compliance": fmean(cell["compliance"] for cell in of_seeds),
+                "mean_tokens": fmean(cell["mean_tokens"] for cell in of_seeds),
+                "needle_depth": [_mean_bin(of_bin) for of_bin in bins],
+            }
+        mean = {
+            part.__name__: [measured[size].value for size in part(measured)]
+            for part in (short_sizes, long_sizes)
+        }
+        return {
+            "name": method.title,
+            "by_size": cells,
+            "short": fmean(mean["short_sizes"]) if mean["short_sizes"] else None,
+            "long": fmean(mean["long_sizes"]) if mean["long_sizes"] else None,
+        }
+
+    def gains(self, method: Method) -> dict[str, Measured | None]:
+        """Short and long gain over the sizes that base and method share; None without any."""
+        assert self.base is not None
+        mine, base = method.accuracy(), self.base.accuracy()
+        drawn, of_base = self._drawn[method.label], self._drawn[self.base.label]
+        found: dict[str, Measured | None] = {}
+        for name, part in (("short", short_sizes), ("long", long_sizes)):
+            sizes = part(mine.keys() & base.keys())
+            if not sizes:
+                found[name] = None
+                continue
+            spread = interval(gain(drawn, of_base, sizes)) if drawn and of_base else None
+            found[name] = Measured(float(gain(mine, base, sizes)), spread)
+        return found
+
+    def window(self, method: Method, threshold: float) -> Bounded:
+        """The effective window, in images."""
+        drawn = self._drawn[method.label]
+        spread = effective_window(drawn, threshold) if drawn else None
+        return _bounded(effective_window(_row(method), threshold), spread)
+
+    def window_ratio(self, method: Method, threshold: float) -> Bounded:
+        """The effective window, in windows of the base."""
+        assert self.base is not None
+
+        def ratio(mine: Replicates, base: Replicates) -> Bounds:
+            return window_ratio(
+                effective_window(mine, threshold), effective_window(base, threshold)
+            )
+
+        return self._against_base(method, ratio)
+
+    def decay(self, method: Method) -> Measured | None:
+        """Accuracy lost with each doubling of the haystack; None for fewer than two sizes."""
+        if len(method.sizes) < 2:
+            return None
+        drawn = self._drawn[method.label]
+        spread = interval(decay(drawn)) if drawn else None
+        return Measured(decay(_row(method)).item(), spread)
+
+    def decay_ratio(self, method: Method) -> Bounded | None:
+        """How many times slower than the base's it decays, over the sizes that both share."""
+        assert self.base is not None
+        sizes = set(method.sizes) & set(self.base.sizes)
+        if len(sizes) < 2:
+            return None
+
+        def ratio(mine: Replicates, base: Replicates) -> Bounds:
+            rate, base_rate = (decay({s: of[s] for s in sizes}) for of in (mine, base))
+            return decay_ratio(rate, base_rate)
+
+        return self._against_base(method, ratio)
+
+    def marks(self, methods: Sequence[Method]) -> dict[tuple[str, int], Mark]:
+        """The best and the second of each size among some methods, where tests tell them apart.
+
+        A method is bold when it is the best and tested better than the second. It is underlined
+        when it is the second and tested better than the third, or the best, tested better than
+        the third but not than the second. Each of these three comparisons is one family over the
+        sizes.
+        """
+        ranks: dict[int, list[Method]] = {}
+        for size in self.sizes:
+            here = [m for m in methods if size in m.sizes]
+            ranks[size] = sorted(here, key=lambda m: (-m.accuracy()[size], m.label))
+        ahead = {(i, j): self._ahead(ranks, i, j) for i, j in ((0, 1), (1, 2), (0, 2))}
+        marks: dict[tuple[str, int], Mark] = {}
+        for size, rank in ranks.items():
+            if size in ahead[0, 1]:
+                marks[rank[0].label, size] = "bold"
+            elif size in ahead[1, 2] and size in ahead[0, 2]:
+                marks[rank[0].label, size] = "underline"
+            if size in ahead[1, 2]:
+                marks[rank[1].label, size] = "underline"
+        return marks
+
+    def _ahead(self, ranks: Mapping[int, Sequence[Method]], i: int, j: int) -> set[int]:
+        """The sizes at which the method of rank i is tested better than that of rank j."""
+        sizes = [size for size, rank in ranks.items() if len(rank) > j]
+        pairs = [(ranks[size][i], ranks[size][j], size) for size in sizes]
+        family = [compare(one, other, [s], self._both(one, other)) for one, other, s in pairs]
+        told = zip(sizes, corrected(family), strict=True)
+        return {size for size, test in told if test and test.supported and test.difference > 0}
+
+    def _both(self, one: Method, other: Method) -> tuple[Replicates | None, Replicates | None]:
+        return self._drawn[one.label], self._drawn[other.label]
+
+    def _against_base(
+        self, method: Method, ratio: Callable[[Replicates, Replicates], Bounds]
+    ) -> Bounded:
+        assert self.base is not None
+        mine, base = self._both(method, self.base)
+        return _bounded(
+            ratio(_row(method), _row(self.base)), ratio(mine, base) if mine and base else None
+        )
+
+
+def _row(method: Method) -> dict[int, Floats]:
+    return {size: np.array([value]) for size, value in method.accuracy().items()}
+
+
+def _bounded(point: Bounds, spread: Bounds | None) -> Bounded:
+    bounds = interval(spread.low_R, spread.high_R) if spread else None
+    return Bounded(point.low_R.item(), point.high_R.item(), bounds)
+
+
+def _mean_bin(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    accuracies = [cell["accuracy"] for cell in of_seeds]
+    return {**of_seeds[0], "accuracy": None if None in accuracies else fmean(accuracies)}

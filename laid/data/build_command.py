@@ -1,0 +1,86 @@
+"""The command ``laid data build``: haystack files for training and test from a COCO folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+
+from laid.common.errors import UserError
+from laid.data.coco_index import CocoIndex
+from laid.data.entry_args import SIZES
+from laid.data.haystack_builder import build_entries, build_training_entries
+from laid.data.vhs_files import write_vhs
+from laid.minicoco.drawing import ensure_minicoco
+
+"""The haystack sizes of the paper's tables."""
+
+
+def build(
+    coco_root: str,
+    out: str,
+    seed: int = 0,
+    train_entries: int = 5000,
+    min_size: int = 2,
+    max_size: int = 20,
+    test_per_size: int = 100,
+    sizes: Sequence[int] = SIZES,
+    needles: Sequence[int] = (1,),
+    categories: Sequence[str] | None = None,
+    min_area: float = 0.001,
+    train_split: str = "train2017",
+    test_split: str = "val2017",
+    overwrite: bool = False,
+) -> None:
+    """Draw haystacks and write them in the format of Visual Haystacks.
+
+    Writes train.json and one test_<size>.json a size into the output folder, and says so.
+
+    Args:
+        coco_root: COCO's folder (annotations/, train2017/, val2017/), or "minicoco" for the drawn
+            one, which is made on first use.
+        out: The folder to write to; it is made if it is missing.
+        seed: Any whole number; the same seed gives the same files.
+        train_entries: Number of training entries, even; 0 writes no train.json.
+        min_size: Fewest images of a training haystack.
+        max_size: Most images of a training haystack.
+        test_per_size: Test entries of each size, even.
+        sizes: Numbers of images of the test haystacks; may be empty.
+        needles: Numbers of needles to draw from: 1, or 2 and 3 for questions about all images.
+        categories: The objects to ask about; all by default.
+        min_area: Smallest area of an object that is asked about, as a share of its image.
+        train_split: The images to train on.
+        test_split: The images to test on.
+        overwrite: Replace files that are already there.
+
+    Raises:
+        UserError: A file is there already, an argument is out of range, or the split has too few
+            images for a size.
+    """
+    folder = Path(out)
+    wanted = [folder / "train.json"] if train_entries else []
+    wanted += [folder / f"test_{size}.json" for size in sizes]
+    there = [path.name for path in wanted if path.exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"{folder} already holds {', '.join(there)}. Choose another folder, or give "
+            "overwrite=true to replace them."
+        )
+    root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
+    if train_entries and sizes and train_split == test_split:
+        print(f"Note: training and test both draw from the images of {test_split}.")
+    # All are drawn before the first is written: a size that is impossible should leave nothing.
+    files: dict[Path, Dataset] = {}
+    if train_entries:
+        index = CocoIndex.load_complete(root, train_split, min_area)
+        files[folder / "train.json"] = build_training_entries(
+            index, train_entries, min_size, max_size, seed, needles, categories
+        )
+    if sizes:
+        index = CocoIndex.load_complete(root, test_split, min_area)
+        entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
+        for number, size in enumerate(sizes):
+            rows = range(number * test_per_size, (number + 1) * test_per_size)
+            files[folder / f"test_{size}.json"] = entries.select(rows)
+    for path, entries in files.items():
+        write_vhs(entries, path)
+        print(f"{path}: {len(entries)} entries, {sum(entries['size'])} images shown")

@@ -1,0 +1,186 @@
+"""Which image of a COCO split holds which objects, from ``annotations/instances_<split>.json``."""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import os
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from laid.common.atomic_files import atomic_write_bytes
+from laid.common.cache_folder import cache_root, sha256_of
+from laid.common.errors import UserError
+from laid.data.coco_instances import TABLE_NAMES, Table, parse_instances
+
+# Part of the compact index's file name: raise it when what is stored changes its meaning.
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CocoIndex:
+    """The images of one split and the objects in them, in the order of their file names.
+
+    Needles are taken from ``clear``: the object is there and large enough to be seen. "Does not
+    contain" means not ``present``. An image whose only dog is a speck, or part of a region marked
+    as a crowd, counts as neither: to ask about it would be to ask about the annotator's eyesight,
+    and to call it an image without dogs would be a lie.
+
+    Attributes:
+        root: the folder that ``files`` are relative to.
+        split: for instance ``train2017``.
+        categories: C names, by COCO's category id.
+        files: [N] paths such as ``train2017/000000000009.jpg``.
+        widths, heights: [N] pixels.
+        clear: [N, C] a non-crowd annotation covers at least ``min_area`` of the image.
+        present: [N, C] there is any annotation at all, crowds and specks included.
+    """
+
+    root: Path
+    split: str
+    categories: tuple[str, ...]
+    files: npt.NDArray[np.str_]
+    widths: npt.NDArray[np.int64]
+    heights: npt.NDArray[np.int64]
+    clear: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @classmethod
+    def load(
+        cls,
+        root: str | Path,
+        split: str,
+        min_area: float = 0.001,
+        cache_dir: str | Path | None = None,
+    ) -> "CocoIndex":
+        """Read ``<root>/annotations/instances_<split>.json``; the images are in ``<root>/<split>``.
+
+        The first time the JSON is parsed (seconds for COCO's training split) and a compact index
+        saved in ``cache_dir`` under a hash of the JSON's content; afterwards that index is read,
+        whatever ``min_area``. A damaged one is made again.
+
+        Args:
+            root: COCO's folder.
+            split: the part of the annotation file's name after ``instances_``.
+            min_area: smallest area of a clear object, as a share of its image's, in [0, 1).
+            cache_dir: where compact indices are kept; ``cache_root() / "coco"`` by default.
+
+        Raises:
+            UserError: a file or folder is missing, the JSON is not COCO's or contradicts itself,
+                or ``min_area`` is out of range.
+        """
+        if not 0 <= min_area < 1:
+            raise UserError(
+                f"min_area is a share of the image's area, at least 0 and below 1; got {min_area}. "
+                "COCO's small objects are around 0.001."
+            )
+        root = Path(root)
+        path = _annotation_file(root, split)
+        folder = Path(cache_dir) if cache_dir is not None else cache_root() / "coco"
+        table = _cached_table(path, folder)
+        n, c = len(table["files"]), len(table["categories"])
+        present = np.zeros((n, c), dtype=bool)
+        clear = np.zeros((n, c), dtype=bool)
+        present.flat[table["cells"]] = True
+        clear.flat[table["cells"][table["largest"] >= min_area]] = True
+        return cls(
+            root=root,
+            split=split,
+            categories=tuple(table["categories"].tolist()),
+            files=np.array([f"{split}/{name}" for name in table["files"].tolist()]),
+            widths=table["widths"],
+            heights=table["heights"],
+            clear=clear,
+            present=present,
+        )
+
+    @classmethod
+    def load_complete(cls, root: str | Path, split: str, min_area: float = 0.001) -> "CocoIndex":
+        """``load``, and an error where an image that it names is not on the disk.
+
+        Raises:
+            UserError: as ``load``; or images are missing.
+        """
+        index = cls.load(root, split, min_area)
+        missing = index.missing_images()
+        if missing:
+            raise UserError(
+                f"{len(missing)} of the {len(index)} images of {split} are not in {root}, such as "
+                f"{', '.join(missing[:3])}. Unpack the rest of {split}.zip there."
+            )
+        return index
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal hash of what haystacks are drawn from: names, categories, both matrices."""
+        names = json.dumps([self.split, self.categories, self.files.tolist()])
+        digest = hashlib.sha256(names.encode())
+        for matrix in (self.clear, self.present):
+            digest.update(np.packbits(matrix).tobytes())
+        return digest.hexdigest()
+
+    def missing_images(self) -> list[str]:
+        """The ``files`` that are not on disk (a partial download), found in one listing."""
+        there = {entry.name for entry in os.scandir(self.root / self.split)}
+        folder = f"{self.split}/"
+        # A name with a folder of its own is not in the listing, so look for that one itself.
+        return [
+            name
+            for name in self.files.tolist()
+            if name.removeprefix(folder) not in there and not (self.root / name).is_file()
+        ]
+
+
+def _annotation_file(root: Path, split: str) -> Path:
+    if not root.is_dir():
+        raise UserError(
+            f"there is no COCO folder {str(root)!r}. It should hold annotations/ and {split}/."
+        )
+    path = root / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        found = sorted(p.name for p in root.glob("annotations/instances_*.json"))
+        raise UserError(
+            f"{path} is missing; found {', '.join(found) or 'no instances_*.json'} in "
+            f"{path.parent}. Unpack COCO's annotations_trainval2017.zip there, or name another "
+            "split."
+        )
+    if not (root / split).is_dir():
+        raise UserError(
+            f"the images of split {split!r} should be in {root / split}, which does not exist. "
+            f"Unpack {split}.zip there."
+        )
+    return path
+
+
+def _cached_table(path: Path, folder: Path) -> Table:
+    """What the annotation file says, from the cache where the cache has it.
+
+    See ``parse_instances`` for the table; it is kept under a hash of the file's content.
+    """
+    saved = folder / f"{sha256_of(path)[:32]}-v{_FORMAT}.npz"
+    # A truncated or overwritten zip fails in one of these ways; parsing again mends them all.
+    damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    with contextlib.suppress(*damage), np.load(saved, allow_pickle=False) as archive:
+        return {name: archive[name] for name in TABLE_NAMES}
+    table = parse_instances(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **table)
+    try:
+        atomic_write_bytes(saved, buffer.getvalue())
+    except OSError as error:
+        warnings.warn(
+            f"the COCO index could not be saved ({error}), so every start parses {path.name} "
+            "again. Set LAID_CACHE to a folder that can be written.",
+            stacklevel=3,
+        )
+    return table

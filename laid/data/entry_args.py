@@ -1,0 +1,71 @@
+"""Settings of training, evaluation and prediction entries."""
+
+from dataclasses import dataclass
+
+from laid.common.errors import UserError
+
+MINICOCO = "minicoco"
+SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
+"""The paper's haystack sizes in testing."""
+
+
+@dataclass
+class TrainArgs:
+    """Training entries."""
+
+    source: str | None = None
+    """Visual Haystacks JSON, folder of a saved dataset, or hub dataset (name or name:split).
+    None: built on the fly from the COCO annotations of `split`."""
+    split: str = "train2017"
+    """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
+    entries: int = 5000
+    """How many are built, an even number: each question has a yes and a no. Of a source, the
+    first so many."""
+    min_size: int = 2
+    """Fewest images in a training haystack that is built."""
+    max_size: int = 20
+    """Most images in a training haystack that is built."""
+
+    def __post_init__(self) -> None:
+        if self.entries < 1:
+            raise UserError(f"data.train.entries {self.entries}: expected at least 1")
+        if self.source is None and not 1 <= self.min_size <= self.max_size:
+            raise UserError(
+                f"data.train.min_size {self.min_size}, max_size {self.max_size}: expected "
+                "1 <= min_size <= max_size"
+            )
+
+
+@dataclass
+class EvaluationArgs:
+    """Validation or test entries."""
+
+    source: list[str] | None = None
+    """Visual Haystacks JSONs, folders of saved datasets, or hub datasets. None: built on the fly
+    from the COCO annotations of `split`."""
+    split: str = "val2017"
+    """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
+    sizes: list[int] | None = None
+    """Haystack sizes. None: all of a source, or 1 2 5 10 20 50 100 150 where they are built."""
+    per_size: int = 100
+    """Entries of each size, an even number; of a source, the first so many."""
+
+    def __post_init__(self) -> None:
+        if self.per_size < 1:
+            raise UserError(f"per_size {self.per_size}: expected at least 1 entry of each size")
+        if self.sizes is not None and not self.sizes:
+            raise UserError("sizes is empty: give haystack sizes such as [1, 10], or null")
+        if self.source is not None and not self.source:
+            raise UserError("source is empty: give files or data sets, or null to build entries")
+
+
+@dataclass
+class PredictArgs:
+    """What `laid predict` answers: a file of questions, or one question about some images."""
+
+    source: str | None = None
+    """Visual Haystacks JSON."""
+    images: str | None = None
+    """Folder of images, shown in the order of their names (2.jpg before 10.jpg)."""
+    question: str | None = None
+    """The question about them."""

@@ -1,0 +1,144 @@
+"""The entries of each stage: built from COCO, or read from where the user says."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+
+from laid.common.errors import UserError
+from laid.data.coco_index import CocoIndex
+from laid.data.entry_args import SIZES, EvaluationArgs, PredictArgs, TrainArgs
+from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
+from laid.data.image_files import images_in
+from laid.data.image_names import resolve_under
+from laid.data.vhs_files import load_entries
+
+
+class EntrySource:
+    """Entries over one COCO folder."""
+
+    def __init__(self, root: Path, needles: Sequence[int], min_area: float, seed: int):
+        self.root = root
+        self.needles = tuple(needles)
+        self.min_area = min_area
+        self.seed = seed
+
+    def training(self, args: TrainArgs) -> Dataset:
+        """Training entries.
+
+        Raises:
+            UserError: as ``load_entries`` and ``build_training_entries``.
+        """
+        if args.source is not None:
+            entries = load_entries(args.source, self.root, role="train", seed=self.seed)
+            return entries.select(range(min(args.entries, len(entries))))
+        return cached_entries(
+            build_training_entries,
+            CocoIndex.load_complete(self.root, args.split, self.min_area),
+            n=args.entries,
+            min_size=args.min_size,
+            max_size=args.max_size,
+            seed=self.seed,
+            needles=self.needles,
+        )
+
+    def evaluation(self, role: str, args: EvaluationArgs) -> Dataset:
+        """Validation or test entries.
+
+        Raises:
+            UserError: as ``load_entries`` and ``build_entries``; a size that no source has; two
+                entries of one id.
+        """
+        if args.source is None:
+            sizes = SIZES if args.sizes is None else args.sizes
+            return self.built(role, args.split, sizes, args.per_size)
+        entries = concatenate_datasets([self._read(s, role, args.source) for s in args.source])
+        twice = [name for name, count in Counter(entries["id"]).items() if count > 1]
+        if twice:
+            raise UserError(
+                f"data.{role}.source: {len(twice)} ids are there twice, such as {twice[0]!r}; an "
+                "id names one entry"
+            )
+        return _choose(entries, args.sizes, args.per_size, f"data.{role}.source")
+
+    def built(self, role: str, split: str, sizes: Sequence[int], per_size: int) -> Dataset:
+        """Entries built from a split; the role makes them others than another role's."""
+        return cached_entries(
+            build_entries,
+            CocoIndex.load_complete(self.root, split, self.min_area),
+            role=role,
+            sizes=list(sizes),
+            per_size=per_size,
+            seed=self.seed,
+            needles=self.needles,
+        )
+
+    def probes(self, args: EvaluationArgs, sizes: Sequence[int], per_size: int) -> Dataset:
+        """Entries to look into a model with: of the validation's own kind, but not its own."""
+        if args.source is None:
+            return self.built("head_flow", args.split, sizes, per_size)
+        read = [self._read(source, "validate", args.source) for source in args.source]
+        return _choose(concatenate_datasets(read), sizes, per_size, "head_flow.sizes")
+
+    def prediction(self, args: PredictArgs) -> tuple[Path, list[dict[str, Any]]]:
+        """Where the images are, and what to answer.
+
+        Raises:
+            UserError: neither a source nor images and a question, or both.
+        """
+        if args.source is not None and (args.images or args.question):
+            raise UserError(
+                "data.predict: give either a source, or images and a question, not both"
+            )
+        if args.source is not None:
+            entries = load_entries(args.source, self.root, role="predict", seed=self.seed)
+            return self.root, entries.to_list()
+        if not args.images or not args.question:
+            raise UserError(
+                "nothing to answer: give --data.predict.source FILE.json, or "
+                '--data.predict.images FOLDER --data.predict.question "…"'
+            )
+        names = [path.name for path in images_in(Path(args.images))]
+        entry = {"id": "question", "question": args.question, "images": names, "size": len(names)}
+        return Path(args.images), [entry]
+
+    def fingerprint(self, entries: Iterable[dict[str, Any]]) -> str:
+        """A hash of what is asked and shown: entries, and the size in bytes of each image file."""
+        digest = hashlib.sha256()
+        shown: set[str] = set()
+        for entry in entries:
+            digest.update(repr(sorted(entry.items())).encode())
+            shown.update(entry["images"])
+        for name in sorted(shown):
+            path = resolve_under(self.root, name)
+            digest.update(f"{name} {path.stat().st_size if path.exists() else -1}".encode())
+        return digest.hexdigest()[:16]
+
+    def _read(self, source: str, role: str, sources: Sequence[str]) -> Dataset:
+        entries = load_entries(source, self.root, role=role, seed=self.seed)
+        if len(sources) == 1:
+            return entries
+        # Files number their entries each by itself.
+        ids = [f"{source}:{name}" for name in entries["id"]]
+        return entries.remove_columns("id").add_column("id", ids)
+
+
+def _choose(entries: Dataset, sizes: Sequence[int] | None, per_size: int, where: str) -> Dataset:
+    """The first ``per_size`` entries of each of ``sizes``."""
+    kept: list[int] = []
+    count: Counter[int] = Counter()
+    for at, size in enumerate(entries["size"]):
+        if sizes is None or size in sizes:
+            count[size] += 1
+            if count[size] <= per_size:
+                kept.append(at)
+    lacking = sorted(set(sizes or ()) - count.keys())
+    if lacking or not kept:
+        raise UserError(
+            f"{where}: no entries of {lacking or 'any'} images; there are haystacks of "
+            f"{sorted(set(entries['size']))}"
+        )
+    return entries.select(kept)

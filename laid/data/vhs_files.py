@@ -1,0 +1,235 @@
+"""Visual Haystacks files: read the official ones, write our own in the same format."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+from laid.common.atomic_files import atomic_write_text
+from laid.common.errors import UserError
+from laid.common.random_streams import stream
+from laid.data.entries import FEATURES, MODES, Mode, entry_id, parse_question
+from laid.data.image_names import clean_name
+
+# What the format has no place for: our id and mode, and the order in which the images are shown,
+# as positions in pos_image followed by neg_image. Other readers pass over a key they don't know.
+_OURS = "laid"
+
+
+def write_vhs(entries: Dataset, path: str | Path) -> None:
+    """Write entries as a Visual Haystacks file; ``read_vhs`` gives back the same rows.
+
+    Args:
+        entries: rows with the columns of ``FEATURES``.
+        path: the file, replaced in one step if it is there.
+    """
+    rows = []
+    for entry in entries:
+        needles = set(entry["needles"])
+        shown = list(range(entry["size"]))
+        first = [at for at in shown if at in needles] + [at for at in shown if at not in needles]
+        place = {at: k for k, at in enumerate(first)}
+        rows.append(
+            {
+                "conversations": [
+                    {"from": "human", "value": entry["question"]},
+                    {"from": "gpt", "value": entry["answer"]},
+                ],
+                "pos_image": [entry["images"][at] for at in first[: len(needles)]],
+                "neg_image": [entry["images"][at] for at in first[len(needles) :]],
+                _OURS: {
+                    "id": entry["id"],
+                    "mode": entry["mode"],
+                    "order": [place[at] for at in shown],
+                },
+            }
+        )
+    text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    atomic_write_text(path, f"[\n{text}\n]\n")
+
+
+def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:
+    """Read a Visual Haystacks file, official or ours.
+
+    Official files name the images with the needle and those without, in no particular order of
+    showing: the images are shuffled, by ``seed`` and the entry's number alone. Anchor, target and
+    mode are read from the question where it follows a template of Visual Haystacks; otherwise
+    anchor and target are "" and the mode is "single" for one needle and "" for more.
+
+    Args:
+        path: the JSON file.
+        coco_root: the folder that the image names are relative to.
+        role: begins the ids of entries that have none.
+        seed: of the order in which images without one are shown.
+
+    Returns:
+        One row an entry with the columns of ``FEATURES``, in the order of the file.
+
+    Raises:
+        UserError: the file is missing or not in the format (the entry and key are named), an
+            image name leads out of ``coco_root``, or images are missing on disk.
+    """
+    path = Path(path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the Visual Haystacks file {path}: {error}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
+    if not (isinstance(rows, list) and rows):
+        raise UserError(f"{path} should hold a list of entries, at least one.")
+    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    for number, row in enumerate(rows):
+        try:
+            entry = _read_entry(row, number, Path(coco_root), role, seed)
+        except ValueError as error:
+            raise UserError(f"{path}, entry {number}: {error}") from error
+        for name, value in entry.items():
+            columns[name].append(value)
+    _check_images(columns["images"], Path(coco_root), str(path))
+    return Dataset.from_dict(columns, features=FEATURES)
+
+
+def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:
+    """Entries from wherever they are kept, checked like those of ``read_vhs``.
+
+    Args:
+        source: a Visual Haystacks file (ends in ``.json``), a folder written by
+            ``Dataset.save_to_disk``, or a dataset on the Hugging Face hub, ``name`` or
+            ``name:split`` (``role`` is the split by default).
+        coco_root: the folder that the image names are relative to.
+        role: see ``read_vhs``.
+        seed: see ``read_vhs``.
+
+    Raises:
+        UserError: there is nothing there, or not with the columns of ``FEATURES``; or an image
+            name leads out of ``coco_root``, or images are missing.
+    """
+    if source.endswith(".json"):
+        return read_vhs(source, coco_root, role, seed)
+    entries = _load_columns(source, role)
+    lacking = [name for name in FEATURES if name not in entries.column_names]
+    if lacking:
+        raise UserError(
+            f"{source} has no column(s) {lacking}, only {entries.column_names}. Expected the "
+            f"columns {list(FEATURES)}."
+        )
+    try:
+        entries = entries.select_columns(list(FEATURES))
+        if entries.features != FEATURES:
+            # In memory, or the converted copy would be written beside what we only came to read.
+            entries = entries.cast(FEATURES, keep_in_memory=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the columns of {source} have other types: {error}") from error
+    images = entries["images"][:]
+    for names in images:
+        for name in names:
+            clean_name(coco_root, name)
+    _check_images(images, Path(coco_root), source)
+    return entries
+
+
+def _load_columns(source: str, role: str) -> Dataset:
+    name, _, split = source.partition(":")
+    try:
+        if Path(source).is_dir():
+            found = load_from_disk(source)
+            if isinstance(found, DatasetDict):
+                if role not in found:
+                    raise UserError(f"it has the splits {list(found)}, none of them {role!r}")
+                found = found[role]
+            return found
+        return load_dataset(name, split=split or role)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot load entries from {source!r}: {error}. Expected a Visual Haystacks .json "
+            "file, a folder written by Dataset.save_to_disk, or a dataset on the hub as "
+            "'name' or 'name:split'."
+        ) from error
+
+
+def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> dict[str, Any]:
+    """One row of the file as one row of ``FEATURES``."""
+    if not isinstance(row, dict):
+        raise UserError(f"expected an object, got {json.dumps(row)[:80]}")
+    question, answer = _read_conversation(row)
+    positive, negative = (_read_names(row, key, root) for key in ("pos_image", "neg_image"))
+    if not positive:
+        raise UserError("'pos_image' is empty: a haystack has at least one needle")
+    names = positive + negative
+    anchor, target, mode = parse_question(question)
+    ours = row.get(_OURS)
+    if ours is None:
+        order = stream(seed, "vhs order", number).permutation(len(names)).tolist()
+        name = entry_id(role, len(names), number)
+        if not mode and len(positive) == 1:
+            mode = "single"
+    else:
+        name, mode, order = _read_ours(ours, len(names))
+    return {
+        "id": name,
+        "question": question,
+        "answer": answer,
+        "anchor": anchor,
+        "target": target,
+        "mode": mode,
+        "size": len(names),
+        "images": [names[k] for k in order],
+        "needles": [at for at, k in enumerate(order) if k < len(positive)],
+    }
+
+
+def _read_conversation(row: dict[str, Any]) -> tuple[str, str]:
+    turns = row.get("conversations")
+    if not (
+        isinstance(turns, list)
+        and len(turns) == 2
+        and all(isinstance(t, dict) and isinstance(t.get("value"), str) for t in turns)
+    ):
+        raise UserError(
+            "'conversations' should be two objects with a text under 'value', the question and "
+            f"the answer; got {json.dumps(turns)[:120]}"
+        )
+    question, answer = (turn["value"].strip() for turn in turns)
+    word = answer.lower().rstrip(".")
+    if word not in ("yes", "no"):
+        raise UserError(f"the answer under 'conversations' should be yes or no, not {answer!r}")
+    return question, word
+
+
+def _read_names(row: dict[str, Any], key: str, root: Path) -> list[str]:
+    names = row.get(key)
+    if not isinstance(names, list):
+        raise UserError(f"{key!r} should be a list of image names; got {json.dumps(names)[:80]}")
+    try:
+        return [clean_name(root, name) for name in names]
+    except ValueError as error:
+        raise UserError(f"{key!r}: {error}") from error
+
+
+def _read_ours(ours: Any, size: int) -> tuple[str, Mode | Literal[""], list[int]]:
+    try:
+        name, mode, order = ours["id"], ours["mode"], ours["order"]
+        if isinstance(name, str) and mode in (*MODES, "") and sorted(order) == list(range(size)):
+            return name, mode, order
+    except (KeyError, TypeError):
+        pass
+    raise UserError(
+        f"{_OURS!r} should hold an 'id', a 'mode' and an 'order' that numbers the {size} images "
+        "of 'pos_image' and 'neg_image' from 0; remove the key if the file was edited by hand"
+    )
+
+
+def _check_images(images: Sequence[Sequence[str]], root: Path, source: str) -> None:
+    """Look once for every image of ``images``."""
+    names = sorted({name for entry in images for name in entry})
+    missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(names)} images named in {source} are not in {root}, "
+            f"such as {', '.join(missing[:3])}. Give as coco_root the folder that these names are "
+            "relative to, with the splits unpacked in it."
+        )

@@ -1,0 +1,288 @@
+"""Figures of results: accuracy by haystack size, and by where the needle lies.
+
+Figures are made as plain `Figure` objects, without pyplot: nothing is global, no display is needed,
+and TensorBoard's `add_figure` takes them as they are.
+"""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from laid.common.atomic_files import replacing
+from laid.common.errors import UserError
+
+# Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
+# so that the lines differ without colour too.
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#882255"),
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+_GREY = "#6F6F6F"
+_EMPTY = "#D5D5D5"
+_CHANCE = 0.5  # of a yes-or-no question
+_DPI = 150
+
+
+def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy by haystack size, one line a model, with 95% Wilson intervals.
+
+    The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance.
+    Models are set slightly apart from each other sideways, so that their intervals don't hide
+    one another. The legend gives each model's n.
+
+    Args:
+        results: what `laid.evaluation.results.read_results` gives, one a model, in legend order.
+
+    Raises:
+        UserError: if there are none.
+    """
+    _require(results)
+    across = 1 if max(len(result["name"]) for result in results) > 32 else min(2, len(results))
+    legend_rows = math.ceil(len(results) / across)
+    figure = Figure(figsize=(7.2, 4.4 + 0.22 * legend_rows), layout="constrained")
+    axes = figure.add_subplot()
+    sizes = sorted({size for result in results for size in _sizes(result)})
+    apart = _apart(sizes, len(results))
+    lowest = 1.0
+    for index, result in enumerate(results):
+        cells = [result["by_size"][str(size)] for size in _sizes(result)]
+        accuracy = [cell["accuracy"] for cell in cells]
+        lowest = min(lowest, *(cell["interval"][0] for cell in cells))
+        aside = math.exp(apart * (index - (len(results) - 1) / 2))
+        _, caps, bars = axes.errorbar(
+            [size * aside for size in _sizes(result)],
+            accuracy,
+            yerr=_whiskers(cells),
+            label=_with_counts(_shown(result["name"], 80), cells),
+            color=_COLOURS[index % len(_COLOURS)],
+            marker=_MARKERS[index % len(_MARKERS)],
+            linestyle=("-", "--", ":")[index // len(_COLOURS) % 3],
+            markersize=5,
+            linewidth=1.6,
+            elinewidth=1.1,
+            capsize=2.5,
+        )
+        for line in (*caps, *bars):
+            # Of many models the intervals would hide the lines.
+            line.set_alpha(1.0 if len(results) <= 4 else 0.45)
+    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1)
+    _label_chance(axes)
+    axes.set_xscale("log")
+    margin = math.exp(0.04 * (math.log(sizes[-1] / sizes[0]) or 1) + apart * len(results) / 2)
+    axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
+    _label_sizes(axes, sizes)
+    # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
+    axes.set_ylim(max(0.0, min(0.4, math.floor(lowest * 10) / 10)), 1.02)
+    _finish(figure, axes, across)
+    return figure
+
+
+def bar_figure(results: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy by haystack size as bars, one group a size, one bar a model (the paper's Figure 3).
+
+    Whiskers are the 95% intervals; a dashed line marks chance.
+
+    Args:
+        results: what `laid.evaluation.results.read_results` gives, one a model, in bar order.
+
+    Raises:
+        UserError: if there are none.
+    """
+    _require(results)
+    sizes = sorted({size for result in results for size in _sizes(result)})
+    across = 1 if max(len(result["name"]) for result in results) > 32 else min(3, len(results))
+    legend_rows = math.ceil(len(results) / across)
+    broad = max(7.2, 0.16 * len(sizes) * (len(results) + 1))
+    figure = Figure(figsize=(broad, 3.9 + 0.22 * legend_rows), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.82 / len(results)
+    for index, result in enumerate(results):
+        cells = {size: result["by_size"][str(size)] for size in _sizes(result)}
+        aside = (index - (len(results) - 1) / 2) * width
+        axes.bar(
+            [sizes.index(size) + aside for size in cells],
+            [cell["accuracy"] for cell in cells.values()],
+            width=0.92 * width,
+            yerr=_whiskers(list(cells.values())),
+            label=_shown(result["name"], 80),
+            color=_COLOURS[index % len(_COLOURS)],
+            # More bars than colours: the same ones hatched.
+            hatch=("", "///", "...")[index // len(_COLOURS) % 3],
+            edgecolor="white",
+            linewidth=0,
+            error_kw={"elinewidth": 0.9, "capsize": min(2.0, 8 * width), "ecolor": "#333333"},
+        )
+    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1)
+    axes.set_xlim(-0.6, len(sizes) - 0.4)
+    _label_chance(axes)
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, 1.02)
+    _finish(figure, axes, across)
+    return figure
+
+
+def _finish(figure: Figure, axes: Axes, across: int) -> None:
+    """What both figures of accuracy by size have around their plot."""
+    axes.set_xlabel("images in the haystack")
+    axes.set_ylabel("accuracy (95% interval)")
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=across, frameon=False, fontsize=9)
+
+
+def depth_figure(results: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy by haystack size and needle depth: a heat map a model, on one colour scale.
+
+    White is chance, blue better, red worse. Each cell says its accuracy in percent and its n; a
+    cell without entries is grey. Haystacks of one image have no depth and are left out, unless
+    there are no others.
+
+    Args:
+        results: what `laid.evaluation.results.read_results` gives, one a model, in panel order.
+
+    Raises:
+        UserError: if there are none.
+    """
+    _require(results)
+    columns = [_depth_sizes(result) for result in results]
+    across = min(2, len(results))
+    down = math.ceil(len(results) / across)
+    width = max(3.6, 1.2 + 0.58 * max(map(len, columns)))
+    figure = Figure(figsize=(width * across + 0.9, 3.3 * down + 0.2), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    image: AxesImage | None = None
+    for axes, result, sizes in zip(panels, results, columns, strict=False):
+        image = _heat_map(axes, result, sizes)
+    for axes in panels[::across]:
+        axes.set_ylabel("needle depth (0% = first image)")
+    for axes in panels[len(results) :]:
+        axes.set_visible(False)
+    assert image is not None
+    figure.colorbar(image, ax=list(panels), label="accuracy", ticks=[0, 0.25, 0.5, 0.75, 1])
+    return figure
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG; the file is there whole or, on any failure, as it was."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=_DPI)
+
+
+def _heat_map(axes: Axes, result: dict[str, Any], sizes: list[int]) -> AxesImage:
+    bins = [result["by_size"][str(size)]["needle_depth"] for size in sizes]
+    depths = range(len(bins[0]))
+    grid = [
+        [math.nan if column[depth]["n"] == 0 else column[depth]["accuracy"] for column in bins]
+        for depth in depths
+    ]
+    axes.set_facecolor(_EMPTY)  # shows through where there is no number
+    image = axes.imshow(grid, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
+    for x, column in enumerate(bins):
+        for y in depths:
+            cell = column[y]
+            if cell["n"]:
+                # Both ends of the scale are dark.
+                colour = "white" if abs(cell["accuracy"] - 0.5) > 0.33 else "black"
+                text = f"{100 * cell['accuracy']:.0f}"
+                axes.text(x, y, text, ha="center", va="bottom", color=colour, fontsize=9)
+                text = f"n {cell['n']}"
+                axes.text(x, y, text, ha="center", va="top", color=colour, fontsize=6.5)
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_yticks(depths, [f"{100 * b['from']:.0f}–{100 * b['to']:.0f}%" for b in bins[0]])
+    # Thin lines part the cells.
+    axes.set_xticks([x - 0.5 for x in range(1, len(sizes))], minor=True)
+    axes.set_yticks([y - 0.5 for y in depths if y], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("images in the haystack")
+    axes.set_title(_shown(result["name"], 40), fontsize=10)
+    return image
+
+
+def _whiskers(cells: Sequence[dict[str, Any]]) -> list[list[float]]:
+    """How far each interval reaches below and above its accuracy."""
+    # Accuracy and bounds are rounded apart, which can leave a difference of -1e-17.
+    return [
+        [max(0.0, cell["accuracy"] - cell["interval"][0]) for cell in cells],
+        [max(0.0, cell["interval"][1] - cell["accuracy"]) for cell in cells],
+    ]
+
+
+def _label_chance(axes: Axes) -> None:
+    axes.annotate(
+        "chance",
+        (1, _CHANCE),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=_GREY,
+        fontsize=9,
+    )
+
+
+def _apart(sizes: list[int], models: int) -> float:
+    """How far apart two neighbouring models are drawn, as a difference of log size.
+
+    All models of one size together take up at most 60% of the way to the nearest other size.
+    """
+    nearest = min((math.log(b / a) for a, b in itertools.pairwise(sizes)), default=1.0)
+    return min(0.05, 0.6 * nearest / max(1, models - 1))
+
+
+def _label_sizes(axes: Axes, sizes: list[int]) -> None:
+    """A tick at every size, and a number wherever it doesn't run into the next one."""
+    span = math.log(sizes[-1] / sizes[0]) or 1.0
+    labels: list[str] = []
+    last = math.inf
+    # From the right: the largest size is the one that matters.
+    for size in reversed(sizes):
+        room = math.log(last / size) / span if math.isfinite(last) else math.inf
+        if room > 0.018 * (len(str(size)) + 0.7):
+            labels.append(str(size))
+            last = size
+        else:
+            labels.append("")
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_major_formatter(FixedFormatter(labels[::-1]))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _sizes(result: dict[str, Any]) -> list[int]:
+    return sorted(map(int, result["by_size"]))
+
+
+def _depth_sizes(result: dict[str, Any]) -> list[int]:
+    sizes = _sizes(result)
+    return [s for s in sizes if any(b["n"] for b in result["by_size"][str(s)]["needle_depth"])] or (
+        sizes
+    )
+
+
+def _with_counts(name: str, cells: list[dict[str, Any]]) -> str:
+    fewest, most = min(cell["n"] for cell in cells), max(cell["n"] for cell in cells)
+    counts = f"n = {most} a size" if fewest == most else f"n = {fewest} to {most} a size"
+    # "laid (3 seeds)" has its brackets already.
+    return f"{name[:-1]}, {counts})" if name.endswith(")") else f"{name} ({counts})"
+
+
+def _shown(name: str, width: int) -> str:
+    """A name in lines; matplotlib would take what stands between dollars for a formula."""
+    return textwrap.fill(name, width).replace("$", r"\$")
+
+
+def _require(results: Sequence[dict[str, Any]]) -> None:
+    if not results:
+        raise UserError("no results: expected at least one model's results to draw")

@@ -1,0 +1,144 @@
+"""How a haystack is written: the images once, then its questions side by side.
+
+The tokens are those that ``laid.data.prompt`` renders. All questions of a haystack take the place
+that a single one would have: the same positions, and a mask by which each sees the images and
+itself alone. So every one of them is exactly what a test asks, and many cost little more than one.
+
+Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from laid.common.errors import UserError
+from laid.data.entries import ask
+from laid.data.prompt import END_OF_TURN
+from laid.vlm.positions import get_position_ids
+from laid.vlm.processor import ImageTextProcessor
+
+IMAGE = "<|image_pad|>"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in every haystack of one size and number of questions.
+
+    Attributes:
+        ids_L: token ids; the words that differ from one question to another hold a stand-in.
+        positions_3L: M-RoPE positions.
+        mask_LL: bool, which token (column) each token (row) sees; None for one question, which is
+            plain causal.
+        visual_I: columns of the visual tokens.
+        anchors_Q, targets_Q: columns of the two objects' names; the article is one to the left.
+        answers_Q: columns of "Yes" or "No"; the token before it predicts it, and it is to predict
+            the end of the turn.
+    """
+
+    ids_L: Tensor
+    positions_3L: Tensor
+    mask_LL: Tensor | None
+    visual_I: Tensor
+    anchors_Q: Tensor
+    targets_Q: Tensor
+    answers_Q: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_L)
+
+
+class Writer:
+    """Token ids of haystacks and questions about ``categories``.
+
+    Args:
+        processor: with the tiny tokenizer, of whose words every category is one.
+        categories: the objects' names.
+        tokens: visual tokens of an image, a square number.
+        prefix: text before each question.
+
+    Raises:
+        UserError: a category is not one token.
+    """
+
+    def __init__(
+        self,
+        processor: ImageTextProcessor,
+        categories: tuple[str, ...],
+        tokens: int,
+        prefix: str = "",
+    ) -> None:
+        self._processor = processor
+        self._tokens = tokens
+        self._prefix = prefix
+        self._samples = categories[0], categories[1]
+        self.words_C = torch.tensor([self._word(f" {name}") for name in categories])
+        articles = (ask(name, name, "single").split(f" {name},")[0] for name in categories)
+        self.articles_C = torch.tensor([self._word(f" {text.split()[-1]}") for text in articles])
+        self.yes, self.no = self._word("Yes"), self._word("No")
+        self.end = self._word(END_OF_TURN)
+        self.layout = lru_cache(maxsize=None)(self._layout)
+
+    def _word(self, text: str) -> int:
+        ids = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise UserError(f"{text!r} is {len(ids)} tokens: pretraining needs words of one token")
+        return int(ids[0])
+
+    def _layout(self, size: int, questions: int) -> Layout:
+        tokenizer = self._processor.tokenizer
+        content: list[dict[str, str]] = [{"type": "image"} for _ in range(size)]
+        question = self._prefix + ask(*self._samples, "single")
+        content.append({"type": "text", "text": question})
+        text = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        text = text.replace(IMAGE, IMAGE * self._tokens) + "Yes"
+        ids_L = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+        visual_L = ids_L == tokenizer.convert_tokens_to_ids(IMAGE)
+        side = 2 * int(self._tokens**0.5)
+        positions_3L = get_position_ids(
+            ids_L[None], visual_L[None].int(), torch.tensor([[1, side, side]] * size), 2
+        )[:, 0]
+        start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
+        width = len(ids_L) - start
+        asked_Q = torch.arange(questions) * width
+
+        def column(word: int) -> Tensor:
+            return (ids_L[start:] == word).nonzero()[-1, 0] + start + asked_Q
+
+        return Layout(
+            ids_L=torch.cat([ids_L[:start], ids_L[start:].repeat(questions)]),
+            positions_3L=torch.cat(
+                [positions_3L[:, :start], positions_3L[:, start:].repeat(1, questions)], dim=1
+            ),
+            mask_LL=_mask(start, width, questions) if questions > 1 else None,
+            visual_I=visual_L.nonzero()[:, 0],
+            anchors_Q=column(int(self.words_C[0])),
+            targets_Q=column(int(self.words_C[1])),
+            answers_Q=column(self.yes),
+        )
+
+    def write(
+        self, layout: Layout, anchors_BQ: Tensor, targets_BQ: Tensor, yes_BQ: Tensor
+    ) -> Tensor:
+        """``ids_BL`` of a batch, answers included."""
+        ids_BL = layout.ids_L.repeat(len(anchors_BQ), 1)
+        for columns_Q, named_BQ in (
+            (layout.anchors_Q, anchors_BQ),
+            (layout.targets_Q, targets_BQ),
+        ):
+            ids_BL[:, columns_Q] = self.words_C[named_BQ]
+            ids_BL[:, columns_Q - 1] = self.articles_C[named_BQ]
+        ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
+        return ids_BL
+
+
+def _mask(start: int, width: int, questions: int) -> Tensor:
+    block_L = torch.cat(
+        [torch.full((start,), -1), torch.arange(questions).repeat_interleave(width)]
+    )
+    length = len(block_L)
+    causal_LL = torch.ones(length, length, dtype=torch.bool).tril()
+    return causal_LL & ((block_L == -1) | (block_L[:, None] == block_L))

@@ -1,0 +1,181 @@
+"""A drawn data set in COCO's layout: haystacks for a machine without COCO, weights or network.
+
+Each image is 56 x 56 pixels, a 2 x 2 grid of cells with two to four different objects on a noisy
+background. A 28 x 28 cell is what Qwen2.5-VL merges into one visual token.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from laid.common.atomic_files import atomic_dir, discard_dir
+from laid.common.cache_folder import cache_root
+from laid.common.errors import UserError
+from laid.common.random_streams import stream
+from laid.minicoco.glyphs import CATEGORIES, CELL, draw_glyph
+
+SIDE = 2 * CELL
+DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test2017": 2000}
+
+# Raise it when equal arguments give other pictures than before.
+_FORMAT = 1
+_MARKER = "minicoco.json"
+
+
+def draw_minicoco(
+    root: str | Path, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
+) -> Path:
+    """Draw the data set into the new folder ``root``, which appears only when it is complete.
+
+    Every image follows from ``seed``, its split and its number, so no two splits share one and a
+    larger set begins with the smaller. Each has its objects' true outlines as segmentation.
+
+    Args:
+        root: the folder to make: ``annotations/instances_<split>.json`` and PNG files
+            ``<split>/000000000001.png``.
+        seed: any whole number.
+        images: how many images each split has.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        UserError: ``root`` is there and not empty, a count is not positive, or a split's name is
+            not a plain word.
+    """
+    root = Path(root)
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise UserError(f"{root} is there already. Choose a new or empty folder.")
+    if not images or any(count < 1 for count in images.values()):
+        raise UserError(f"expected one image or more for each split, got {dict(images)}.")
+    for split in images:
+        if not split.isidentifier():
+            raise UserError(f"a split's name becomes a folder's, such as train2017; got {split!r}.")
+    total = sum(images.values())
+    with (
+        atomic_dir(root) as folder,
+        tqdm(
+            total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1
+        ) as bar,
+    ):
+        (folder / "annotations").mkdir()
+        for split, count in images.items():
+            (folder / split).mkdir()
+            coco: dict[str, list[dict[str, Any]]] = {
+                "images": [],
+                "annotations": [],
+                "categories": [{"id": k, "name": name} for k, name in CATEGORIES.items()],
+            }
+            for number in range(1, count + 1):
+                pixels, objects = _draw_image(stream(seed, "minicoco", split, number))
+                name = f"{number:012d}.png"
+                (folder / split / name).write_bytes(_png(pixels))
+                coco["images"].append(
+                    {"id": number, "file_name": name, "width": SIDE, "height": SIDE}
+                )
+                for drawn in objects:
+                    ids = {"id": len(coco["annotations"]) + 1, "image_id": number}
+                    coco["annotations"].append(ids | drawn)
+                bar.update()
+            (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
+        (folder / _MARKER).write_text(_marker(seed, images))
+    return root
+
+
+def ensure_minicoco(
+    cache_dir: str | Path | None = None,
+    seed: int = 0,
+    images: Mapping[str, int] = DEFAULT_IMAGES,
+) -> Path:
+    """The folder with the drawn data set, drawn on first use (some ten seconds).
+
+    Args:
+        cache_dir: where such folders are kept; ``cache_root() / "minicoco"`` by default.
+        seed, images: see ``draw_minicoco``.
+
+    Raises:
+        UserError: as ``draw_minicoco``.
+    """
+    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "minicoco"
+    sizes = "-".join(f"{split}-{count}" for split, count in images.items())
+    root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
+    if not _is_drawn(root, seed, images):
+        discard_dir(root)
+        draw_minicoco(root, seed, images)
+    return root
+
+
+def _marker(seed: int, images: Mapping[str, int]) -> str:
+    return json.dumps({"format": _FORMAT, "seed": seed, "images": dict(images)}, indent=1)
+
+
+def _is_drawn(root: Path, seed: int, images: Mapping[str, int]) -> bool:
+    """Whether ``root`` is that data set and still has all its files."""
+    try:
+        return (root / _MARKER).read_text() == _marker(seed, images) and all(
+            (root / "annotations" / f"instances_{split}.json").is_file()
+            and sum(1 for _ in (root / split).iterdir()) == count
+            for split, count in images.items()
+        )
+    except OSError:
+        return False
+
+
+def _draw_image(
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:
+    """[SIDE, SIDE, 3] pixels, and COCO annotations without their ids."""
+    canvas = _background(rng)
+    count = int(rng.integers(2, 5))
+    cells = rng.permutation(4)[:count].tolist()
+    kinds = rng.choice(len(CATEGORIES), count, replace=False).tolist()
+    ids = list(CATEGORIES)
+    objects = []
+    for cell, kind in zip(cells, kinds, strict=True):
+        glyph = draw_glyph(kind, rng)
+        top, left = CELL * (cell // 2), CELL * (cell % 2)
+        part = canvas[top : top + CELL, left : left + CELL]
+        part += glyph.cover * (glyph.paint - part)
+        objects.append(_annotate(ids[kind], glyph.corners + np.array([left, top])))
+    canvas += rng.integers(-1, 2, (SIDE, SIDE, 1)) * 6
+    return np.clip(canvas, 0, 255).astype(np.uint8), objects
+
+
+def _background(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Two greyish tones that run into each other, coarse blotches, and specks of any colour."""
+    tones = 40 + 150 * rng.random((2, 1)) + rng.integers(-14, 15, (2, 3))
+    ramp = np.linspace(0, 1, SIDE)[:, None, None]
+    if rng.random() < 0.5:
+        ramp = ramp.transpose(1, 0, 2)
+    blotches = rng.integers(-12, 13, (8, 8, 1)).repeat(SIDE // 8, axis=0).repeat(SIDE // 8, axis=1)
+    canvas = (tones[0] + ramp * (tones[1] - tones[0]) + blotches).astype(np.float32)
+    for x, y in rng.integers(0, SIDE - 1, (int(rng.integers(2, 9)), 2)).tolist():
+        canvas[y : y + 2, x : x + 2] = rng.integers(0, 256, 3)
+    return canvas
+
+
+def _annotate(category: int, corners: npt.NDArray[np.float64]) -> dict[str, Any]:
+    outline = np.round(corners, 2)
+    (x, y), (next_x, next_y) = outline.T, np.concatenate([outline[1:], outline[:1]]).T
+    area = abs(float(x @ next_y - y @ next_x)) / 2
+    box = [x.min(), y.min(), x.max() - x.min(), y.max() - y.min()]
+    return {
+        "category_id": category,
+        "iscrowd": 0,
+        "area": round(area, 3),
+        "bbox": [round(float(value), 2) for value in box],
+        "segmentation": [outline.ravel().tolist()],
+    }
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

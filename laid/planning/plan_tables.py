@@ -1,0 +1,86 @@
+"""What a rehearsal came to, in words and tables."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from laid.common.errors import UserError
+from laid.planning.flop_counting import Work
+from laid.planning.ledger import KINDS, Ledger, Peak
+from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
+
+GIB = 2**30
+_UNITS = {"GIB": GIB, "GB": 10**9}
+_SHOWN = {
+    BUILT: "models built",
+    TEACHER: "teacher forward",
+    STUDENT: "student forward, loss",
+    BACKWARD: "backward",
+    OPTIMIZER: "clipping, optimizer",
+    TEST: "test",
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Memory of a device in bytes, and what of it a plan leaves alone."""
+
+    memory: float
+    spare: float
+
+
+def highest(ledger: Ledger) -> tuple[str, Peak]:
+    """The phase with the most memory, and its peak."""
+    return max(ledger.peaks().items(), key=lambda item: item[1].bytes)
+
+
+def memory_table(ledger: Ledger) -> str:
+    """Memory at the peak of every phase, and what it consists of; GiB, or MiB for tiny models."""
+    peaks = ledger.peaks()
+    name, unit = ("GiB", GIB) if highest(ledger)[1].bytes >= GIB / 10 else ("MiB", GIB / 1024)
+    head = f"{name + ' at the peak':24}{'total':>8}"
+    lines = ["  " + head + "".join(f"{kind:>13}" for kind in KINDS)]
+    for phase, words in _SHOWN.items():
+        if (peak := peaks.get(phase)) is not None:
+            parts = "".join(f"{peak.of.get(kind, 0) / unit:13.2f}" for kind in KINDS)
+            lines.append(f"  {words:24}{peak.bytes / unit:8.2f}{parts}")
+    return "\n".join(lines)
+
+
+def flops_table(flops: Counter[tuple[str, Work]]) -> str:
+    """TFLOP of one batch by phase and kind; GFLOP for tiny models."""
+    rows: dict[str, Counter[str]] = {}
+    for (phase, work), amount in flops.items():
+        name = "recomputed in backward" if work.again else _SHOWN.get(phase, phase)
+        of_decoder = "attention" if work.attention else "decoder"
+        rows.setdefault(name, Counter())["vision" if work.vision else of_decoder] += amount
+    columns = ("decoder", "attention", "vision")
+    rows["all"] = sum(rows.values(), Counter())
+    name, unit = ("TFLOP", 1e12) if rows["all"].total() >= 1e12 else ("GFLOP", 1e9)
+    lines = ["  " + f"{name:24}{'total':>8}" + "".join(f"{c:>13}" for c in columns)]
+    for name, row in rows.items():
+        parts = "".join(f"{row[column] / unit:13.1f}" for column in columns)
+        lines.append(f"  {name:24}{row.total() / unit:8.1f}{parts}")
+    return "\n".join(lines)
+
+
+def verdict(what: str, peak: Peak, limit: Limit, remedies: list[str]) -> str:
+    """Whether it fits, and what to turn when it does not."""
+    left = limit.memory - limit.spare - peak.bytes
+    room = f"{limit.memory / GIB:.1f} GiB less {limit.spare / GIB:.1f} kept free"
+    if left >= 0:
+        return f"{what} fits: {peak.bytes / GIB:.1f} GiB of {room}; {left / GIB:.1f} GiB are left"
+    lines = [f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} lack"]
+    return "\n".join([*lines, *(f"  - {remedy}" for remedy in remedies)])
+
+
+def bytes_of(name: str, text: str) -> float:
+    """Bytes of a size such as 80GiB or 80GB, given as setting ``name``.
+
+    Raises:
+        UserError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise UserError(f"--{name} {text}: expected such as 80GiB or 80GB")
+    return float(found[1]) * _UNITS[found[2].upper()]

@@ -1,0 +1,101 @@
+"""What a Qwen2.5-VL forward pass takes, as one dataclass, and the padding that makes a batch of it.
+
+Shape suffixes: B batch, L tokens, 3 the temporal, height and width rows of M-RoPE, P image patches,
+C numbers in a patch (3 colours x 2 frames x 14 x 14), I images of the whole batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""Label of a token that is not part of the answer."""
+
+
+@dataclass
+class ModelInputs:
+    """One batch, or before padding one haystack without the batch dimension (B absent).
+
+    Attributes:
+        input_ids_BL: token ids.
+        attention_mask_BL: 1 for a token, 0 for padding.
+        mm_token_type_ids_BL: 1 for a visual token, 0 for text.
+        position_ids_3BL: M-RoPE positions from ``get_rope_index``; always given to the model, which
+            would otherwise fall back to one-dimensional positions without a word.
+        labels_BL: the answer's token ids, ``-100`` elsewhere.
+        pixel_values_PC: normalised patches of all images, in the order in which they are shown;
+            none (P = 0) where the model has learned their features beforehand.
+        image_grid_thw_I3: patches of each image in time, height and width.
+        image_names: what each image is called; an image that recurs has the same name.
+    """
+
+    input_ids_BL: Tensor
+    attention_mask_BL: Tensor
+    mm_token_type_ids_BL: Tensor
+    position_ids_3BL: Tensor
+    labels_BL: Tensor
+    pixel_values_PC: Tensor
+    image_grid_thw_I3: Tensor
+    image_names: list[str]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are, padding left out."""
+        return int(self.attention_mask_BL.sum())
+
+    @property
+    def images(self) -> int:
+        """How many images there are in the whole batch."""
+        return len(self.image_names)
+
+
+def pad_batch(
+    rows: Sequence[ModelInputs], pad_id: int, side: Literal["left", "right"]
+) -> ModelInputs:
+    """Pads haystacks of different length to one batch.
+
+    Args:
+        rows: haystacks without batch dimension: ``input_ids`` [L], ``position_ids`` [3, L].
+        pad_id: token id to pad with; it is masked, so any valid id does.
+        side: ``right`` for a training step, ``left`` for generation, where the last column of every
+            row must be its last token.
+    """
+    longest = max(len(row.input_ids_BL) for row in rows)
+
+    def padded(name: str, value: int) -> Tensor:
+        out = []
+        for row in rows:
+            tensor = getattr(row, name)
+            gap = longest - tensor.shape[-1]
+            edges = (gap, 0) if side == "left" else (0, gap)
+            out.append(torch.nn.functional.pad(tensor, edges, value=value))
+        return torch.stack(out, dim=-2)
+
+    return ModelInputs(
+        input_ids_BL=padded("input_ids_BL", pad_id),
+        attention_mask_BL=padded("attention_mask_BL", 0),
+        mm_token_type_ids_BL=padded("mm_token_type_ids_BL", 0),
+        position_ids_3BL=padded("position_ids_3BL", 0),
+        labels_BL=padded("labels_BL", IGNORED),
+        pixel_values_PC=torch.cat([row.pixel_values_PC for row in rows]),
+        image_grid_thw_I3=torch.cat([row.image_grid_thw_I3 for row in rows]),
+        image_names=[name for row in rows for name in row.image_names],
+    )
+
+
+def answer_positions(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of the token that predicts each answer token, in reading order.
+
+    Returns:
+        ``rows_N`` and ``columns_N``: the logits at column c predict the label at column c + 1.
+    """
+    rows_N, columns_N = (labels_BL[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return rows_N, columns_N
+
+
+def answer_labels(labels_BL: Tensor) -> Tensor:
+    """The answer's token ids ``labels_N``, in the order of ``answer_positions``."""
+    return labels_BL[:, 1:][labels_BL[:, 1:] != IGNORED]

@@ -1,0 +1,39 @@
+"""Where a teacher's signals come from."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import Signals, Wanted
+
+
+class TeacherSource(ABC):
+    """Where the teacher's signals come from. Whoever asks does not care: a model, or a disk."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> int:
+        """Decoder layers that the teacher has."""
+
+    @abstractmethod
+    def lacks(self, wanted: Wanted) -> str | None:
+        """Why ``wanted`` can't be had here, in words; None when it can.
+
+        Asked once, before training, so that a mismatch fails at the start.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Goes to the device that batches will be on."""
+
+    @abstractmethod
+    def learn(
+        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
+    ) -> None:
+        """Sees images beforehand, after which batches may come without their pixels."""
+
+    @abstractmethod
+    def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
+        """The teacher's signals of a batch, without gradient, on the batch's device."""

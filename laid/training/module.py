@@ -1,0 +1,308 @@
+"""``LaidModule``: a frozen teacher, a student that is trained, and the mixing weights."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor
+
+from laid.callbacks.global_batch import GlobalBatch
+from laid.callbacks.throughput import Throughput
+from laid.checkpoints.module_state import check_fits, drop, without_frozen
+from laid.common.errors import UserError
+from laid.data.prompt import Batch
+from laid.distributed.sharded_tensors import whole
+from laid.evaluation.records import Record
+from laid.evaluation.scoring import score
+from laid.losses.alignment import layer_pairs
+from laid.losses.head_mixing import MixingArgs, MixingWeights
+from laid.signals.teacher_source import TeacherSource
+from laid.training.calibration import calibrate, needs_calibration
+from laid.training.objective import Objective, ObjectiveArgs
+from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
+from laid.training.placement import Placement
+from laid.training.sharded_strategy import check_precision, placement_of
+from laid.vlm.lora import LoraArgs, check_base
+from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.online_teacher import OnlineTeacher
+from laid.vlm.pair_check import check_teacher
+from laid.vlm.processor import load_tokenizer
+from laid.vlm.rotary import Rotary
+from laid.vlm.vision_language_model import VLM, AttentionShape
+from laid.vlm.weight_files import download
+from laid.vlm.window_extension import (
+    TRAINING_FREE,
+    Extension,
+    SelfExtendArgs,
+    YarnArgs,
+    chosen_extension,
+)
+
+
+class LaidModule(L.LightningModule):
+    """Distils a long window from a teacher into a student, and lets the student answer.
+
+    Training computes the objective of Eq. 8; validation, test and prediction run the student
+    alone, and the teacher is not built for them.
+    """
+
+    _tokenizer_of = staticmethod(load_tokenizer)
+
+    def __init__(
+        self,
+        student: ModelArgs,
+        teacher: ModelArgs | None = None,
+        lora: LoraArgs | None = None,
+        objective: ObjectiveArgs | None = None,
+        mixing: MixingArgs | None = None,
+        optimizer: OptimizerArgs | None = None,
+        max_new_tokens: int = 16,
+        window_extension: Extension = "none",
+        yarn: YarnArgs | None = None,
+        self_extend: SelfExtendArgs | None = None,
+    ):
+        """
+        Args:
+            student: The model that is trained and tested.
+            teacher: The frozen model whose window is handed on; not needed to test.
+            lora: Train low-rank adapters of the student rather than its weights.
+            objective: Weights and settings of the loss terms.
+            mixing: The mixing weights of Eq. 3.
+            optimizer: AdamW, its learning rates and their schedule.
+            max_new_tokens: Longest answer in tokens, in validation, test and prediction.
+            window_extension: Lengthens the student's window without training; not for fit.
+            yarn: Settings of the window extension yarn.
+            self_extend: Settings of the window extension self-extend.
+        """
+        super().__init__()
+        if max_new_tokens < 1:
+            raise UserError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
+        self.student_args = student
+        self.teacher_args = teacher
+        self.lora_args = lora
+        self.strict_loading = lora is None  # adapters come without the frozen weights
+        self.objective_args = objective or ObjectiveArgs()
+        self.mixing_args = mixing or MixingArgs()
+        self.optimizer_args = optimizer or OptimizerArgs()
+        self.max_new_tokens = max_new_tokens
+        self.extension = chosen_extension(window_extension, yarn, self_extend)
+        self.student: VLM | None = None
+        self.mixing: MixingWeights | None = None
+        self.teacher: TeacherSource | None = None
+        self.objective: Objective | None = None
+        self._seen: list[dict[str, Tensor]] = []
+        self._tally: dict[int, Tensor] = {}
+
+    def prepare_data(self) -> None:
+        """Brings models from the hub to this machine; Lightning asks one process of each node."""
+        training = self.trainer.state.fn == "fit" and self.objective_args.needs_teacher
+        for args in (self.student_args, self.teacher_args if training else None):
+            if args is not None and not args.random_weights:
+                download(args.path, args.revision)
+
+    def configure_model(self) -> None:
+        """Builds the student, and for training the teacher, mixing weights and objective."""
+        training = self.trainer.state.fn == "fit" and self.objective is None
+        if training and self.extension:
+            raise UserError(TRAINING_FREE)
+        if self.student is None:
+            check_precision(self.trainer)
+            self.tokenizer = self._tokenizer_of(self.student_args)
+        if training and self.objective_args.needs_teacher:
+            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of)
+        if self.student is None:
+            build = placement_of(self.trainer)
+            self.student = build.student(self.student_args, self.lora_args, self.extension)
+        if training:
+            self._build_for_training(placement_of(self.trainer))
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What training needs whoever drives it: accumulation as the data says, and speed."""
+        return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
+
+    def _build_for_training(self, placement: Placement) -> None:
+        assert self.student is not None
+        # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
+        self.student.train()
+        pairs: list[tuple[int, int]] = []
+        if self.objective_args.compares_layers:
+            assert self.teacher_args is not None
+            ours = self.student.shape
+            theirs = AttentionShape.of(load_config(self.teacher_args))
+            pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
+            mixing = MixingWeights(
+                pairs,
+                (ours.heads, ours.kv_heads),
+                (theirs.heads, theirs.kv_heads),
+                ours.head_dim,
+                self.mixing_args,
+                aligned=self.objective_args.laid > 0,
+                rows=self.objective_args.attn > 0,
+                calibrated=needs_calibration(self.mixing_args, self.objective_args),
+            )
+            self.mixing = placement.mixing(mixing)
+        rotary = Rotary.of(self.student.hf.config)
+        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer), rotary)
+        wanted = self.objective.of_teacher
+        if wanted:
+            assert self.teacher_args is not None
+            self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
+            if reason := self.teacher.lacks(wanted):
+                raise UserError(f"the teacher can't supply what the objective asks for: {reason}")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW in the paper's two groups; the schedule counts optimizer steps."""
+        assert self.student is not None
+        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args, fused)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
+            )
+        schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
+        each_step = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": each_step}
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+        self._learn_images("fit")
+        if self.mixing is not None:
+            assert self.student is not None
+            assert self.teacher is not None
+            assert self.objective is not None
+            data = self.trainer.datamodule
+            calibrate(self.mixing, self.objective, self.student, self.teacher, data, self.device)
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "validate":
+            self._learn_images("validate")
+
+    def on_test_start(self) -> None:
+        self._learn_images("test")
+
+    def on_predict_start(self) -> None:
+        self._learn_images("predict")
+
+    def _learn_images(self, stage: str) -> None:
+        """With ``data.cache_features``, shows the models every image of a stage, once."""
+        data = self.trainer.datamodule
+        if not data.cache_features:
+            return
+        assert self.student is not None
+        if not self.student.vision_frozen:
+            raise UserError(
+                "data.cache_features: the features of a vision tower that is trained change; set "
+                "it false, or model.student.freeze_vision true"
+            )
+        for names, patches_PC, grid_I3 in data.unseen_images(stage):
+            self.student.learn(names, patches_PC, grid_I3, data.feature_gib)
+            if self.teacher is not None:
+                self.teacher.learn(names, patches_PC, grid_I3, data.feature_gib)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective of one batch; its terms are logged once an optimizer step."""
+        assert self.student is not None
+        assert self.objective is not None
+        wanted = self.objective.of_teacher
+        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
+        student = self.student.signals(batch.inputs, self.objective.of_student)
+        terms = self.objective.terms(student, teacher, batch.inputs, self.mixing)
+        loss = self.objective.total(terms, student)
+        self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the terms (means over the batches of the step, unweighted and weighted), the
+        learning rates, and the gradient norm of both groups before clipping."""
+        assert self.objective is not None
+        seen, self._seen = self._seen, []
+        means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
+        weighted = {
+            f"train/{name}_weighted": weight * means[name]
+            for name, weight in self.objective.weights.items()
+        }
+        logged = {f"train/{name}": value for name, value in means.items()}
+        self.log_dict({**logged, **weighted}, batch_size=1, sync_dist=True)
+        self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=1)
+        for group in optimizer.param_groups:
+            self.log(f"lr/{group['name']}", group["lr"], batch_size=1)
+        for name, module in (("student", self.student), ("mixing", self.mixing)):
+            if module is None:
+                continue
+            grads = [p.grad for p in module.parameters() if p.grad is not None]
+            norm = whole(torch.nn.utils.get_total_norm(grads))
+            self.log(f"grad_norm/{name}", norm, batch_size=1)
+
+    def on_validation_epoch_start(self) -> None:
+        # The same sizes on every rank, whichever of them it meets itself.
+        sizes = sorted(set(self.trainer.datamodule.validate_entries["size"]))
+        self._tally = {size: torch.zeros(2, device=self.device) for size in sizes}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Greedy answers to the validation entries."""
+        for record, counted in zip(self.scored(batch), batch.counted, strict=True):
+            self._tally[record.size] += torch.tensor(
+                [record.correct and counted, counted], dtype=torch.float32, device=self.device
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs accuracy over all entries, and by haystack size."""
+        counts_S2 = torch.stack(list(self._tally.values()))
+        counts_S2 = self.trainer.strategy.reduce(counts_S2, reduce_op="sum")
+        right, total = counts_S2.sum(0)
+        self.log("val/accuracy", right / total, prog_bar=True)
+        for size, (right, total) in zip(self._tally, counts_S2, strict=True):
+            if total > 0:  # the sanity check before training sees only the first
+                self.log(f"val/accuracy_{size}", right / total)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[Record]:
+        """Greedy answers, scored; the ``TestRecorder`` callback writes them down."""
+        return self.scored(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+        """Greedy answers; the ``PredictionWriter`` callback writes them down."""
+        return self.answer(batch)
+
+    def answer(self, batch: Batch) -> list[str]:
+        """The model's answer to each haystack of the batch, special tokens removed."""
+        assert self.student is not None
+        ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
+        texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def scored(self, batch: Batch) -> list[Record]:
+        """One record a haystack of the batch."""
+        tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
+        return score(batch.entries, self.answer(batch), tokens_B)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With LoRA, leaves the frozen weights out, and says whose they are."""
+        if self.student is not None and self.lora_args is not None:
+            checkpoint["base"] = self.student.base
+            checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out mixing weights where only the student is wanted, and checks the rest.
+
+        Raises:
+            UserError: it is of a model of another shape, or of adapters to other weights.
+        """
+        assert self.student is not None
+        # A sharded module has read its share already, and checked that it fits.
+        if (state := checkpoint.get("state_dict")) is not None:
+            if self.mixing is None:
+                drop(state, "mixing.")
+            ours = self.state_dict()
+            check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
+        check_base(self.student.base, checkpoint.get("base"))
+
+    def on_train_start(self) -> None:
+        """What was typed for a run that is taken up again holds for its optimizer too."""
+        if self.mixing is not None and self.objective is not None:
+            # A sharded run is restored after ``on_fit_start``.
+            self.objective.pairs = [(s, t) for s, t in self.mixing.pairs.tolist()]
+        set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)

@@ -1,0 +1,85 @@
+"""Builds student, teacher and mixing weights where they belong: on one device, or shared out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
+
+from laid.distributed.sharded_tensors import own_rows, set_whole
+from laid.distributed.sharding import (
+    shard,
+    shard_parameters,
+    student_policy,
+    teacher_policy,
+)
+from laid.losses.head_mixing import MixingWeights
+from laid.vlm.lora import LoraArgs, base_of, begin_adapters
+from laid.vlm.model_loading import ModelArgs, empty_model, materialise
+from laid.vlm.vision_language_model import VLM
+from laid.vlm.window_extension import Settings
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where models are built.
+
+    Attributes:
+        mesh: ranks to share them out over; None: whole, in this process.
+        compute: number format that a sharded student computes in; None: as it is held.
+        weights: whether weights are read or drawn; else memory is made for them and no more.
+    """
+
+    mesh: DeviceMesh | None = None
+    compute: torch.dtype | None = None
+    weights: bool = True
+
+    def student(
+        self, args: ModelArgs, lora: LoraArgs | None = None, extension: Settings | None = None
+    ) -> VLM:
+        """The model that is trained or tested.
+
+        Raises:
+            UserError: as ``laid.vlm.model_loading.load_model``.
+        """
+        return self._build(args, student_policy(self.compute), lora=lora, extension=extension)
+
+    def teacher(self, args: ModelArgs) -> VLM:
+        """The model that stays as it is."""
+        return self._build(args, teacher_policy(), frozen=True)
+
+    def mixing(self, weights: MixingWeights) -> MixingWeights:
+        """Mixing weights beside the student."""
+        if self.mesh is not None:
+            shard_parameters(weights, self.mesh)
+        return weights
+
+    def _build(
+        self,
+        args: ModelArgs,
+        policy: MixedPrecisionPolicy,
+        frozen: bool = False,
+        lora: LoraArgs | None = None,
+        extension: Settings | None = None,
+    ) -> VLM:
+        if self.mesh is None:
+            return VLM.load(args, lora, extension, self.weights)
+        # Shared out before there is any memory: no process ever holds a whole model.
+        vlm = VLM(empty_model(args, extension), lora)
+        if frozen:
+            vlm.requires_grad_(False)
+        shard(vlm.hf, vlm.blocks, self.mesh, policy)
+        # The vision tower is also run by itself, to compute each distinct image once.
+        register_fsdp_forward_method(vlm.hf, "get_image_features")
+        vlm.in_step = self.mesh.size() > 1
+        materialise(vlm.hf, args, _device(self.mesh), own_rows if self.weights else None)
+        if lora is not None and self.weights:
+            begin_adapters(vlm.hf, set_whole)
+            vlm.base = base_of(args)
+        return vlm
+
+
+def _device(mesh: DeviceMesh) -> torch.device:
+    if mesh.device_type == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(mesh.device_type)

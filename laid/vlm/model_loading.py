@@ -1,0 +1,176 @@
+"""Builds Qwen2.5-VL from a hub id, a folder, or a configuration alone."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+from transformers.utils import is_flash_attn_2_available
+
+from laid.common.errors import UserError
+from laid.vlm.model_paths import cannot_load, resolve_model
+from laid.vlm.self_extend import set_self_extend
+from laid.vlm.weight_files import Rows, fill_at_random, fill_buffers, fill_from_files, whole
+from laid.vlm.window_extension import SelfExtendArgs, Settings, YarnArgs, set_yarn
+
+
+@dataclass
+class ModelArgs:
+    """A vision-language model: which one, and how it is held."""
+
+    path: str = "tiny/student"
+    """Hub id (Qwen/Qwen2.5-VL-7B-Instruct), local folder in Hugging Face layout, or a model of the
+    package (tiny/student, tiny/teacher, tiny/teacher-independent)."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id. None: its main branch."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights. A student that is trained wants float32 (with bf16-mixed
+    precision on a GPU); a frozen teacher bfloat16."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """transformers' attention implementation; flash_attention_2 needs the flash-attn package."""
+    freeze_vision: bool = True
+    """Keep the vision tower as it is (the paper does not say; its losses act on the decoder)."""
+    activation_checkpointing: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them."""
+    random_weights: bool = False
+    """Build from config.json with random weights of `seed`, reading none: for tests, and for
+    measuring speed and memory without the weights."""
+    seed: int = 0
+    """Seed of the random weights."""
+
+
+def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
+    """The model's configuration, without its weights.
+
+    Raises:
+        UserError: there is none at ``path``, or it is of another architecture.
+    """
+    folder = resolve_model(args.path)
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=args.revision)
+    except (OSError, ValueError) as reason:
+        raise cannot_load("configuration", args.path, reason) from reason
+    if not isinstance(config, Qwen2_5_VLConfig):
+        raise UserError(
+            f"{args.path!r} is a {config.model_type} model: expected qwen2_5_vl "
+            "(Qwen2.5-VL, 3B to 72B), the one architecture that laid distils"
+        )
+    return config
+
+
+def load_model(
+    args: ModelArgs, extension: Settings | None = None, weights: bool = True
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The model on the CPU, in evaluation mode, with gradients as ``freeze_vision`` says.
+
+    ``extension`` lengthens its window without training (``laid/vlm/window_extension.py``);
+    without ``weights`` there is memory for them and nothing in it.
+
+    ``dtype`` goes to the constructor rather than to ``.to()``, which would also round the rotary
+    frequencies (up to 61 rad of error at 53,000 tokens in bfloat16).
+
+    Raises:
+        UserError: no weights there, or an attention implementation that is not installed.
+    """
+    if args.random_weights or not weights:
+        model = empty_model(args, extension)
+        materialise(model, args, "cpu", whole if weights else None)
+        return model
+    _check_attention(args)
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            resolve_model(args.path),
+            revision=args.revision,
+            config=_extended_config(args, extension),
+            dtype=getattr(torch, args.dtype),
+            attn_implementation=args.attn_implementation,
+        )
+    except (OSError, ValueError, RuntimeError) as reason:
+        raise cannot_load("weights", args.path, reason) from reason
+    return _as_asked(model, args, extension)
+
+
+def empty_model(
+    args: ModelArgs, extension: Settings | None = None
+) -> Qwen2_5_VLForConditionalGeneration:
+    """The same model on the meta device: shapes without weights, however large it is.
+
+    Raises:
+        UserError: as ``load_config``, or an attention implementation that is not installed.
+    """
+    _check_attention(args)
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration._from_config(
+            _extended_config(args, extension),
+            dtype=getattr(torch, args.dtype),
+            attn_implementation=args.attn_implementation,
+        )
+    with suppress(OSError):  # a folder may have none
+        model.generation_config = GenerationConfig.from_pretrained(
+            resolve_model(args.path), revision=args.revision
+        )
+    return _as_asked(model, args, extension)
+
+
+def materialise(
+    model: Qwen2_5_VLForConditionalGeneration,
+    args: ModelArgs,
+    device: torch.device | str,
+    rows: Rows | None,
+) -> None:
+    """Gives an ``empty_model`` memory and weights, those of them that ``rows`` are this process's.
+
+    Args:
+        rows: None leaves the weights as memory is, for a plan.
+
+    Raises:
+        UserError: as ``fill_from_files``.
+    """
+    model.to_empty(device=device)
+    # Memory was made for each name; where two are one parameter, they are so again.
+    model.tie_weights()
+    fill_buffers(model)
+    if rows is None:
+        return
+    if args.random_weights:
+        fill_at_random(model, args.seed, rows)
+    else:
+        fill_from_files(model, args.path, args.revision, rows)
+
+
+def _extended_config(args: ModelArgs, extension: Settings | None) -> Qwen2_5_VLConfig:
+    config = load_config(args)
+    if isinstance(extension, YarnArgs):
+        set_yarn(config, extension)
+    return config
+
+
+def _check_attention(args: ModelArgs) -> None:
+    if args.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "attn_implementation flash_attention_2: the flash-attn package is not installed or "
+            "there is no GPU. Install it (`pip install flash-attn`) or use sdpa."
+        )
+
+
+def _as_asked(
+    model: Qwen2_5_VLForConditionalGeneration, args: ModelArgs, extension: Settings | None
+) -> Qwen2_5_VLForConditionalGeneration:
+    # transformers fills what generate() is not told from here; a hub's settings (a repetition
+    # penalty, forbidden words) would change answers. Export reads them from the folder again.
+    end = model.generation_config.eos_token_id or model.config.text_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=end)
+    if isinstance(extension, SelfExtendArgs):
+        set_self_extend(model, extension)
+    if args.freeze_vision:
+        model.model.visual.requires_grad_(False)
+    if args.activation_checkpointing:
+        # The non-reentrant form lets hooks and frozen inputs pass through.
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model.eval()

@@ -1,0 +1,43 @@
+"""A teacher that runs beside the student."""
+
+import torch
+from torch import Tensor
+
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import Signals, Wanted
+from laid.signals.teacher_source import TeacherSource
+from laid.vlm.vision_language_model import VLM
+
+
+class OnlineTeacher(TeacherSource):
+    """A frozen model that runs beside the student.
+
+    Not a ``nn.Module``: a module that holds it has it in no state_dict, no optimizer, no
+    ``train()``.
+    """
+
+    def __init__(self, vlm: VLM):
+        self.vlm = vlm.requires_grad_(False).eval()
+
+    @property
+    def layers(self) -> int:
+        return self.vlm.shape.layers
+
+    def lacks(self, wanted: Wanted) -> str | None:
+        last = self.layers - 1
+        beyond = [layer for layer in wanted.layers if not 0 <= layer <= last]
+        if beyond:
+            return f"teacher layers {beyond}: it has 0 to {last}"
+        return None
+
+    def to(self, device: torch.device) -> None:
+        self.vlm.to(device)
+
+    def learn(
+        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
+    ) -> None:
+        self.vlm.learn(names, pixel_values_PC, grid_I3, limit_gib)
+
+    @torch.no_grad()
+    def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
+        return self.vlm.signals(inputs, wanted)

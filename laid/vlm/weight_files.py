@@ -1,0 +1,166 @@
+"""Fills a model that was built without weights: from safetensors files, or at random.
+
+A model may be shared out over ranks. What this module asks of the sharing is only where each
+rank's rows begin (``Rows``); so every rank reads its own rows and never holds a whole model.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from laid.common.errors import UserError
+from laid.vlm.model_paths import cannot_load, resolve_model
+
+Rows = Callable[[Tensor], tuple[Tensor, int]]
+"""Of a parameter: the part that this process holds (some of its rows, or none), and the first of
+them."""
+
+_INDEX = "model.safetensors.index.json"
+_TOGETHER = 256
+"""Rows that are drawn from one generator."""
+_RENAMED = (
+    (re.compile(r"^visual\."), "model.visual."),
+    (re.compile(r"^model\.(?!visual\.|language_model\.)"), "model.language_model."),
+)
+
+
+ADAPTER = "default"
+"""peft's name for an adapter that has none."""
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is LoRA's A or B."""
+    return f".{ADAPTER}." in name
+
+
+def own_parameters(model: Qwen2_5_VLForConditionalGeneration) -> dict[str, Tensor]:
+    """A model's parameters less adapters, by the names that they have without adapters."""
+    return {
+        # peft puts a layer that gets an adapter one level down.
+        name.replace(".base_layer.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if not is_adapter(name)
+    }
+
+
+def whole(parameter: Tensor) -> tuple[Tensor, int]:
+    """The ``Rows`` of a model that is on one device."""
+    return parameter, 0
+
+
+def download(path: str, revision: str | None) -> Path:
+    """The folder of a model; one on the hub is brought to this machine first.
+
+    Raises:
+        UserError: it can't be had.
+    """
+    return _folder(path, revision, local_files_only=False)
+
+
+def parameter_name(key: str) -> str:
+    """transformers 5's name of what a file calls ``key``; the hub's files have transformers 4's."""
+    for old, new in _RENAMED:
+        key = old.sub(new, key)
+    return key
+
+
+@torch.no_grad()
+def fill_from_files(
+    model: Qwen2_5_VLForConditionalGeneration, path: str, revision: str | None, rows: Rows
+) -> None:
+    """Copies this process's rows of every parameter from the files, in the parameter's dtype.
+
+    Raises:
+        UserError: a parameter is in no file or has another shape there, or a file can't be read.
+    """
+    targets = own_parameters(model)
+    missing = set(targets)
+    for file in _files(_folder(path, revision, local_files_only=True), path):
+        try:
+            with safe_open(file, framework="pt") as content:
+                for key in content.keys():  # noqa: SIM118  # no mapping
+                    name = parameter_name(key)
+                    if name not in targets:
+                        continue  # a tied head that was written all the same
+                    stored = content.get_slice(key)
+                    shape = list(stored.get_shape())
+                    if shape != list(targets[name].shape):
+                        raise UserError(
+                            f"{key} of {file} is {shape}, expected {list(targets[name].shape)} "
+                            "after config.json"
+                        )
+                    mine, first = rows(targets[name])
+                    if mine.numel():
+                        mine.copy_(stored[first : first + len(mine)])
+                    missing.discard(name)
+        except (OSError, SafetensorError) as reason:
+            raise cannot_load("weights", path, reason) from reason
+    if missing:
+        raise UserError(
+            f"cannot load the weights of {path!r}: {len(missing)} of {len(targets)} parameters "
+            f"are in none of its safetensors files, such as {min(missing)}"
+        )
+
+
+@torch.no_grad()
+def fill_at_random(model: Qwen2_5_VLForConditionalGeneration, seed: int, rows: Rows) -> None:
+    """Draws matrices from a normal distribution of the configuration's ``initializer_range``;
+    norms become 1 and biases 0.
+
+    What a row becomes depends on the seed and its place alone, not on how rows are shared out.
+    """
+    deviation = model.config.text_config.initializer_range
+    for name, parameter in own_parameters(model).items():
+        mine, first = rows(parameter)
+        if parameter.ndim == 1:
+            mine.fill_(1.0 if name.endswith("weight") else 0.0)
+            continue
+        for at in range(first - first % _TOGETHER, first + len(mine), _TOGETHER):
+            digest = hashlib.sha256(f"{seed} {name} {at}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+            drawn = torch.randn(_TOGETHER, *parameter.shape[1:], generator=generator)
+            low, high = max(at, first), min(at + _TOGETHER, first + len(mine))
+            mine[low - first : high - first] = deviation * drawn[low - at : high - at]
+
+
+def fill_buffers(model: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Computes the rotary frequencies, which are in no file, as ``from_pretrained`` does."""
+    for module in model.modules():
+        if any(True for _ in module.buffers(recurse=False)):
+            model._init_weights(module)
+
+
+def _folder(path: str, revision: str | None, local_files_only: bool) -> Path:
+    found = resolve_model(path)
+    if Path(found).is_dir():
+        return Path(found)
+    try:
+        return Path(
+            snapshot_download(
+                found,
+                revision=revision,
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt"],
+                local_files_only=local_files_only,
+            )
+        )
+    except (OSError, ValueError) as reason:
+        raise cannot_load("weights", path, reason) from reason
+
+
+def _files(folder: Path, path: str) -> list[Path]:
+    index = folder / _INDEX
+    names = ["model.safetensors"]
+    if index.exists():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    lacking = [name for name in names if not (folder / name).exists()]
+    if lacking:
+        raise UserError(f"cannot load the weights of {path!r}: {folder} has no {lacking[0]}")
+    return [folder / name for name in names]

@@ -1,0 +1,124 @@
+"""Training-free extension of the window: which one, and its settings; YaRN.
+
+Neither changes a weight. They are the baselines that need no teacher (docs/window.md).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from transformers import Qwen2_5_VLConfig
+
+from laid.common.errors import UserError
+
+Extension = Literal["none", "yarn", "self-extend"]
+
+
+@dataclass
+class YarnArgs:
+    """YaRN (Peng et al., 2023): slow rotary frequencies are divided by a factor."""
+
+    factor: float | None = None
+    """How many times longer the window is to become; at least 1."""
+    original_length: int | None = None
+    """Positions (not tokens) of the window that the model has; 32768 for Qwen2.5-VL. Not read from
+    the model, whose max_position_embeddings, 128000, is not the length that it was trained on."""
+
+
+@dataclass
+class SelfExtendArgs:
+    """SelfExtend (Jin et al., 2024): far tokens share positions in groups."""
+
+    group: int | None = None
+    """How many positions become one beyond the window (G); 1 changes nothing."""
+    window: int | None = None
+    """Tokens behind each token, itself among them, that keep their positions (W). An image of
+    640 x 480 is 393 tokens."""
+    mapping: Literal["base", "axis"] = "base"
+    """What is grouped of a position of M-RoPE. base: the place where the image begins, so that
+    height and width inside it stay as they are; axis: time, height and width, each by itself."""
+
+
+Settings = YarnArgs | SelfExtendArgs
+
+TRAINING_FREE = (
+    "model.window_extension is training-free: it is for test, validate and predict. Train without "
+    "it, then `laid test --ckpt_path RUN --model.window_extension …`"
+)
+
+
+def chosen_extension(
+    extension: Extension, yarn: YarnArgs | None, self_extend: SelfExtendArgs | None
+) -> Settings | None:
+    """The settings of the extension that is chosen, checked; None for ``none``.
+
+    Raises:
+        UserError: settings of one that is not chosen, a value that is missing or out of range, or
+            an extension of another name.
+    """
+    settings: dict[str, Settings | None] = {"yarn": yarn, "self-extend": self_extend}
+    if extension != "none" and extension not in settings:
+        raise UserError(
+            f"model.window_extension {extension!r}: expected one of none, {', '.join(settings)}"
+        )
+    for name, args in settings.items():
+        if name != extension and args is not None:
+            raise UserError(
+                f"model.{_key(name)} is set, but model.window_extension is {extension}: set it to "
+                f"{name}, or leave model.{_key(name)} out"
+            )
+    if extension == "none":
+        return None
+    args = settings[extension] or (YarnArgs() if extension == "yarn" else SelfExtendArgs())
+    for name, value in asdict(args).items():
+        where = f"model.{_key(extension)}.{name}"
+        if value is None:
+            raise UserError(f"{where} is missing: {extension} needs it (docs/window.md says how)")
+        # Positions are 64-bit numbers; NaN is not at least 1 either.
+        if name != "mapping" and not 1 <= value < 2**31:
+            raise UserError(f"{where} {value}: expected at least 1 and less than 2^31")
+    if isinstance(args, SelfExtendArgs) and args.mapping not in ("base", "axis"):
+        raise UserError(f"model.self_extend.mapping {args.mapping!r}: expected base or axis")
+    return args
+
+
+def describe(model: dict[str, Any]) -> dict[str, Any]:
+    """What the identity of a test says of the window in a module's settings.
+
+    Nothing when there is no extension, so that tests without one stay the tests that they were.
+    """
+    extension = model["window_extension"]
+    if extension == "none":
+        return {}
+    return {"window": {"extension": extension, **model[_key(extension)]}}
+
+
+def set_yarn(config: Qwen2_5_VLConfig, args: YarnArgs) -> None:
+    """Makes a configuration one of YaRN, before the model is built from it; M-RoPE stays.
+
+    The settings are replaced rather than added to: what a hub's configuration has beside them (a
+    ``type`` of transformers 4) would contradict ``rope_type``. The original length has to be
+    given, since transformers takes ``max_position_embeddings`` for it without a word.
+
+    Raises:
+        UserError: the model's rotary embedding is already another than the default.
+    """
+    assert args.factor is not None
+    assert args.original_length is not None
+    text = config.text_config
+    rope = text.rope_parameters
+    if rope["rope_type"] != "default":
+        raise UserError(
+            f"model.window_extension yarn: the model's rope_type is {rope['rope_type']} already; "
+            "expected default"
+        )
+    text.rope_parameters = {
+        "rope_type": "yarn",
+        "rope_theta": rope["rope_theta"],
+        "mrope_section": list(rope["mrope_section"]),
+        "factor": float(args.factor),
+        "original_max_position_embeddings": args.original_length,
+    }
+
+
+def _key(extension: str) -> str:
+    return extension.replace("-", "_")

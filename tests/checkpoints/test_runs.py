@@ -1,0 +1,140 @@
+"""Run folders, and what the user typed."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from laid.checkpoints.runs import (
+    EMBEDDED,
+    Found,
+    claim_run,
+    find_checkpoint,
+    give_back_run,
+    training_of,
+)
+from laid.cli.typed_settings import configs_first, typed_value
+from laid.common.atomic_files import leftovers, replacing
+
+
+def write_checkpoint(run, step):
+    path = run / "checkpoints" / f"step={step}.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    embedded = {"config": "name: tiny", "identity": {"step": step, "id": str(step)}}
+    torch.save({EMBEDDED: embedded, "state_dict": {}}, path)
+    return path
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: claim_run(tmp_path, "tiny"), range(8)))
+    assert {f.name for f in folders} == {"tiny", *(f"tiny-{n}" for n in range(2, 9))}
+
+
+def test_a_run_that_failed_at_its_start_leaves_no_folder_and_one_with_a_checkpoint_stays(tmp_path):
+    empty, full = claim_run(tmp_path, "a"), claim_run(tmp_path, "b")
+    write_checkpoint(full, 3)
+    give_back_run(empty)
+    give_back_run(full)
+    assert not empty.exists()
+    assert full.exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b"])
+def test_a_name_that_is_no_folders_name_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="expected the name of a folder"):
+        claim_run(tmp_path, name)
+
+
+def test_the_newest_checkpoint_is_that_of_the_highest_step_whatever_the_files_times(tmp_path):
+    run = tmp_path / "tiny"
+    for step in (2, 10, 9):
+        write_checkpoint(run, step)
+    os.utime(run / "checkpoints" / "step=2.ckpt", (2e9, 2e9))
+    assert find_checkpoint(str(run), tmp_path).identity["step"] == 10
+    assert find_checkpoint("last", tmp_path).identity["step"] == 10
+    assert find_checkpoint("last", tmp_path, "tiny").run == run
+    with pytest.raises(ValueError, match="no checkpoint of a run named 'other'"):
+        find_checkpoint("last", tmp_path, "other")
+
+
+def trained(tmp_path, **changes):
+    data = {"global_batch_size": 8, "workers": 0, "test": {"sizes": [1]}}
+    config = {
+        "name": "laid",
+        "seed_everything": 3,
+        "model": {"objective": {"kl": 0.3}},
+        "data": data | changes.pop("data", {}),
+        "trainer": {"max_epochs": 2, "devices": 4},
+        **changes,
+    }
+    found = Found(tmp_path / "laid-2" / "checkpoints" / "c.ckpt", tmp_path / "laid-2", config, {})
+    return training_of(found, tmp_path / "results")
+
+
+def test_results_say_what_was_trained_and_where(tmp_path):
+    training = trained(tmp_path)
+    assert (training["name"], training["seed"]) == ("laid", 3)
+    assert training["run"] == "../laid-2"
+    assert training["settings"]["model"] == {"objective": {"kl": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"seed_everything": 4}, True),
+        ({"name": "other"}, True),
+        ({"data": {"workers": 8, "test": {"sizes": [50]}}}, True),
+        ({"trainer": {"max_epochs": 2, "devices": 1}}, True),
+        ({"trainer": {"max_epochs": 3, "devices": 4}}, False),
+        ({"data": {"global_batch_size": 32}}, False),
+        ({"model": {"objective": {"kl": 0.0}}}, False),
+    ],
+)
+def test_its_settings_are_those_that_decide_what_is_learned(tmp_path, changes, same):
+    assert (trained(tmp_path, **changes)["settings"] == trained(tmp_path)["settings"]) == same
+
+
+def test_a_seed_that_was_not_laid_down_is_not_known(tmp_path):
+    assert trained(tmp_path, seed_everything=True)["seed"] is None
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, capsys):
+    run = tmp_path / "tiny"
+    write_checkpoint(run, 2)
+    damaged = write_checkpoint(run, 4)
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert find_checkpoint(str(run), tmp_path).identity["step"] == 2
+    assert "step=4.ckpt cannot be read" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="cannot be read"):
+        find_checkpoint(str(damaged), tmp_path)
+
+
+def test_a_file_that_is_replaced_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "step=1.ckpt"
+    path.write_bytes(b"old")
+
+    def fail():
+        with replacing(path) as file:
+            file.write(b"half")
+            assert len(leftovers(tmp_path)) == 1
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert leftovers(tmp_path) == []
+
+
+def test_typed_settings_go_over_files_wherever_they_stand(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("name: of-file\ntrainer: {default_root_dir: there}\n")
+    typed = ["--name", "typed", "--config", str(file), "--data.seed=3"]
+    assert configs_first(typed) == ["--config", str(file), "--name", "typed", "--data.seed=3"]
+    assert typed_value(typed, "name") == "typed"
+    assert typed_value(typed, "trainer.default_root_dir") == "there"
+    assert typed_value(typed, "data.seed") == "3"
+    assert typed_value(typed, "model.student.path") is None
+    typed += ["--trainer", "{max_epochs: 2, default_root_dir: elsewhere}"]
+    assert typed_value(typed, "trainer.default_root_dir") == "elsewhere"

@@ -1,0 +1,128 @@
+"""``laid compare``: the files that it writes and what it says when it can't."""
+
+import csv
+import json
+
+import matplotlib.image
+import pytest
+
+from laid.cli.main import main
+
+SIZES = (1, 20, 50)
+
+
+@pytest.fixture
+def four(made):
+    """A base, two seeds of a method, and a teacher."""
+    correct = {"base": 20, "laid-seed0": 30, "laid-seed1": 32, "teacher": 38}
+    for name, many in correct.items():
+        made(name, {size: [index < many for index in range(40)] for size in SIZES})
+    return made.root
+
+
+def compare(*arguments):
+    main(["compare", *map(str, arguments)])
+
+
+def test_a_report_has_its_tables_in_four_forms_and_its_figures(four, tmp_path, capsys):
+    out = tmp_path / "report"
+    files = sorted(four.glob("*/results.json"))
+    compare(*files, "--base", "base", "--teacher", "teacher", "--out", out)
+    tables = {"accuracy", "intervals", "gains", "windows", "tests", "tokens"}
+    for ending in ("csv", "tex"):
+        assert {path.stem for path in out.glob(f"*.{ending}")} == tables
+    report = (out / "report.md").read_text()
+    for name in ("accuracy_by_size", "accuracy_bars", "accuracy_by_depth"):
+        assert matplotlib.image.imread(out / f"{name}.png").std() > 0
+        assert f"({name}.png)" in report
+    assert "| laid (2 seeds) | **77.5↑** |" in report
+    assert "no head flow" in report
+    rows = list(csv.DictReader((out / "gains.csv").open()))
+    assert float(rows[0]["short gain"]) == pytest.approx(55)
+    printed = capsys.readouterr().out
+    assert "laid (2 seeds)" in printed
+    assert "short gain" in printed
+    assert (out / "table.txt").read_text().strip() in printed
+    assert max(map(len, printed.splitlines())) <= 200
+
+
+def test_a_report_made_twice_is_the_same(four, tmp_path):
+    for out in ("one", "two"):
+        compare(*sorted(four.iterdir()), "--base", "base", "--out", tmp_path / out)
+    for path in (tmp_path / "one").iterdir():
+        if path.suffix != ".png":
+            assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_without_a_base_it_says_which_there_are(four, tmp_path, capsys):
+    compare(four / "base", four / "teacher", "--out", tmp_path / "report")
+    printed = capsys.readouterr().out
+    assert "without --base NAME, one of base, teacher" in printed
+    assert "short gain" not in printed
+
+
+def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, tmp_path, capsys):
+    curves = {"layer_2": [[0.9, 0.5], [0.4, 0.6]]}
+    flow = {"sizes": [1, 20], "curves": dict.fromkeys(("student_before", "student_after"), curves)}
+    home = made.root / "run" / "figures"
+    home.mkdir(parents=True)
+    (home / "head_flow.json").write_text(json.dumps(flow))
+    training = {**made.training("laid", 0), "run": "../run"}
+    made("laid", {1: [True] * 9, 20: [True] * 9}, training=training)
+    compare(made.root / "laid", "--out", tmp_path / "report")
+    assert matplotlib.image.imread(tmp_path / "report" / "head_flow.png").std() > 0
+    assert "no head flow" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_head_flow_that_is_broken_is_named(made, tmp_path, capsys, content):
+    made("laid", {1: [True] * 9}, training=made.training("laid", 0))
+    path = made.root / "laid" / "figures" / "head_flow.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(SystemExit):
+        compare(made.root / "laid", "--out", tmp_path / "report")
+    assert f"{path} is not what laid writes" in capsys.readouterr().err
+
+
+def test_names_with_signs_of_their_own_keep_a_figure_each(made, tmp_path):
+    flow = {"sizes": [1], "curves": {"student_before": {"layer_2": [[0.9]]}}}
+    for name in ("a b", "a-b", "$\\bad{$"):
+        made(name, {1: [True] * 9}, training=made.training(name, 0))
+        path = made.root / name / "figures" / "head_flow.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(flow))
+    compare(*made.root.iterdir(), "--out", tmp_path / "report")
+    assert len(list((tmp_path / "report").glob("head_flow_*.png"))) == 3
+
+
+def test_thresholds_are_those_that_were_typed(four, tmp_path):
+    out = tmp_path / "report"
+    compare(four / "base", "--out", out, "--threshold", 0.4, 0.6)
+    header = (out / "windows.csv").read_text().splitlines()[0].split(",")
+    assert "window at 0.4" in header
+    assert "window at 0.6" in header
+    assert "window at 0.5" not in header
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--base", "bsae"], "--base 'bsae': there are no results of that name; there are 'base'"),
+        (["--teacher", "x"], "--teacher 'x'"),
+        (["--base", "base", "--teacher", "base"], "name two of the results"),
+        (["--threshold", "50"], "expected accuracies such as 0.5 0.75"),
+    ],
+)
+def test_what_does_not_fit_is_refused(four, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stop:
+        compare(four / "base", "--out", tmp_path / "report", *options)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_without_results_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        compare(tmp_path / "runs", "--out", tmp_path / "report")
+    assert f"can't read results from {tmp_path / 'runs'}" in capsys.readouterr().err

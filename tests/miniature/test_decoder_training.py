@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from laid.data.coco_index import CocoIndex
+from laid.data.image_files import load_image
+from laid.data.prompt import Collate, PromptEncoder
+from laid.miniature.accuracy_check import entries_for, measure
+from laid.miniature.decoder_training import (
+    LanguageRecipe,
+    Material,
+    Progress,
+    grow,
+    hidden_states,
+    new_model,
+    train_language,
+)
+from laid.miniature.packaged_models import packaged_config
+from laid.miniature.question_sampler import Sampler
+from laid.miniature.resumable_stage import Stage
+from laid.miniature.tower_training import Tower, encode_pool
+from laid.vlm.vision_language_model import VLM
+
+RECIPE = LanguageRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=3, tokens=100)
+
+
+@pytest.fixture
+def model(config, writer):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
+        words = torch.randn(24, 128)
+    return new_model(config, {"visual": visual, "words_CH": words}, writer, seed=0)
+
+
+@pytest.fixture
+def material(pool, writer, model):
+    return Material(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
+
+
+def test_growing_by_a_layer_keeps_the_function(model, processor, writer):
+    grown = grow(model, packaged_config("teacher", processor), seed=9)
+    assert len(grown.model.language_model.layers) == 4
+    layout = writer.layout(2, 4)
+    ids = layout.ids_L.repeat(2, 1)
+    features = torch.randn(2, 2, 4, 128)
+    with torch.no_grad():
+        before, after = (m.lm_head(hidden_states(m, layout, ids, features)) for m in (model, grown))
+    assert torch.equal(before, after)
+    # But the new layer is not dead: it has weights to attend with, and its gradient is not zero.
+    grown.lm_head(hidden_states(grown, layout, ids, features)).square().mean().backward()
+    assert grown.model.language_model.layers[1].self_attn.o_proj.weight.grad.abs().max() > 0
+
+
+def test_growing_to_no_more_layers_is_an_error(model, config):
+    with pytest.raises(ValueError, match="more layers"):
+        grow(model, config, seed=0)
+
+
+def test_the_curriculum_advances_cools_down_and_ends():
+    recipe = LanguageRecipe(sizes=(1, 2), threshold=0.9, settle=10, cooldown=5, limit=1000)
+    progress = Progress()
+    levels = []
+    while not progress.over(recipe):
+        levels.append(progress.level)
+        progress.advance(recipe, 1.0)
+    assert set(levels) == {0, 1}
+    assert progress.step - progress.cooling == 5
+    stuck = Progress()
+    while not stuck.over(recipe):
+        stuck.advance(recipe, 0.5)
+    assert (stuck.level, stuck.step) == (0, 1005)
+
+
+def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(model, material, tmp_path):
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    whole = train_language(model, material, RECIPE, 3, Stage(tmp_path, "whole"))
+    end = {name: value.clone() for name, value in whole["model"].items()}
+
+    class Killed(Stage):
+        due = True
+        left = 4
+
+        def keep(self, state):
+            super().keep(state)
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    model.load_state_dict(start)
+    with pytest.raises(KeyboardInterrupt):
+        train_language(model, material, RECIPE, 3, Killed(tmp_path, "parts"))
+    model.load_state_dict(start)  # another process knows nothing of where it was
+    parts = train_language(model, material, RECIPE, 3, Stage(tmp_path, "parts"))
+    assert (parts["steps"], parts["log"]) == (whole["steps"], whole["log"])
+    assert not torch.equal(end["lm_head.weight"], start["lm_head.weight"])
+    for name, value in end.items():
+        assert torch.equal(parts["model"][name], value), name
+    # The tower was frozen, and the features that were trained on are still its own.
+    assert all(torch.equal(end[n], start[n]) for n in end if n.startswith("model.visual"))
+    # A finished stage gives its weights to the model without another step.
+    model.load_state_dict(start)
+    train_language(model, material, RECIPE, 3, Stage(tmp_path, "parts"))
+    assert torch.equal(model.lm_head.weight, end["lm_head.weight"])
+
+
+def test_measured_answers_are_those_of_the_stock_model(root, pool, model, processor, writer):
+    entries = entries_for(CocoIndex.load(root, "train2017"), 6, 1, (1, 3))
+    with torch.no_grad():  # so that it says Yes and No, and not just anything
+        model.lm_head.weight[writer.yes] *= 8
+        model.lm_head.weight[writer.no] *= 8
+    counts = measure(model, pool, entries, writer)
+    encoder, vlm = PromptEncoder(processor, ""), VLM(model)
+    right = {1: 0, 3: 0}
+    for entry in entries:
+        images = [load_image(root / name) for name in entry["images"]]
+        row = encoder.encode(entry, *encoder.patches(images), with_answer=False)
+        batch = Collate(encoder.pad_id, "left")([(row, entry)])
+        said = processor.tokenizer.decode(vlm.answer(batch.inputs, 1)[0])
+        right[entry["size"]] += said == entry["answer"].capitalize()
+    assert counts == {size: (count, 6) for size, count in right.items()}
+    assert 0 < sum(right.values()) < 12

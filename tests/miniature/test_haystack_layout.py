@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from laid.data.entries import ask
+from laid.data.prompt import PREFIX, PromptEncoder
+from laid.miniature.decoder_training import hidden_states, new_model
+from laid.miniature.haystack_layout import Writer
+from laid.miniature.question_sampler import Sampler
+
+BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
+
+
+def encode(processor, prefix, entry, images):
+    encoder = PromptEncoder(processor, prefix)
+    return encoder.encode(entry, *encoder.patches(images), with_answer=True)
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix, generator):
+    writer = Writer(processor, pool.categories, 4, prefix)
+    layout, single = writer.layout(size, 4), writer.layout(size, 1)
+    drawn = Sampler(pool.present_IC).draw(20, size, 4, generator)
+    ids = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
+    for row in range(20):
+        anchor, target = (
+            pool.categories[int(named[row, 0])] for named in (drawn.anchors_BQ, drawn.targets_BQ)
+        )
+        entry = {
+            "id": "x",
+            "question": ask(anchor, target, "single"),
+            "answer": "yes" if drawn.yes_BQ[row, 0] else "no",
+            "images": ["blank.png"] * size,
+        }
+        inputs = encode(processor, prefix, entry, [BLANK] * size)
+        assert inputs.input_ids_BL[:-1].tolist() == ids[row, : len(single)].tolist()
+        assert torch.equal(inputs.position_ids_3BL[:, :-1], layout.positions_3L[:, : len(single)])
+        assert inputs.labels_BL.ne(-100).nonzero()[0, 0] == layout.answers_Q[0]
+    assert inputs.input_ids_BL[-1] == writer.end
+
+
+def test_questions_side_by_side_answer_as_if_asked_alone(config, pool, writer, generator):
+    tower = {"words_CH": torch.randn(24, 128)}
+    tower["visual"] = new_visual(config)
+    model = new_model(config, tower, writer, seed=0).eval()
+    layout, single = writer.layout(3, 4), writer.layout(3, 1)
+    drawn = Sampler(pool.present_IC).draw(2, 3, 4, generator)
+    named = drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ
+    features = torch.randn(2, 3, 4, 128)
+    with torch.no_grad():
+        together = hidden_states(model, layout, writer.write(layout, *named), features)
+        for question in range(4):
+            ids = writer.write(single, *(part[:, question, None] for part in named))
+            alone = hidden_states(model, single, ids, features)
+            for columns in ("answers_Q", "anchors_Q"):
+                torch.testing.assert_close(
+                    together[:, getattr(layout, columns)[question]],
+                    alone[:, getattr(single, columns)[0]],
+                    rtol=1e-4,
+                    atol=1e-4,
+                )
+
+
+def new_visual(config):
+    from laid.miniature.tower_training import Tower
+
+    return Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
+
+
+def test_a_category_of_several_tokens_is_an_error(processor):
+    with pytest.raises(ValueError, match="words of one token"):
+        Writer(processor, ("person", "xylophone"), 4)
