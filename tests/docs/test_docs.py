@@ -1,0 +1,173 @@
+"""What the documentation names exists: links, paths, commands, options, imports, results."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from laid.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
+SOURCES = [*PAGES, *CONFIGS, ROOT / "Makefile"]
+COMMANDS = {
+    ("fit",): "fit", ("validate",): "fit", ("test",): "fit", ("predict",): "fit",
+    ("plan",): "plan", ("compare",): "compare", ("export",): "export",
+    ("pretrain", "tiny"): "pretrain tiny", ("data", "build"): "data build",
+}  # fmt: skip
+"""Each command, and the one whose parser it shares."""
+
+
+def named(path):
+    return str(path.relative_to(ROOT))
+
+
+def pages(contain):
+    """The parameters of a test: pages that have something to check."""
+    return pytest.mark.parametrize("page", [p for p in SOURCES if contain(p)], ids=named)
+
+
+def links(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if page.suffix == ".md" else []
+    return [target for target in targets if not target.startswith(("http", "#"))]
+
+
+@pages(links)
+def test_a_link_leads_to_a_file(page):
+    broken = [link for link in links(page) if not (page.parent / link.partition("#")[0]).exists()]
+    assert not broken
+
+
+def paths(page):
+    """Paths of the repository in the text; a ``…`` or ``*`` in one stands for several."""
+    found = re.findall(
+        r"(?<![\w/.$-])((?:laid|configs|benchmarks|tests)/[\w/.…*-]*)", page.read_text()
+    )
+    return {path.rstrip(".") for path in found if not re.search("[…*]", path)}
+
+
+@pages(paths)
+def test_a_path_exists(page):
+    assert not [path for path in paths(page) if not (ROOT / path).exists()]
+
+
+def command_lines(page):
+    """The words of every ``laid COMMAND …`` in code, without ``laid``."""
+    text = page.read_text().replace("\\\n", " ")
+    if page.suffix == ".md":
+        fenced = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+        lines = [*re.findall(r"`([^`]+)`", text), *re.findall(r"^ {4}(.*)", text, re.M)]
+        lines += fenced.split("\n")
+    else:
+        lines = [re.split(" {3,}", line.lstrip("#\t "))[0] for line in text.split("\n")]
+    start = r"(?:[A-Z_]+=\S+ )*(?:torchrun .* -m |\$\(BIN\)/)?laid (?=[a-z]+(?: |$))"
+    for line in lines:
+        if begun := re.match(start, line):
+            yield shlex.split(line[begun.end() :], comments=True)
+
+
+def command_of(words):
+    return next((c for c in COMMANDS if tuple(words[: len(c)]) == c), None)
+
+
+@pages(lambda page: list(command_lines(page)))
+def test_a_command_exists(page):
+    assert not [words for words in command_lines(page) if command_of(words) is None]
+
+
+def options_of(words):
+    """The options of a command line that have a value; of ``--config``, files that exist."""
+    for option, following in zip(words, [*words[1:], "--"], strict=True):
+        if option.startswith("--") and "=" in option:
+            yield option.split("=", 1)
+        elif option == "--config" and not (ROOT / following).is_file():
+            continue
+        elif option.startswith("--") and not following.startswith("--"):
+            yield option, following
+
+
+@pytest.fixture(scope="module")
+def parsers():
+    """The real parser of each command, taken when it is about to parse."""
+
+    class Built(BaseException):
+        pass
+
+    def stop(parser, *args, **options):
+        raise Built(parser)
+
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ArgumentParser, "parse_args", stop)
+        for name in sorted(set(COMMANDS.values())):
+            with pytest.raises(Built) as built:
+                main(name.split())
+            (found[name],) = built.value.args
+    return found
+
+
+REQUIRED = {
+    "compare": ["runs/one"],
+    "export": ["--ckpt_path=last", "--out=here"],
+    "data build": ["--coco_root=here", "--out=there"],
+    "pretrain tiny": ["--out=here"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_its_options_are_understood(command, parsers, monkeypatch, capsys):
+    """All options that any page gives to a command, at once: one parse takes most of a second."""
+    monkeypatch.chdir(ROOT)
+    lines = [words for page in SOURCES for words in command_lines(page)]
+    given = {}
+    for words in lines:
+        if command_of(words) == command:
+            given |= {option: value for option, value in options_of(words) if value != "…"}
+    shared = COMMANDS[command]
+    first = list(command) if shared == "fit" else REQUIRED.get(shared, [])
+    try:
+        parsers[shared].parse_args([*first, *(f"{key}={value}" for key, value in given.items())])
+    except SystemExit:
+        pytest.fail(capsys.readouterr().err[-2000:])
+
+
+def imports(page):
+    return re.findall(r"^(?:from laid\S* import .+|import laid.*)$", page.read_text(), re.M)
+
+
+@pages(imports)
+def test_an_import_works(page):
+    exec("\n".join(imports(page)), {})
+
+
+METHODS = {
+    "base student": "base",
+    "YaRN (no training)": "yarn",
+    "SelfExtend (no training)": "self_extend",
+    "SFT with LoRA": "sft_lora (5 seeds)",
+    "SFT": "sft (5 seeds)",
+    "KD (LAid without alignment)": "kd (5 seeds)",
+    "LAid": "laid (5 seeds)",
+    "LAid without KL": "wo_kl (5 seeds)",
+    "LAid without SFT": "wo_sft (5 seeds)",
+    "teacher": "teacher",
+}
+
+
+def test_the_readmes_results_are_those_of_the_report():
+    tables = []
+    for name in ("accuracy", "intervals"):
+        with (ROOT / "docs" / "results" / f"{name}.csv").open() as file:
+            tables.append({row["method"]: row for row in csv.DictReader(file)})
+    accuracy, intervals = tables
+    for name, method in METHODS.items():
+        cells = [
+            f"{float(accuracy[method][n]):.1f} [{intervals[method][n].replace('–', ', ')}]"
+            for n in ("20", "50", "100", "150")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
+    assert accuracy.keys() == set(METHODS.values())
