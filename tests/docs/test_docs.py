@@ -13,8 +13,9 @@ from laid.cli.main import main
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
-NOW = [page for page in PAGES if page.name != "CHANGELOG.md"]  # which names what is no more
-SOURCES = [*NOW, *CONFIGS, ROOT / "Makefile"]
+OTHERS = ("CHANGELOG.md", "extending.md")
+"""They name what is no longer there, and what a reader adds."""
+SOURCES = [*(p for p in PAGES if p.name not in OTHERS), *CONFIGS, ROOT / "Makefile"]
 COMMANDS = (
     *("fit", "validate", "test", "predict", "plan"),
     *("compare", "export", "pretrain tiny", "data build"),
