@@ -25,7 +25,7 @@ def method(label: str, correct_SE: NDArray[np.bool_]) -> Method:
     ids = tuple(f"{index:03d}" for index in range(ENTRIES))
     seeds = len(correct_SE)
     answers = Answers("entries", {1: ids}, {1: correct_SE})
-    return Method(label, ({},) * seeds, (), tuple(range(seeds)), answers)
+    return Method(label, (), (), tuple(range(seeds)), answers)
 
 
 def coverage(seeds: int, spread: float) -> float:

@@ -12,6 +12,9 @@ from typing import Literal
 WIDTH = 120
 """Characters of a line on the terminal."""
 
+NONE = "–"
+"""What stands where there is no number."""
+
 Value = float | int | str | tuple[float, float, float] | None
 
 # What Markdown would take for its own; brackets and "<0.001" it leaves alone.
@@ -58,8 +61,10 @@ class Table:
         name: of its files, without ending.
         title: above it.
         header: one word a column.
-        rows: as many cells each; a str is a cell without a value.
+        rows: as many cells each; a str is a cell without a value. In plain text a row may have
+            fewer, and one of a single cell does not widen the first column.
         notes: beneath it.
+        widths: the least width of each column in plain text, in characters.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     notes: Sequence[str] = ()
+    widths: Sequence[int] = ()
 
     def cells(self) -> list[list[Cell]]:
         return [[Cell(c) if isinstance(c, str) else c for c in row] for row in self.rows]
@@ -155,15 +161,19 @@ def comma_separated(table: Table) -> str:
 
 def text(table: Table) -> str:
     """Columns for the terminal: names to the left, all else to the right."""
+    columns = len(table.header)
     rows = [list(table.header), *[[cell.text for cell in row] for row in table.cells()]]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(table.header))]
+    widths = list(table.widths or [0] * columns)
+    for row in rows:
+        if len(row) > 1:
+            widths[: len(row)] = [max(w, len(word)) for w, word in zip(widths, row, strict=False)]
 
     def line(row: Sequence[str]) -> str:
         first, *others = row
-        padded = [word.rjust(width) for word, width in zip(others, widths[1:], strict=True)]
+        padded = [word.rjust(width) for word, width in zip(others, widths[1:], strict=False)]
         return "  ".join([first.ljust(widths[0]), *padded]).rstrip()
 
-    ruler = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    ruler = "─" * (sum(widths) + 2 * (columns - 1))
     notes = [textwrap.fill(note, WIDTH) for note in table.notes]
     return "\n".join([line(rows[0]), ruler, *map(line, rows[1:]), *notes])
 
@@ -174,7 +184,7 @@ def _tex(words: str) -> str:
 
 def _number(value: float | int | str) -> str:
     if isinstance(value, str):
-        return "" if value == "–" else value
+        return "" if value == NONE else value
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)

@@ -1,6 +1,5 @@
 """``laid compare``: several results side by side, as a report."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from laid.callbacks.head_flow_figure import flow_figure
+from laid.callbacks.head_flow_file import read_head_flow
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.tables import Table, comma_separated, latex, markdown, text
-from laid.comparison.methods import Method, find, gather
+from laid.comparison.methods import Method, find_method, read_methods
 from laid.comparison.report_tables import bootstrap_line, method_lines, tables
 from laid.comparison.study import Study
 from laid.evaluation.accuracy_figures import accuracy_figure, bar_figure, depth_figure, save_png
@@ -54,9 +54,9 @@ def compare(
     outside = [t for t in threshold if not 0 < t < 1]
     if outside or not threshold:
         raise UserError(f"--threshold {outside or 'none'}: expected accuracies such as 0.5 0.75")
-    methods, notes = gather(results)
-    of_base = find(methods, base, "--base") if base is not None else None
-    of_teacher = find(methods, teacher, "--teacher") if teacher is not None else None
+    methods, notes = read_methods(results)
+    of_base = find_method(methods, base, "--base") if base is not None else None
+    of_teacher = find_method(methods, teacher, "--teacher") if teacher is not None else None
     if of_base is not None and of_base is of_teacher:
         raise UserError(f"--base and --teacher are both {base!r}: name two of the results")
     if of_base is None:
@@ -95,15 +95,9 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
         if safe in made:  # two labels that differ in signs only
             safe = f"{safe}-{len(made)}"
         name = "head_flow" if len(flows) == 1 else safe
-        try:
-            content = json.loads(flow.read_text(encoding="utf-8"))
-            made[name] = flow_figure(content["sizes"], content["curves"])
-        except (ValueError, KeyError, TypeError, AttributeError) as reason:
-            raise UserError(
-                f"{flow} is not what laid writes of a head flow ({type(reason).__name__}: "
-                f"{reason}): remove it, or train anew"
-            ) from reason
-        beside = ", and the teacher's" if "teacher" in content["curves"] else ""
+        measured = read_head_flow(flow)
+        made[name] = flow_figure(measured.sizes, measured.curves)
+        beside = ", and the teacher's" if "teacher" in measured.curves else ""
         titles[name] = f"{FIGURES['head_flow']}{beside} ({label})"
     for name, figure in made.items():
         save_png(figure, folder / f"{name}.png")
@@ -113,9 +107,9 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
 
 def _head_flow(method: Method) -> Path | None:
     """Where the head flow of a method's first seed lies: beside its results or in its run."""
-    training = method.results[0].get("training") or {}
+    training = method.results[0].training
     home = method.files[0].parent
-    for folder in (home, home / training.get("run", ".")):
+    for folder in (home, home / (training.run if training else ".")):
         path = folder / "figures" / "head_flow.json"
         if path.is_file():
             return path

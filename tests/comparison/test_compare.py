@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import matplotlib.image
 import pytest
@@ -67,7 +68,7 @@ def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, t
     home = made.root / "run" / "figures"
     home.mkdir(parents=True)
     (home / "head_flow.json").write_text(json.dumps(flow))
-    training = {**made.training("laid", 0), "run": "../run"}
+    training = replace(made.training("laid", 0), run="../run")
     made("laid", {1: [True] * 9, 20: [True] * 9}, training=training)
     compare(made.root / "laid", "--out", tmp_path / "report")
     assert matplotlib.image.imread(tmp_path / "report" / "head_flow.png").std() > 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laid.common.tables import text
-from laid.comparison.methods import find, gather
+from laid.comparison.methods import find_method, read_methods
 from laid.comparison.report_tables import ablation_table, accuracy_table, tables, window_table
 from laid.comparison.study import Study
 
@@ -17,8 +17,8 @@ def right(n, correct, shift=0):
 
 
 def study(paths, base=None, teacher=None, thresholds=(0.5,)):
-    methods, _ = gather(paths)
-    named = [find(methods, label, "--") if label else None for label in (base, teacher)]
+    methods, _ = read_methods(paths)
+    named = [find_method(methods, label, "--") if label else None for label in (base, teacher)]
     return Study(methods, *named, thresholds, replicates=1000)
 
 
@@ -30,7 +30,7 @@ def everywhere(made, folder, correct, n=100, shift=0, **other):
     return made(folder, {size: right(n, correct, shift) for size in SIZES}, **other)
 
 
-def test_the_best_is_bold_only_where_the_test_tells_it_from_the_second(made):
+def test_the_best_is_bold_only_where_it_is_significantly_better_than_the_second(made):
     base = made("base", {1: right(100, 50), 20: right(100, 50)})
     laid = made("laid", {1: right(100, 80), 20: right(100, 52)})
     found = rows(accuracy_table(study([base, laid], "base")))
@@ -40,7 +40,7 @@ def test_the_best_is_bold_only_where_the_test_tells_it_from_the_second(made):
     assert {cell.mark for cell in found["base"].values()} == {""}
 
 
-def test_two_that_are_not_told_apart_are_both_underlined_above_the_third(made):
+def test_two_that_do_not_differ_significantly_are_both_underlined_above_the_third(made):
     paths = [everywhere(made, n, c) for n, c in (("base", 40), ("sft", 80), ("laid", 82))]
     found = rows(accuracy_table(study(paths, "base")))
     for size in map(str, SIZES):
@@ -48,7 +48,7 @@ def test_two_that_are_not_told_apart_are_both_underlined_above_the_third(made):
         assert marks == {"base": "", "sft": "underline", "laid": "underline"}
 
 
-def test_three_that_are_all_told_apart_are_bold_underlined_and_plain(made):
+def test_three_that_all_differ_significantly_are_bold_underlined_and_plain(made):
     paths = [everywhere(made, n, c) for n, c in (("base", 30), ("sft", 60), ("laid", 90))]
     found = rows(accuracy_table(study(paths, "base")))
     for size in map(str, SIZES):

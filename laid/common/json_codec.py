@@ -1,0 +1,156 @@
+"""Frozen dataclasses as JSON and back: one codec for every file whose form laid decides.
+
+A dataclass is an object with its fields as keys, in order; a trailing underscore of a field
+(``from_``) is not in its key. Tuples are arrays. A class may say ``FORMAT: ClassVar``, such as
+``{"laid_results": 1}``: it is written first, and must be found unchanged. A field with a default
+may be missing, and one with a ``default_factory`` is not written where it is empty.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from laid.common.errors import UserError
+
+Json = dict[str, Any]
+"""A JSON object that laid carries and does not look into."""
+
+T = TypeVar("T")
+
+_NAMES = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
+
+
+def to_json(value: Any) -> Any:
+    """What ``json.dumps`` takes, of a dataclass and all that is in it."""
+    if is_dataclass(value):
+        content = dict(getattr(value, "FORMAT", {}))
+        for field in fields(value):
+            inside = getattr(value, field.name)
+            if inside or field.default_factory is MISSING:
+                content[_key(field)] = to_json(inside)
+        return content
+    if isinstance(value, Mapping):
+        return {str(key): to_json(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(inside) for inside in value]
+    return value
+
+
+def from_json(kind: type[T], content: object, at: str = "") -> T:
+    """The dataclass ``kind`` of what ``json.loads`` gave.
+
+    Args:
+        kind: its fields are ``bool``, ``int``, ``float``, ``str``, ``Any``, dataclasses, and lists,
+            tuples, dictionaries (keys ``str`` or ``int``) and ``X | None`` of these.
+        content: the object.
+        at: the key that it stands at, for messages.
+
+    Raises:
+        UserError: the version is another, or a field is unknown, missing or of another type (the
+            message names it, in dots); or the dataclass refuses the values.
+    """
+    return cast(T, _decode(kind, content, at))
+
+
+def plain(content: Json, what: str, sort_keys: bool = False) -> Json:
+    """As a reader of the file gets it: a tuple is a list.
+
+    Raises:
+        UserError: it can't be written as JSON; the message calls it ``what``.
+    """
+    try:
+        found: Json = json.loads(json.dumps(content, sort_keys=sort_keys, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{what} must be JSON ({error}); give paths and versions as str, arrays as list"
+        ) from error
+    return found
+
+
+def _decode(kind: Any, content: object, at: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return content
+    if is_dataclass(kind):
+        return _decode_fields(kind, _expect(dict, content, at), at)
+    if NoneType in args:
+        return None if content is None else _decode(args[0], content, at)
+    if origin is dict:
+        items = _expect(dict, content, at)
+        return {_name(args[0], k, at): _decode(args[1], v, _join(at, k)) for k, v in items.items()}
+    if origin in (list, tuple):
+        parts = _expect(list, content, at)
+        kinds = args if origin is tuple and args[-1] is not Ellipsis else args[:1] * len(parts)
+        if len(kinds) != len(parts):
+            raise UserError(f"{at} has {len(parts)} elements, expected {len(kinds)}")
+        found = zip(kinds, parts, strict=True)
+        return origin(_decode(k, part, f"{at}[{i}]") for i, (k, part) in enumerate(found))
+    return _expect(kind, content, at)
+
+
+def _decode_fields(kind: Any, content: Json, at: str) -> Any:
+    version = getattr(kind, "FORMAT", {})
+    for key, value in version.items():
+        if content.get(key) != value:
+            raise UserError(f"{_join(at, key)} is {_short(content.get(key))}, expected {value}")
+    known = {_key(field): field for field in fields(kind)}
+    if unknown := content.keys() - known.keys() - version.keys():
+        raise UserError(f"unknown: {', '.join(_join(at, key) for key in sorted(unknown))}")
+    missing = [key for key, of in known.items() if key not in content and _is_required(of)]
+    if missing:
+        raise UserError(f"missing: {', '.join(_join(at, key) for key in missing)}")
+    hints = _hints(kind)
+    values = {
+        field.name: _decode(hints[field.name], content[key], _join(at, key))
+        for key, field in known.items()
+        if key in content
+    }
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(f"{at}: {error}" if at else str(error)) from error
+
+
+def _expect(kind: type, content: object, at: str) -> Any:
+    if kind is float and type(content) is int:
+        return float(content)
+    # Not isinstance: to Python true is a whole number.
+    if type(content) is not kind:
+        raise UserError(f"{at or 'it'} is {_short(content)}, expected {_NAMES[kind]}")
+    return content
+
+
+def _name(kind: type, key: str, at: str) -> str | int:
+    if kind is int and not key.isdecimal():
+        raise UserError(f"{at} has the key {_short(key)}, expected a whole number")
+    return int(key) if kind is int else key
+
+
+def _key(field: "Field[Any]") -> str:
+    return field.name.rstrip("_")
+
+
+def _is_required(field: "Field[Any]") -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _join(at: str, key: str) -> str:
+    return f"{at}.{key}" if at else key
+
+
+def _short(content: object) -> str:
+    text = json.dumps(content)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_hints = cache(get_type_hints)
