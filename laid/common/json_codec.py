@@ -56,8 +56,9 @@ def from_json(kind: type[T], content: object, at: str = "") -> T:
         at: the key that it stands at, for messages.
 
     Raises:
-        UserError: the version is another, or a field is unknown, missing or of another type (the
-            message names it, in dots); or the dataclass refuses the values.
+        UserError: the version is another, a field is unknown, missing or of another type, or the
+            dataclass refuses a value with a message that begins with the field's name. The message
+            names the field in dots.
     """
     return cast(T, _decode(kind, content, at))
 
@@ -118,7 +119,7 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
     try:
         return kind(**values)
     except UserError as error:
-        raise UserError(f"{at}: {error}" if at else str(error)) from error
+        raise UserError(_join(at, str(error))) from error
 
 
 def _expect(kind: type, content: object, at: str) -> Any:
@@ -132,7 +133,7 @@ def _expect(kind: type, content: object, at: str) -> Any:
 
 def _name(kind: type, key: str, at: str) -> str | int:
     if kind is int and not key.isdecimal():
-        raise UserError(f"{at} has the key {_short(key)}, expected a whole number")
+        raise UserError(f"{_join(at, key)}: expected a whole number as the key")
     return int(key) if kind is int else key
 
 

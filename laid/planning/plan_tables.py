@@ -78,7 +78,7 @@ def verdict(what: str, peak: Peak, limit: Limit, remedies: list[str]) -> str:
     if left >= 0:
         return f"{what} fits: {peak.bytes / GIB:.1f} GiB of {room}; {left / GIB:.1f} GiB are left"
     lines = [
-        f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} too many"
+        f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} over"
     ]
     return "\n".join([*lines, *(f"  - {remedy}" for remedy in remedies)])
 

@@ -23,8 +23,10 @@ def pair(*methods):
 
 @pytest.mark.parametrize("ahead", [0, 1, 5, 40])
 @pytest.mark.parametrize("behind", [0, 1, 7, 41, 300])
-def test_with_one_seed_it_is_mcnemars_binomial_of_the_entries_that_only_one_got_right(ahead, behind):
-    assert sign_flip([1] * ahead + [-1] * behind) == pytest.approx(binomial(ahead, behind), rel=1e-9)
+def test_differences_of_one_are_mcnemars_binomial_test(ahead, behind):
+    assert sign_flip([1] * ahead + [-1] * behind) == pytest.approx(
+        binomial(ahead, behind), rel=1e-9
+    )
 
 
 def test_the_sign_flip_test_counts_every_pattern_of_signs():
@@ -125,7 +127,8 @@ def test_one_seed_given_thrice_is_no_more_evidence_than_once(made):
     rng = np.random.default_rng(4)
     answers, base = rng.random(60) < 0.7, rng.random(60) < 0.5
     paths = [made(f"laid-seed{i}", {5: answers}) for i in range(3)]
-    (thrice, once, other), _ = read_methods([*paths, made("once", {5: answers}), made("base", {5: base})])
+    paths += [made("once", {5: answers}), made("base", {5: base})]
+    (thrice, once, other), _ = read_methods(paths)
     many, single = (paired_test(m, other, [5], pair(m, other)) for m in (thrice, once))
     assert (many.p, many.interval) == (pytest.approx(single.p), pytest.approx(single.interval))
 

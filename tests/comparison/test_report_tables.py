@@ -183,13 +183,13 @@ def test_seeds_have_the_intervals_of_the_bootstrap_and_one_seed_wilsons(made):
     paths = [made(f"laid-seed{i}", of) for i, of in enumerate(answers[:3])]
     report = study([*paths, made("base", answers[3])], "base")
     laid, base = (next(m for m in report.rows if m.label == n) for n in ("laid", "base"))
-    assert list(report.accuracy(base)[5].interval) == base.results[0]["by_size"]["5"]["interval"]
+    assert report.accuracy(base)[5].interval == base.results[0].by_size[5].interval
     value, (low, high) = report.accuracy(laid)[5]
     assert value == pytest.approx(np.mean([of[5] for of in answers[:3]]))
     assert low < value < high
     summary = report.summary(laid)
-    assert summary["by_size"]["5"]["interval"] == [low, high]
-    assert summary["name"] == "laid (3 seeds)"
+    assert summary.by_size[5].interval == (low, high)
+    assert summary.name == "laid (3 seeds)"
 
 
 def test_the_order_of_the_results_changes_no_line(made):
