@@ -77,19 +77,17 @@ def verdict(what: str, peak: Peak, limit: Limit, remedies: list[str]) -> str:
     room = f"{limit.memory / GIB:.1f} GiB less {limit.spare / GIB:.1f} kept free"
     if left >= 0:
         return f"{what} fits: {peak.bytes / GIB:.1f} GiB of {room}; {left / GIB:.1f} GiB are left"
-    lines = [
-        f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} over"
-    ]
+    lines = [f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} over"]
     return "\n".join([*lines, *(f"  - {remedy}" for remedy in remedies)])
 
 
-def bytes_of(name: str, text: str) -> float:
+def bytes_of(name: str, given: str) -> float:
     """Bytes of a size such as 80GiB or 80GB, given as setting ``name``.
 
     Raises:
         UserError: it is not a size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", given.strip(), re.IGNORECASE)
     if found is None:
-        raise UserError(f"--{name} {text}: expected such as 80GiB or 80GB")
+        raise UserError(f"--{name} {given}: expected such as 80GiB or 80GB")
     return float(found[1]) * _UNITS[found[2].upper()]
