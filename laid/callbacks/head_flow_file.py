@@ -1,4 +1,4 @@
-"""The measured head flow of a run as ``figures/head_flow.json`` has it."""
+"""``figures/head_flow.json`` of a run, as `laid.callbacks.head_flow` writes it."""
 
 import json
 from dataclasses import dataclass
@@ -11,18 +11,7 @@ from laid.common.json_codec import Json, from_json
 
 @dataclass(frozen=True)
 class HeadFlowFile:
-    """What `laid.callbacks.head_flow` measured (docs/head_flow.md).
-
-    Attributes:
-        sizes: haystack sizes probed.
-        curves: by model and by layer, one row a size, one column a KV head.
-        per_size: entries probed at each size.
-        tokens: whose keys count.
-        mixing: matrices of the mixing weights.
-
-    Raises:
-        UserError: the curves do not fit the sizes.
-    """
+    """``curves``: by model and by layer, one row a haystack size, one column a KV head."""
 
     sizes: list[int]
     curves: dict[str, dict[str, list[list[float]]]]
@@ -41,10 +30,7 @@ class HeadFlowFile:
 
 
 def read_head_flow(path: Path) -> HeadFlowFile:
-    """
-    Raises:
-        UserError: the file is not what `laid.callbacks.head_flow` writes.
-    """
+    """Raises ``UserError`` where the file is not what laid writes."""
     try:
         return from_json(HeadFlowFile, json.loads(path.read_bytes()))
     except ValueError as error:

@@ -1,14 +1,14 @@
-"""Frozen dataclasses as JSON and back: one codec for every file whose form laid decides.
+"""Frozen dataclasses as JSON and back.
 
 A dataclass is an object with its fields as keys, in order; a trailing underscore of a field
-(``from_``) is not in its key. Tuples are arrays. A class may say ``FORMAT: ClassVar``, such as
-``{"laid_results": 1}``: it is written first, and must be found unchanged. A field with a default
-may be missing, and one with a ``default_factory`` is not written where it is empty.
+(``from_``) is not in its key. ``FORMAT: ClassVar`` of a class, such as ``{"laid_results": 1}``, is
+written first, and must be found unchanged. A field with a default may be missing, and one with a
+``default_factory`` is not written where it is empty.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -19,31 +19,20 @@ Json = dict[str, Any]
 """A JSON object that laid carries and does not look into."""
 
 T = TypeVar("T")
-
-_NAMES = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-}
+_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+_NAMES |= {int: "a whole number", float: "a number"}
 
 
 def to_json(value: Any) -> Any:
     """What ``json.dumps`` takes, of a dataclass and all that is in it."""
     if is_dataclass(value):
-        content = dict(getattr(value, "FORMAT", {}))
-        for field in fields(value):
-            inside = getattr(value, field.name)
-            if inside or field.default_factory is MISSING:
-                content[_key(field)] = to_json(inside)
-        return content
+        found = {field: getattr(value, field.name) for field in fields(value)}
+        written = {f: v for f, v in found.items() if v or f.default_factory is MISSING}
+        content = {field.name.rstrip("_"): to_json(inside) for field, inside in written.items()}
+        return getattr(value, "FORMAT", {}) | content
     if isinstance(value, Mapping):
         return {str(key): to_json(inside) for key, inside in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(inside) for inside in value]
-    return value
+    return [to_json(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
 def from_json(kind: type[T], content: object, at: str = "") -> T:
@@ -70,12 +59,11 @@ def plain(content: Json, what: str, sort_keys: bool = False) -> Json:
         UserError: it can't be written as JSON; the message calls it ``what``.
     """
     try:
-        found: Json = json.loads(json.dumps(content, sort_keys=sort_keys, allow_nan=False))
+        return cast(Json, json.loads(json.dumps(content, sort_keys=sort_keys, allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{what} must be JSON ({error}); give paths and versions as str, arrays as list"
         ) from error
-    return found
 
 
 def _decode(kind: Any, content: object, at: str) -> Any:
@@ -104,18 +92,17 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
     for key, value in version.items():
         if content.get(key) != value:
             raise UserError(f"{_join(at, key)} is {_short(content.get(key))}, expected {value}")
-    known = {_key(field): field for field in fields(kind)}
-    if unknown := content.keys() - known.keys() - version.keys():
-        raise UserError(f"unknown: {', '.join(_join(at, key) for key in sorted(unknown))}")
-    missing = [key for key, of in known.items() if key not in content and _is_required(of)]
-    if missing:
-        raise UserError(f"missing: {', '.join(_join(at, key) for key in missing)}")
+    known = {field.name.rstrip("_"): field for field in fields(kind)}
+    required = [k for k, f in known.items() if f.default is f.default_factory is MISSING]
+    for what, keys in (
+        ("unknown", sorted(content.keys() - known.keys() - version.keys())),
+        ("missing", [key for key in required if key not in content]),
+    ):
+        if keys:
+            raise UserError(f"{what}: {', '.join(_join(at, key) for key in keys)}")
     hints = _hints(kind)
-    values = {
-        field.name: _decode(hints[field.name], content[key], _join(at, key))
-        for key, field in known.items()
-        if key in content
-    }
+    given = {field.name: key for key, field in known.items() if key in content}
+    values = {name: _decode(hints[name], content[k], _join(at, k)) for name, k in given.items()}
     try:
         return kind(**values)
     except UserError as error:
@@ -135,14 +122,6 @@ def _name(kind: type, key: str, at: str) -> str | int:
     if kind is int and not key.isdecimal():
         raise UserError(f"{_join(at, key)}: expected a whole number as the key")
     return int(key) if kind is int else key
-
-
-def _key(field: "Field[Any]") -> str:
-    return field.name.rstrip("_")
-
-
-def _is_required(field: "Field[Any]") -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _join(at: str, key: str) -> str:

@@ -29,7 +29,7 @@ _ON_SCREEN = ("gains", "windows")
 
 def compare(
     results: Sequence[str],
-    out: str,
+    out: str = "report",
     base: str | None = None,
     teacher: str | None = None,
     threshold: Sequence[float] = THRESHOLDS,
@@ -44,7 +44,7 @@ def compare(
             seeds of one method are put together.
         out: Folder to write into.
         base: Name of the method that gains and tests refer to. None: there are none.
-        teacher: Name of the teacher, which is shown and not ranked.
+        teacher: Name of the teacher's result, which is shown and not ranked.
         threshold: Accuracies between 0 and 1 that an effective window stays above.
 
     Raises:
@@ -130,13 +130,6 @@ def run(argv: list[str]) -> None:
     """The command line of ``compare``."""
     parser = ArgumentParser(prog="laid compare", description="Several results side by side.")
     parser.add_argument("results", nargs="+", type=str, help="runs/NAME/results.json, or runs/NAME")
-    parser.add_argument("--out", type=str, default="report", help="Folder to write into.")
-    parser.add_argument(
-        "--base", type=str | None, help="Name of the result that gains and tests refer to."
-    )
-    parser.add_argument(
-        "--teacher", type=str | None, help="Name of the teacher's result, which is not ranked."
-    )
     parser.add_argument(
         "--threshold",
         nargs="+",
@@ -144,5 +137,5 @@ def run(argv: list[str]) -> None:
         default=list(THRESHOLDS),
         help="Accuracies that the effective window stays above. 0.5 is chance.",
     )
-    given = parser.parse_args(argv)
-    compare(given.results, given.out, given.base, given.teacher, given.threshold)
+    parser.add_function_arguments(compare, skip={"results", "threshold"})
+    compare(**vars(parser.parse_args(argv)))

@@ -87,8 +87,8 @@ class _Result(NamedTuple):
         run = self.results.training and self.results.training.name
         if not run:
             return _stem(self.results.name)
-        extension = self.results.tested.extension
-        return _stem(run) + (f"-{extension}" if extension else "")
+        window = self.results.tested.window
+        return _stem(run) + (f"-{window['extension']}" if window else "")
 
     @property
     def seed(self) -> int | None:
@@ -100,10 +100,10 @@ class _Result(NamedTuple):
     @property
     def facts(self) -> Json:
         """What two seeds of one method have in common."""
-        training = self.results.training
+        training, checkpoint = self.results.training, self.results.tested.checkpoint
         return {
             "training": training.settings if training else None,
-            "step": self.results.tested.step,
+            "step": checkpoint.get("step") if checkpoint else None,
             "test": shared_by_seeds(self.results.identity),
         }
 

@@ -1,7 +1,4 @@
-"""What laid itself reads of the identity of a test; all else in it is compared and not looked into.
-
-The identity is written where a test begins (``laid/cli``): everything that decides an answer.
-"""
+"""What laid reads of the identity of a test; all else in it is compared and not looked into."""
 
 from dataclasses import dataclass, fields
 
@@ -30,22 +27,9 @@ class Tested:
 
     @classmethod
     def of(cls, identity: Json) -> "Tested":
-        """
-        Raises:
-            UserError: one of the parts has another type.
-        """
+        """Raises ``UserError`` where one of the parts has another type."""
         names = [field.name for field in fields(cls) if field.name in identity]
         return from_json(cls, {name: identity[name] for name in names}, "identity")
-
-    @property
-    def step(self) -> int | None:
-        """The optimizer step of the checkpoint."""
-        return (self.checkpoint or {}).get("step")
-
-    @property
-    def extension(self) -> str | None:
-        """The name of the window extension."""
-        return (self.window or {}).get("extension")
 
 
 def shared_by_seeds(identity: Json) -> Json:

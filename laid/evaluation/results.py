@@ -38,20 +38,12 @@ WINDOWS = {"short": short_sizes, "long": long_sizes}
 def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of a proportion (Wilson, JASA 22, 1927), without correction.
 
-    Unlike the normal one it stays inside [0, 1] and has a width at 0 and n of n, and it covers
-    well at the n of 100 that a haystack size usually has.
-
-    Args:
-        correct: successes.
-        n: trials.
-        confidence: the share of such intervals that hold the true proportion, between 0 and 1.
-
-    Returns:
-        Lower and upper bound; correct / n lies between them.
+    Unlike the normal one it stays inside [0, 1], has a width at 0 and n of n, and covers well at
+    the n of 100 that a haystack size usually has. correct / n lies within.
 
     Raises:
-        UserError: if n is below 1, `correct` isn't within 0 to n, or `confidence` isn't
-            between 0 and 1.
+        UserError: n is below 1, `correct` isn't within 0 to n, or `confidence`, the share of such
+            intervals that hold the true proportion, isn't between 0 and 1.
     """
     if n < 1 or not 0 <= correct <= n:
         raise UserError(
@@ -70,17 +62,7 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Some answers, at least one.
-
-    Attributes:
-        n: answers.
-        correct: those that are right.
-        accuracy: correct / n.
-        interval: of the accuracy, 95%.
-
-    Raises:
-        UserError: a share is outside 0 to 1, or ``correct`` outside 0 to ``n``.
-    """
+    """Answers, at least one, those that are correct, and the share with its 95% interval."""
 
     n: int
     correct: int
@@ -88,11 +70,11 @@ class Counts:
     interval: Interval
 
     def __post_init__(self) -> None:
-        if not (self.n > 0 and 0 <= self.correct <= self.n):
-            raise UserError(
-                f"correct is {self.correct} of n {self.n}; expected n > 0 and 0 to n correct"
-            )
-        _require_shares(accuracy=self.accuracy, interval=self.interval)
+        if not 0 <= self.correct <= self.n or self.n == 0:
+            raise UserError(f"correct is {self.correct} of n {self.n}, expected 0 to n and n > 0")
+        _require_share("accuracy", self.accuracy)
+        for bound in self.interval:
+            _require_share("interval", bound)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,21 +93,12 @@ class Overall(Counts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_shares(compliance=(self.compliance,))
+        _require_share("compliance", self.compliance)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthBin:
-    """The answers whose needles lie in one part of the haystack.
-
-    Attributes:
-        from_: beginning of the part, 0 is the first image.
-        to: its end, 1 is the last image.
-        n: answers; there may be none.
-        correct: those that are right.
-        accuracy: correct / n; None without answers.
-        interval: of the accuracy, 95%; None without answers.
-    """
+    """The answers, if any, whose needles lie from one depth (0, the first image) to another (1)."""
 
     from_: float
     to: float
@@ -144,13 +117,13 @@ class SizeCell(Overall):
 
 @dataclass(frozen=True)
 class Summary:
-    """One row of a table, one line of a figure: a model, or the seeds of a method together.
+    """A row of a table, a line of a figure: one model, or the training seeds of a method together.
 
     Attributes:
         name: what tables and figures call it.
         by_size: by haystack size, ascending.
-        short: mean accuracy over `short_sizes`, each counting alike; None without any.
-        long: likewise over `long_sizes`.
+        short, long: mean accuracy over `short_sizes` and `long_sizes`, each size counting alike;
+            None without any.
     """
 
     name: str
@@ -178,22 +151,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All that a results file holds.
-
-    Attributes:
-        name: what tables and figures call the model.
-        identity: what was tested; its parts that laid reads are in `tested`.
-        command: the command that made the records.
-        seed: the seed that the entries were drawn with; None if nothing was drawn.
-        laid_version: of the laid that wrote the file.
-        created: when, in UTC.
-        records_file: the records, relative to the results file.
-        training: of a checkpoint; None for a model that laid did not train.
-        overall: all entries, each counting alike.
-        short: see `Summary`.
-        long: see `Summary`.
-        by_size: see `Summary`.
-    """
+    """A results file; docs/evaluation.md says what each key means."""
 
     FORMAT: ClassVar = {"laid_results": 1}
 
@@ -254,8 +212,6 @@ def read_results(path: str | Path) -> Results:
         ) from error
 
 
-def _require_shares(**shares: float | tuple[float, ...]) -> None:
-    for name, value in shares.items():
-        for share in value if isinstance(value, tuple) else (value,):
-            if not 0 <= share <= 1:
-                raise UserError(f"{name} is {share}, expected 0 to 1")
+def _require_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise UserError(f"{name} is {share}, expected 0 to 1")

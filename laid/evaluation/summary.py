@@ -47,13 +47,11 @@ def summarise(
         identity: what was tested, as in the records file.
         command: the command that made the records.
         seed: the seed that the entries were drawn with, None if nothing was drawn.
-        records_file: where the records lie, relative to the folder of the results file: paired
-            tests need them entry by entry.
+        records_file: where the records lie, relative to the folder of the results file.
         training: of a checkpoint; None for a model that was not trained by laid.
 
     Returns:
-        Equal to what `read_results` gives after `write_results`. Shares (accuracy, compliance,
-        intervals) lie within 0 to 1 and are rounded to six digits.
+        Equal to what `read_results` gives after `write_results`; shares have six digits.
 
     Raises:
         UserError: if there are no records, an entry occurs twice, `records_file` is absolute, or
