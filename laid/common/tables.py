@@ -98,13 +98,8 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A ``table`` float with ``booktabs`` lines; bold is ``\\textbf``, underlined
-    ``\\underline``."""
-    marks = {
-        "": ("", ""),
-        "bold": (r"\textbf{", "}"),
-        "underline": (r"\underline{", "}"),
-    }
+    """A ``table`` float with ``booktabs`` lines."""
+    marks = {"": ("", ""), "bold": (r"\textbf{", "}"), "underline": (r"\underline{", "}")}
 
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join(cells) + r" \\"
@@ -134,28 +129,14 @@ def comma_separated(table: Table) -> str:
 
     A column with intervals is three: NAME, NAME_low and NAME_high. An unknown is empty.
     """
-    cells = table.cells()
-    wide = [
-        any(isinstance(row[at].value, tuple) for row in cells) for at in range(len(table.header))
-    ]
+    rows = [[_values(cell) for cell in row] for row in table.cells()]
+    widths = [max([1, *(len(row[at]) for row in rows)]) for at in range(len(table.header))]
+    header = [[word, f"{word}_low", f"{word}_high"] for word in table.header]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    header: list[str] = []
-    for word, three in zip(table.header, wide, strict=True):
-        header += [word, f"{word}_low", f"{word}_high"] if three else [word]
-    writer.writerow(header)
-    for row in cells:
-        line: list[str] = []
-        for cell, three in zip(row, wide, strict=True):
-            value = cell.text if cell.value is None else cell.value
-            if not three:
-                assert not isinstance(value, tuple)
-                line.append(_number(value))
-            elif isinstance(value, tuple):
-                line += [_number(part) for part in value]
-            else:
-                line += [_number(value), "", ""]
-        writer.writerow(line)
+    for row in [header, *rows]:
+        padded = ([*cell, "", ""][:width] for cell, width in zip(row, widths, strict=True))
+        writer.writerow([value for cell in padded for value in cell])
     return out.getvalue()
 
 
@@ -180,6 +161,11 @@ def text(table: Table) -> str:
 
 def _tex(words: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in words)
+
+
+def _values(cell: Cell) -> list[str]:
+    value = cell.text if cell.value is None else cell.value
+    return [_number(part) for part in (value if isinstance(value, tuple) else (value,))]
 
 
 def _number(value: float | int | str) -> str:

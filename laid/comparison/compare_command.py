@@ -41,15 +41,15 @@ def compare(
 
     Args:
         results: Results files (``runs/NAME/results.json``), or folders that hold one. Training
-            seeds of one method are put together.
+            seeds of one method are grouped.
         out: Folder to write into.
         base: Name of the method that gains and tests refer to. None: there are none.
         teacher: Name of the teacher's result, which is shown and not ranked.
         threshold: Accuracies between 0 and 1 that an effective window stays above.
 
     Raises:
-        UserError: a file is missing or not a results file; no method is named so; a threshold is
-            no accuracy.
+        UserError: a file is missing or not a results file; no method has that name; a
+            threshold is not an accuracy.
     """
     outside = [t for t in threshold if not 0 < t < 1]
     if outside or not threshold:
@@ -72,7 +72,7 @@ def compare(
         atomic_write_text(folder / f"{table.name}.csv", comma_separated(table))
         atomic_write_text(folder / f"{table.name}.tex", latex(table))
     atomic_write_text(folder / "report.md", _report(study, made, figures, notes))
-    shown = [format_table([study.summary(method) for method in study.rows])]
+    shown = [format_table(study.summaries())]
     shown += [text(table) for table in made if table.name in _ON_SCREEN]
     printed = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
     atomic_write_text(folder / "table.txt", printed + "\n")
@@ -81,8 +81,8 @@ def compare(
 
 
 def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
-    """Draws what can be drawn; gives file names with titles, and what is missing."""
-    summaries = [study.summary(method) for method in study.rows]
+    """Draws what can be drawn; returns file names with titles, and a note on what is missing."""
+    summaries = study.summaries()
     made = {
         "accuracy_by_size": accuracy_figure(summaries),
         "accuracy_bars": bar_figure(summaries),
@@ -106,14 +106,12 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
 
 
 def _head_flow(method: Method) -> Path | None:
-    """Where the head flow of a method's first seed lies: beside its results or in its run."""
+    """The head flow of a method's first seed: beside its results or in its run."""
     training = method.results[0].training
     home = method.files[0].parent
-    for folder in (home, home / (training.run if training else ".")):
-        path = folder / "figures" / "head_flow.json"
-        if path.is_file():
-            return path
-    return None
+    folders = [home, home / training.run] if training else [home]
+    found = (folder / "figures" / "head_flow.json" for folder in folders)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes: list[str]) -> str:

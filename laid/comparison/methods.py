@@ -88,7 +88,7 @@ class _Result(NamedTuple):
         if not run:
             return _stem(self.results.name)
         window = self.results.tested.window
-        return _stem(run) + (f"-{window['extension']}" if window else "")
+        return _stem(run) + (f"-{window.get('extension')}" if window else "")
 
     @property
     def seed(self) -> int | None:

@@ -93,15 +93,17 @@ class Study:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
         drawn = self._drawn[method.label]
-        found = {}
-        for size, value in method.accuracy().items():
-            several = len(method.seeds) > 1 and drawn is not None
-            of_one = method.results[0].by_size[size].interval
-            found[size] = Measured(value, interval(drawn[size]) if several and drawn else of_one)
-        return found
+        if drawn is not None and len(method.seeds) > 1:
+            return {s: Measured(of, interval(drawn[s])) for s, of in method.accuracy().items()}
+        cells = method.results[0].by_size
+        return {s: Measured(of, cells[s].interval) for s, of in method.accuracy().items()}
+
+    def summaries(self) -> list[Summary]:
+        """Of all rows, for tables and figures."""
+        return [self.summary(method) for method in self.rows]
 
     def summary(self, method: Method) -> Summary:
-        """The seeds of a method together, for tables and figures."""
+        """The training seeds of a method together."""
         cells = {}
         for size, (value, bounds) in self.accuracy(method).items():
             of_seeds = [results.by_size[size] for results in method.results]
@@ -114,12 +116,9 @@ class Study:
                 mean_tokens=fmean(cell.mean_tokens for cell in of_seeds),
                 needle_depth=tuple(_mean_bin(of_bin) for of_bin in bins),
             )
-        means = {
-            name: fmean(cells[size].accuracy for size in sizes) if sizes else None
-            for name, part in WINDOWS.items()
-            for sizes in [part(cells)]
-        }
-        return Summary(method.title, cells, **means)
+        windows = ([cells[size].accuracy for size in part(cells)] for part in WINDOWS.values())
+        means = [fmean(shares) if shares else None for shares in windows]
+        return Summary(method.title, cells, *means)
 
     def gains(self, method: Method) -> dict[str, Measured | None]:
         """Short and long gain over the sizes that base and method share; None without any."""

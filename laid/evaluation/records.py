@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from laid.common.atomic_files import replacing
+from laid.common.atomic_files import atomic_write_bytes
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, plain, to_json
@@ -122,8 +122,7 @@ class RecordFile:
 
     Args:
         path: usually `records.jsonl`.
-        identity: what is tested, as JSON: checkpoint, entries, prompt, precision,
-            everything that would change an answer.
+        identity: what is tested, as JSON: everything that would change an answer.
 
     Attributes:
         done: records on disk by entry id, in file order.
@@ -143,14 +142,13 @@ class RecordFile:
         self.kept: Path | None = None
         self.changed: dict[str, tuple[Any, Any]] = {}
 
+        if self._resume():
+            return
+        if (earlier := self._kept_path(self.identity)).exists():
+            os.rename(earlier, self.path)
         if not self._resume():
-            earlier = self._kept_path(self.identity)
-            if earlier.exists():
-                os.rename(earlier, self.path)
-            if not self._resume():
-                # Written whole or not at all: a file never has half a header.
-                with replacing(self.path) as file:
-                    file.write(_line(Header(self.identity)))
+            # Written whole or not at all: a file never has half a header.
+            atomic_write_bytes(self.path, _line(Header(self.identity)))
 
     def append(self, records: Iterable[Record]) -> int:
         """Add records; on return they are on the disk, not only handed to the system.

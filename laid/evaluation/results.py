@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import ClassVar
 
-from laid.common.atomic_files import replacing
+from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, to_json
 from laid.evaluation.identity import Tested
@@ -184,8 +184,7 @@ class Results:
 
 def write_results(path: str | Path, results: Results) -> None:
     """Write results as indented JSON; the file is there whole or, on any failure, as it was."""
-    with replacing(path) as file:
-        file.write(json.dumps(to_json(results), indent=2, allow_nan=False).encode() + b"\n")
+    atomic_write_text(path, json.dumps(to_json(results), indent=2, allow_nan=False) + "\n")
 
 
 def read_results(path: str | Path) -> Results:
