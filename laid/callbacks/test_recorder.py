@@ -1,5 +1,6 @@
 """Records the answers of ``laid test``, entry by entry, and writes its results."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +21,32 @@ RECORDS = "records.jsonl"
 RESULTS = "results.json"
 
 
+@dataclass(eq=False)
 class TestRecorder(Callback):
     """``laid test``: ``records.jsonl`` while it runs, then ``results.json``, a table and figures.
 
     A test that was killed is resumed with the entries that have no record yet, if what is tested
     is the same; otherwise the old records file is renamed and a message says what differs.
+
+    Attributes:
+        folder: where to write.
+        name: what tables call the model.
+        command: what the user typed.
+        seed: of the data.
+        identity: everything that decides an answer, but for the entries, which are added.
+        training: the training behind the checkpoint; None for a base model.
+        file: on rank 0, once it is open.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        command: str,
-        seed: int,
-        identity: Json,
-        training: Training | None,
-    ):
-        """
-        Args:
-            folder: where to write.
-            name: what tables call the model.
-            command: what the user typed.
-            seed: of the data.
-            identity: everything that decides an answer, but for the entries, which are added.
-            training: the training behind the checkpoint; None for a base model.
-        """
-        self.folder = folder
-        self.name = name
-        self.command = command
-        self.seed = seed
-        self.identity = identity
-        self.training = training
-        self.file: RecordFile | None = None
+    folder: Path
+    name: str
+    command: str
+    seed: int
+    identity: Json
+    training: Training | None
+    file: RecordFile | None = field(default=None, init=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "test":
