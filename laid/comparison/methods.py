@@ -179,11 +179,11 @@ def not_paired(one: Method, other: Method, size: int) -> str | None:
     if one.answers is None or other.answers is None:
         return "no records"
     if one.answers.asked != other.answers.asked:
-        return "asked other entries"
+        return "they were asked different entries"
     if size not in one.answers.ids or size not in other.answers.ids:
         return "not tested at this size"
     if one.answers.ids[size] != other.answers.ids[size]:
-        return "not all of the same entries were answered"
+        return "they did not answer the same entries"
     return None
 
 
@@ -238,7 +238,7 @@ def _not_grouped(parts: Sequence[Sequence[_Result]], labels: Sequence[str]) -> l
             changed = ", ".join(differences(parts[before][0].facts, one.facts))
             notes.append(
                 f"{labels[before]} and {labels[index]} are both of method {one.method!r}, but "
-                f"differ in {changed}: shown apart"
+                f"differ in {changed}: shown as two methods"
             )
     return notes
 

@@ -46,7 +46,7 @@ def tables(study: Study) -> list[Table]:
 
 def accuracy_table(study: Study) -> Table:
     """The paper's Table 1."""
-    notes = ["Accuracy in percent by images in the haystack.", *_marked(study)]
+    notes = ["Accuracy in percent by images in the haystack.", *_mark_notes(study)]
     return _accuracies(
         study,
         [(m, m.title) for m in study.rows],
@@ -84,7 +84,7 @@ def ablation_table(study: Study) -> Table | None:
 
 
 def interval_table(study: Study) -> Table:
-    """Beneath Table 1: what each of its accuracies is worth."""
+    """Below Table 1: the interval and n of its accuracies."""
     rows = []
     for method in study.rows:
         measured = study.accuracy(method)
@@ -149,7 +149,7 @@ def window_table(study: Study) -> Table:
         "slower: the base's decay over the method's. In brackets the 95% bootstrap interval.",
     ]
     if any(threshold <= 0.5 for threshold in study.thresholds):
-        notes.append("0.5 is chance: a model that knows nothing stands above it half of the time.")
+        notes.append("0.5 is chance: a model that guesses is above it half of the time.")
     return Table("windows", "Effective window and decay", header, rows, notes)
 
 
@@ -175,7 +175,7 @@ def test_table(study: Study) -> Table:
 
 
 def token_table(study: Study) -> Table:
-    """The paper's Table 2: the length of the inputs that were asked."""
+    """The paper's Table 2: the length of the inputs."""
     columns: list[tuple[list[str], dict[int, float]]] = []
     for method in study.rows:
         tokens = {s: method.results[0].by_size[s].mean_tokens for s in method.sizes}
@@ -219,20 +219,20 @@ def _accuracies(
     return Table(name, title, header, rows, notes)
 
 
-def _marked(study: Study) -> list[str]:
+def _mark_notes(study: Study) -> list[str]:
     notes = []
     if len(study.ranked) > 1:
         without = f" ({study.teacher.title} is not ranked)" if study.teacher else ""
         notes.append(
-            "Bold: the best of its column, where the paired test tells it from the second. "
-            "Underlined: the second, and a best that is not told from it, where the test tells "
-            f"them from the third{without}."
+            "Bold: the best of its column, where it is significantly better than the second. "
+            "Underlined: the second, and a best that is not significantly better, where they are "
+            f"significantly better than the third{without}."
         )
     if study.tested and study.base:
         notes.append(
-            f"↑ ↓: better, worse than {study.base.title} by the paired test (p below {LEVEL:g} "
-            "after Holm's correction, and the bootstrap interval without 0). No arrow means that "
-            "no difference was shown, not that there is none."
+            f"↑ ↓: significantly better, worse than {study.base.title}: p of the paired test below "
+            f"{LEVEL:g} after Holm's correction, and a bootstrap interval without 0. No arrow "
+            "means that the difference is not significant, not that there is none."
         )
     return notes
 

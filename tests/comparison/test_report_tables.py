@@ -84,7 +84,7 @@ def test_results_of_other_entries_get_gains_but_no_mark_and_the_report_says_why(
     assert found["laid"]["short gain"].text == "+200.0%"
     (tests,) = [table for table in tables(report) if table.name == "tests"]
     assert not tests.rows
-    assert "asked other entries" in tests.notes[-1]
+    assert "asked different entries" in tests.notes[-1]
 
 
 def test_the_teacher_is_shown_first_and_neither_ranked_nor_tested(made):
