@@ -13,7 +13,7 @@ WIDTH = 120
 """Characters of a line on the terminal."""
 
 NONE = "–"
-"""What stands where there is no number."""
+"""In place of a number that is not known."""
 
 Value = float | int | str | tuple[float, float, float] | None
 

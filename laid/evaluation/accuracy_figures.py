@@ -209,7 +209,7 @@ def _heat_map(axes: Axes, summary: Summary, sizes: list[int]) -> AxesImage:
                 axes.text(x, y, text, ha="center", va="top", color=colour, fontsize=6.5)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_yticks(depths, [f"{100 * b.from_:.0f}–{100 * b.to:.0f}%" for b in bins[0]])
-    # Thin lines part the cells.
+    # Thin lines between the cells.
     axes.set_xticks([x - 0.5 for x in range(1, len(sizes))], minor=True)
     axes.set_yticks([y - 0.5 for y in depths if y], minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
@@ -282,5 +282,5 @@ def _with_counts(name: str, cells: list[SizeCell]) -> str:
 
 
 def _shown(name: str, width: int) -> str:
-    """A name in lines; matplotlib would take what stands between dollars for a formula."""
+    """A name in lines; matplotlib would take text between dollars for a formula."""
     return textwrap.fill(name, width).replace("$", r"\$")
