@@ -16,7 +16,6 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import Qwen2_5_VLConfig
 
 from laid.data.prompt import Batch
 from laid.planning.ledger import Ledger
@@ -228,7 +227,7 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
 def _attend(vlm: VLM, ledger: Ledger) -> None:
     """Lets the vision tower attend at once, and tells the ledger when it is at work."""
     attend_at_once(vlm.hf, ledger.attended.__setitem__)
-    tower = vlm.hf.model.visual
+    tower = vlm.family.tower(vlm.hf)
 
     def at_work(is_so: bool) -> Callable[..., None]:
         return lambda *_: setattr(ledger, "vision", is_so)
@@ -255,8 +254,9 @@ def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
 
 
 def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
-    config: Qwen2_5_VLConfig = vlm.hf.config
-    return haystack_inputs(config, setting.images, setting.grid, setting.batch, with_answer)
+    return haystack_inputs(
+        vlm.family.config, setting.images, setting.grid, setting.batch, with_answer
+    )
 
 
 def _vocabularies(module: LaidModule) -> frozenset[int]:

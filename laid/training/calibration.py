@@ -42,8 +42,6 @@ def calibrate(
 
     Once a run: mixing weights of a checkpoint stay as they are.
     """
-    if objective.rotary is not None:
-        objective.rotary = objective.rotary.to(device)
     if not mixing.fitted:
         count = min(mixing.args.calibration, len(data.train_entries))
         entries = data.train_entries.select(range(count))

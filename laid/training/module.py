@@ -24,13 +24,13 @@ from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
 from laid.training.sharded_strategy import check_precision, placement_of
+from laid.vlm.families.registry import family_of
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
-from laid.vlm.rotary import Rotary
-from laid.vlm.vision_language_model import VLM, AttentionShape
+from laid.vlm.vision_language_model import VLM
 from laid.vlm.weight_files import download
 from laid.vlm.window_extension import (
     TRAINING_FREE,
@@ -130,7 +130,7 @@ class LaidModule(L.LightningModule):
         if self.objective_args.compares_layers:
             assert self.teacher_args is not None
             ours = self.student.shape
-            theirs = AttentionShape.of(load_config(self.teacher_args))
+            theirs = family_of(load_config(self.teacher_args)).shape
             pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
             mixing = MixingWeights(
                 pairs,
@@ -143,8 +143,8 @@ class LaidModule(L.LightningModule):
                 calibrated=needs_calibration(self.mixing_args, self.objective_args),
             )
             self.mixing = placement.mixing(mixing)
-        rotary = Rotary.of(self.student.hf.config)
-        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer), rotary)
+        turn = self.student.turn
+        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer), turn)
         wanted = self.objective.of_teacher
         if wanted:
             assert self.teacher_args is not None

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from laid.common.errors import UserError
 from laid.losses.alignment import AlignmentArgs, alignment_loss
-from laid.losses.attention_rows import attention_loss, question_rows, row_logits
+from laid.losses.attention_rows import Turn, attention_loss, question_rows, row_logits
 from laid.losses.divergence import kl_loss, sft_loss
 from laid.losses.head_mixing import MixingWeights
 from laid.signals.model_inputs import ModelInputs, answer_labels, answer_positions
 from laid.signals.model_signals import Signals, Wanted
-from laid.vlm.rotary import Rotary
 
 
 @dataclass
@@ -67,7 +66,7 @@ class Objective:
         args: ObjectiveArgs,
         pairs: list[tuple[int, int]],
         vocabulary: int,
-        rotary: Rotary | None = None,
+        rotary: Turn | None = None,
     ):
         """
         Args:

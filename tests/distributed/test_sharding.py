@@ -16,10 +16,11 @@ from laid.distributed.sharded_tensors import set_whole, shared_like, whole
 from laid.losses.head_mixing import MixingArgs, MixingWeights
 from laid.signals.model_signals import Wanted
 from laid.training.placement import Placement
+from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.vision_language_model import VLM
-from laid.vlm.weight_files import download, parameter_name
+from laid.vlm.weight_files import download
 from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
@@ -138,7 +139,7 @@ def hub_names(pair, tmp_path):
         name = name.replace("model.visual.", "visual.")
         return name.replace("model.language_model.", "model.")
 
-    state = {old(parameter_name(key)): value for key, value in state.items()}
+    state = {old(Qwen25VL.parameter_name(key)): value for key, value in state.items()}
     assert "model.layers.0.mlp.up_proj.weight" in state
     assert any(key.startswith("visual.") for key in state)
     where = {}

@@ -12,7 +12,6 @@ from laid.training.calibration import calibrate
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
-from laid.vlm.rotary import Rotary
 from laid.vlm.vision_language_model import VLM
 
 CPU = torch.device("cpu")
@@ -48,7 +47,7 @@ def calibrated(base, teacher, data, **changes):
     mixing = MixingWeights(
         pairs, (4, 2), (4, 2), 32, MixingArgs(calibration=4), rows=True, calibrated=True
     )
-    objective = Objective(args, pairs, 700, Rotary.of(base.hf.config))
+    objective = Objective(args, pairs, 700, base.turn)
     calibrate(mixing, objective, base, teacher, data, CPU)
     return mixing, objective
 
