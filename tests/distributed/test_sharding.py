@@ -200,7 +200,7 @@ def test_random_weights_are_the_same_for_any_number_of_ranks(on_ranks, pair, inp
 )
 def test_files_that_do_not_fit_are_refused(pair, tmp_path, change, message):
     from laid.vlm.model_loading import empty_model, materialise
-    from laid.vlm.weight_files import whole as all_rows
+    from laid.vlm.weight_files import all_rows
 
     folder = tmp_path / "wrong"
     shutil.copytree(pair[0], folder)
