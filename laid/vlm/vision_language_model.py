@@ -13,7 +13,6 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from laid.signals.model_inputs import ModelInputs, answer_positions
 from laid.signals.model_signals import Signals, Wanted
-from laid.vlm.families.family import AttentionShape as AttentionShape
 from laid.vlm.families.registry import family_of
 from laid.vlm.image_features import ImageFeatures, features_of_batch, image_features
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of

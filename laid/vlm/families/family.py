@@ -22,34 +22,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import AttentionShape
 
 Config: TypeAlias = PreTrainedConfig
 """A model's configuration, with its ``text_config`` and ``vision_config``."""
 Grid = tuple[int, int, int]
 """Pieces of an image in time, height and width. Their product is the image's rows of
 ``pixel_values``; a family that cuts tiles has (tiles, 1, 1)."""
-
-
-@dataclass(frozen=True)
-class AttentionShape:
-    """The decoder's attention: layers, query heads, KV heads, head_dim."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-    @classmethod
-    def of(cls, config: Config) -> "AttentionShape":
-        """Reads it from a configuration; head_dim as stated, else hidden size / query heads."""
-        text = config.text_config
-        return cls(
-            layers=text.num_hidden_layers,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            head_dim=getattr(text, "head_dim", None)
-            or text.hidden_size // text.num_attention_heads,
-        )
 
 
 @dataclass(frozen=True)
@@ -137,8 +116,15 @@ class Family(ABC):
 
     @property
     def shape(self) -> AttentionShape:
-        """The decoder's attention."""
-        return AttentionShape.of(self.config)
+        """The decoder's attention; head_dim as stated, else hidden size / query heads."""
+        text = self.config.text_config
+        return AttentionShape(
+            layers=text.num_hidden_layers,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_dim=getattr(text, "head_dim", None)
+            or text.hidden_size // text.num_attention_heads,
+        )
 
     def qk_modules(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The modules of a decoder layer whose outputs are queries and keys right before RoPE; the

@@ -20,7 +20,7 @@ from transformers.models.qwen3_vl import modeling_qwen3_vl
 from laid.miniature.tiny_models import tiny_config, tiny_model
 from laid.planning.planned_inputs import haystack_inputs
 from laid.signals.model_signals import Wanted
-from laid.vlm.families.family import AttentionShape, VisionFeatures
+from laid.vlm.families.family import VisionFeatures
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.registry import FAMILIES, family_of
 from laid.vlm.pair_check import check_pair
@@ -192,7 +192,7 @@ def test_head_dim_is_the_one_that_a_configuration_states(hidden, heads):
     """Of Qwen3-VL 4B and 32B it is 128; hidden size / heads would be 80."""
     text = {"hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": 8}
     config = Qwen3VLConfig(text_config={**text, "head_dim": 128})
-    assert AttentionShape.of(config).head_dim == 128
+    assert Qwen3VL(config).shape.head_dim == 128
 
 
 def test_head_dim_is_hidden_size_by_heads_where_none_is_stated(encoder):
