@@ -50,7 +50,7 @@ class LanguageRecipe:
 
 @dataclass
 class Progress:
-    """How far the curriculum is."""
+    """Progress through the curriculum."""
 
     step: int = 0
     level: int = 0

@@ -38,7 +38,7 @@ def scramble_qk(hf: PreTrainedModel, seed: int) -> None:
 
 def _times(rows: Tensor, factor_HF: Tensor) -> Tensor:
     """Multiplies the pairs of a projection's output rows, which are heads x (F real, F imaginary)
-    numbers, by a complex number each."""
+    values, by a complex number each."""
     heads, half = factor_HF.shape
     real, imaginary = rows.double().reshape(heads, 2, half, -1).unbind(1)
     product = torch.complex(real, imaginary) * factor_HF[..., None]

@@ -60,7 +60,7 @@ def write_processor(folder: Path, processor: ImageTextProcessor) -> None:
 
 
 def _name_special_tokens_for_version_4(path: Path) -> None:
-    """transformers 4 knows a list of special tokens by another name, which 5 reads too; under the
+    """transformers 4 has another name for a list of special tokens, which 5 reads too; under the
     name that 5 writes it expects a dictionary and fails."""
     config = json.loads(path.read_text(encoding="utf-8"))
     tokens = config.pop("extra_special_tokens", None)

@@ -21,7 +21,7 @@ def attend_at_once(hf: PreTrainedModel, seen: Callable[[int, float], None]) -> N
 
     Nothing changes for a family whose tower makes one call a block anyway.
 
-    The numbers it gives would be wrong, their shapes and memory are right.
+    Its values would be wrong, shapes and memory are right.
 
     Args:
         seen: called each time with the number of patches P and the share of the P x P pairs that

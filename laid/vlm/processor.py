@@ -75,9 +75,9 @@ class ProcessorArgs:
     revision: str | None = None
     """Branch, tag or commit of a hub id. None: its main branch."""
     min_pixels: int | None = None
-    """Smallest image in pixels: smaller ones are enlarged. None: as the folder says."""
+    """Smallest image in pixels: smaller ones are enlarged. None: the folder's own limit."""
     max_pixels: int | None = None
-    """Largest image in pixels: larger ones are reduced. None: as the folder says."""
+    """Largest image in pixels: larger ones are reduced. None: the folder's own limit."""
 
 
 def load_processor(args: ProcessorArgs) -> ImageTextProcessor:

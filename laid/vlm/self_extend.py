@@ -23,7 +23,7 @@ from laid.vlm.window_extension import SelfExtendArgs
 NAME = "laid_self_extend"
 """Under which transformers knows the attention."""
 ROWS = 128
-"""Queries that are computed at a time: scores are ROWS x S numbers a head, rather than S x S."""
+"""Queries that are computed at a time: a head's scores are ROWS x S rather than S x S."""
 
 Rotation = tuple[Tensor, Tensor]
 """Cosine and sine, each [B, S, D]."""
@@ -45,7 +45,7 @@ def far_positions(positions_3BS: Tensor, args: SelfExtendArgs) -> tuple[Tensor, 
     """Positions of queries and of keys for pairs that are W tokens or more apart.
 
     A key's is its own by groups of G. A query's is that and s - s // G more, where s is how many
-    positions its window spans, so that what lies just outside the window goes on where the window
+    positions its window spans, so that what lies just outside the window continues where the window
     ends. In text s = W, which is the formula of the paper; over images W tokens span fewer
     positions (2,048 tokens some 130), and a shift by W - W // G would tear a gap.
 

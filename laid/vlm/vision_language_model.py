@@ -94,7 +94,7 @@ class VLM(nn.Module):
         """Q and K of the wanted layers, and the logits that predict the answer.
 
         The vocabulary's logits are computed at the answer's positions only: for 150 images the
-        whole would be 54,000 x 152,064 numbers.
+        logits of all positions would be 54,000 x 152,064.
         """
         rows_N, columns_N = answer_positions(inputs.labels_BL)
         keep_U, slots_N = columns_N.unique(return_inverse=True)
@@ -110,7 +110,7 @@ class VLM(nn.Module):
     def answer(self, inputs: ModelInputs, max_new_tokens: int) -> Tensor:
         """Greedy answers ``ids_BT``, padded with the end token; ``inputs`` are padded on the left.
 
-        The hub's generation_config (say, a repetition penalty) has no say:
+        The hub's generation_config (such as a repetition penalty) has no effect:
         ``load_model`` keeps nothing of it but the end tokens.
         """
         stop = self.hf.generation_config.eos_token_id

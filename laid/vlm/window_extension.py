@@ -73,7 +73,7 @@ def chosen_extension(
         where = f"model.{_key(extension)}.{name}"
         if value is None:
             raise UserError(f"{where} is missing: {extension} needs it (docs/window.md says how)")
-        # Positions are 64-bit numbers; NaN is not at least 1 either.
+        # Positions are 64-bit integers; NaN is not at least 1 either.
         if name != "mapping" and not 1 <= value < 2**31:
             raise UserError(f"{where} {value}: expected at least 1 and less than 2^31")
     if isinstance(args, SelfExtendArgs) and args.mapping not in ("base", "axis"):

@@ -61,7 +61,7 @@ def test_a_pair_of_the_same_family_fits(pair):
     check_pair(student, teacher, vocabulary, vocabulary)
 
 
-def test_a_pair_that_does_not_fit_is_told_everything_that_differs(pair):
+def test_a_pair_that_does_not_fit_is_refused_with_everything_that_differs(pair):
     student, teacher = (load_config(ModelArgs(str(path))) for path in pair)
     teacher.text_config.num_attention_heads = 3
     teacher.text_config.rope_parameters["rope_theta"] = 1e4
