@@ -12,8 +12,6 @@ from laid.data.haystack_builder import build_entries, build_training_entries
 from laid.data.vhs_files import write_vhs
 from laid.minicoco.drawing import ensure_minicoco
 
-"""The haystack sizes of the paper's tables."""
-
 
 def build(
     coco_root: str,

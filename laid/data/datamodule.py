@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -160,9 +161,9 @@ class HaystackDataModule(L.LightningDataModule):
             "test": lambda: [self.test_entries],
             "predict": lambda: [self.predict_entries],
         }[stage]()
-        shown = {name for part in entries for entry in part for name in entry["images"]}
+        shown = {name for part in entries for images in part["images"] for name in images}
         names = sorted(shown - self.grids.keys())
-        data = self._dataset([], with_answer=False)
+        data = self._dataset(entries[0], with_answer=False)
         quiet = self._share()["rank"] > 0
         with tqdm(
             total=len(names), desc="image features", unit="image", mininterval=1, disable=quiet
@@ -231,14 +232,14 @@ class HaystackDataModule(L.LightningDataModule):
         """Prompts to answer."""
         return self._prompts(self.predict_entries)
 
-    def probe(self, entries: Sequence[Any], device: Any) -> Iterator[Batch]:
+    def probe(self, entries: Dataset, device: Any) -> Iterator[Batch]:
         """Entries as batches of one, for those who look into the model."""
         data = self._dataset(entries, with_answer=True)
         collate = Collate(self.encoder.pad_id, "right")
         for at in range(len(data)):
             yield self.transfer_batch_to_device(collate([data[at]]), device, 0)
 
-    def _prompts(self, entries: Sequence[Any]) -> DataLoader:
+    def _prompts(self, entries: Dataset) -> DataLoader:
         data = self._dataset(entries, with_answer=False)
         return DataLoader(
             data,
@@ -248,7 +249,7 @@ class HaystackDataModule(L.LightningDataModule):
             num_workers=self.workers,
         )
 
-    def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
+    def _dataset(self, entries: Dataset, with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
     def _share(self) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
+from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.entry_args import SIZES, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
 from laid.data.image_files import images_in
@@ -83,7 +83,7 @@ class EntrySource:
         read = [self._read(source, "validate", args.source) for source in args.source]
         return _choose(concatenate_datasets(read), sizes, per_size, "head_flow.sizes")
 
-    def prediction(self, args: PredictArgs) -> tuple[Path, list[dict[str, Any]]]:
+    def prediction(self, args: PredictArgs) -> tuple[Path, Dataset]:
         """Where the images are, and what to answer.
 
         Raises:
@@ -94,18 +94,27 @@ class EntrySource:
                 "data.predict: give either a source, or images and a question, not both"
             )
         if args.source is not None:
-            entries = load_entries(args.source, self.root, role="predict", seed=self.seed)
-            return self.root, entries.to_list()
+            return self.root, load_entries(args.source, self.root, role="predict", seed=self.seed)
         if not args.images or not args.question:
             raise UserError(
                 "nothing to answer: give --data.predict.source FILE.json, or "
                 '--data.predict.images FOLDER --data.predict.question "…"'
             )
-        names = [path.name for path in images_in(Path(args.images))]
-        entry = {"id": "question", "question": args.question, "images": names, "size": len(names)}
-        return Path(args.images), [entry]
+        names = tuple(path.name for path in images_in(Path(args.images)))
+        entry = HaystackEntry(
+            id="question",
+            question=args.question,
+            answer="",
+            anchor="",
+            target="",
+            mode="",
+            size=len(names),
+            images=names,
+            needles=(),
+        )
+        return Path(args.images), dataset_of([entry])
 
-    def fingerprint(self, entries: Iterable[dict[str, Any]]) -> str:
+    def fingerprint(self, entries: Dataset) -> str:
         """A hash of what is asked and shown: entries, and the size in bytes of each image file."""
         digest = hashlib.sha256()
         shown: set[str] = set()
