@@ -9,7 +9,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from laid.common.atomic_files import atomic_write_bytes
 from laid.common.cache_folder import cache_root, sha256_of
 from laid.common.errors import UserError
-from laid.data.coco_instances import TABLE_NAMES, Table, parse_instances
+from laid.data.coco_instances import InstanceTable, parse_instances
 
 # Part of the compact index's file name: raise it when what is stored changes its meaning.
 _FORMAT = 1
@@ -88,18 +88,18 @@ class CocoIndex:
         path = _annotation_file(root, split)
         folder = Path(cache_dir) if cache_dir is not None else cache_root() / "coco"
         table = _cached_table(path, folder)
-        n, c = len(table["files"]), len(table["categories"])
+        n, c = len(table.files), len(table.categories)
         present = np.zeros((n, c), dtype=bool)
         clear = np.zeros((n, c), dtype=bool)
-        present.flat[table["cells"]] = True
-        clear.flat[table["cells"][table["largest"] >= min_area]] = True
+        present.flat[table.cells] = True
+        clear.flat[table.cells[table.largest >= min_area]] = True
         return cls(
             root=root,
             split=split,
-            categories=tuple(table["categories"].tolist()),
-            files=np.array([f"{split}/{name}" for name in table["files"].tolist()]),
-            widths=table["widths"],
-            heights=table["heights"],
+            categories=tuple(table.categories.tolist()),
+            files=np.array([f"{split}/{name}" for name in table.files.tolist()]),
+            widths=table.widths,
+            heights=table.heights,
             clear=clear,
             present=present,
         )
@@ -162,19 +162,16 @@ def _annotation_file(root: Path, split: str) -> Path:
     return path
 
 
-def _cached_table(path: Path, folder: Path) -> Table:
-    """What the annotation file says, from the cache where the cache has it.
-
-    See ``parse_instances`` for the table; it is kept under a hash of the file's content.
-    """
+def _cached_table(path: Path, folder: Path) -> InstanceTable:
+    """What the annotation file says, kept in the cache under a hash of the file's content."""
     saved = folder / f"{sha256_of(path)[:32]}-v{_FORMAT}.npz"
     # A truncated or overwritten zip fails in one of these ways; parsing again mends them all.
     damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
     with contextlib.suppress(*damage), np.load(saved, allow_pickle=False) as archive:
-        return {name: archive[name] for name in TABLE_NAMES}
+        return InstanceTable(**{field.name: archive[field.name] for field in fields(InstanceTable)})
     table = parse_instances(path)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **table)
+    np.savez(buffer, allow_pickle=False, **vars(table))
     try:
         atomic_write_bytes(saved, buffer.getvalue())
     except OSError as error:

@@ -21,6 +21,7 @@ from laid.data.entries import (
     parse_question,
 )
 from laid.data.image_names import clean_name
+from laid.data.json_files import read_json
 
 # What the format has no place for: our id and mode, and the order in which the images are shown,
 # as positions in pos_image followed by neg_image. Other readers pass over a key they don't know.
@@ -81,12 +82,7 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
             image name leads out of ``coco_root``, or images are missing on disk.
     """
     path = Path(path)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the Visual Haystacks file {path}: {error}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
+    rows = read_json(path)
     if not (isinstance(rows, list) and rows):
         raise UserError(f"{path} should hold a list of entries, at least one.")
     entries = []

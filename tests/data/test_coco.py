@@ -8,10 +8,10 @@ import pytest
 
 from laid.common.atomic_files import atomic_dir, atomic_write_text
 from laid.common.cache_folder import cache_root
-from laid.data import json_stream
+from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
 from laid.data.image_names import resolve_under
-from laid.data.json_stream import JsonStream
+from laid.data.json_files import read_json
 
 
 def load(root, **settings):
@@ -119,20 +119,27 @@ def edit(change):
         (lambda _: '{"images": [{"id": 1,,}', r"character 21"),
         (lambda _: '{"images": [], "annotations": [{"id"', r"character \d+.*cut off"),
         (lambda _: '["images"]', "an object at the top level"),
-        (lambda x: json.dumps(x) + "x", "end of the file"),
-        (edit(lambda x: x.pop("categories")), r"no \['categories'\]"),
-        (edit(lambda x: x.update(images={})), "a list under 'images'"),
-        (edit(lambda x: x.update(annotations=[])), "0 annotations"),
+        (lambda x: json.dumps(x) + "x", "Extra data"),
+        (edit(lambda x: x.pop("categories")), r"no 'categories'"),
+        (edit(lambda x: x.update(images={})), "a list of one or more under 'images'"),
+        (edit(lambda x: x.update(annotations=[])), "a list of one or more under 'annotations'"),
         (edit(lambda x: x["categories"].append({"id": 17, "name": "cow"})), "occurs twice"),
         (edit(lambda x: x["categories"].append({"id": 40, "name": "cat"})), "occurs twice"),
-        (edit(lambda x: x["annotations"][0].update(category_id=2)), "category id 2, which"),
-        (edit(lambda x: x["annotations"][0].update(image_id=77)), "image id 77, which"),
+        (edit(lambda x: x["annotations"][0].update(category_id=2)), "'category_id' is 2, which"),
+        (edit(lambda x: x["annotations"][0].update(image_id=77)), "'image_id' is 77, which"),
         (edit(lambda x: x["annotations"][0].pop("area")), "'annotations' has no 'area'"),
-        (edit(lambda x: x["annotations"][0].update(area="big")), "'annotations' is wrong"),
-        (edit(lambda x: x["annotations"][0].update(area=-1)), "area -1"),
-        (edit(lambda x: x["images"].append(x["images"][0])), "used by two images"),
-        (edit(lambda x: x["images"][0].update(id=3)), "image id 3 is used by two"),
-        (edit(lambda x: x["images"][0].update(width=0)), "0 x 100"),
+        (
+            edit(lambda x: x["annotations"][0].update(area="big")),
+            "0 of .*area. is .big",
+        ),
+        (edit(lambda x: x["annotations"][0].update(area=-1)), "'area' is -1"),
+        (edit(lambda x: x["images"].append(x["images"][0])), "'id' 4 is used by two images"),
+        (edit(lambda x: x["images"][0].update(id=5, file_name="1.jpg")), "'1.jpg' is used by two"),
+        (edit(lambda x: x["images"].append(3)), "4 of 'images' .*expected an object"),
+        (
+            edit(lambda x: x["images"][0].update(width=0)),
+            "width. is 0, expected a whole number, 1",
+        ),
         (edit(lambda x: x["images"][0].update(file_name="../../etc/x")), "does not stay below"),
     ],
 )
@@ -174,35 +181,36 @@ def test_names_below_the_root_are_found(tmp_path):
         assert resolve_under(tmp_path, name) == tmp_path / "val2017" / "1.jpg"
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
-def test_a_streamed_file_equals_a_parsed_one(tmp_path, monkeypatch, instances, chunk):
-    monkeypatch.setattr(json_stream, "_CHUNK_BYTES", chunk)
+def test_unwanted_members_are_dropped_at_any_depth_and_the_rest_is_kept(tmp_path, instances):
     value = instances | {"é": 'a "segmentation": [[1]] in words', "n": -12.5, "empty": []}
     path = tmp_path / "file.json"
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
-    stream = JsonStream(path, ("images", "annotations", "empty"))
-    read = {"images": [], "annotations": [], "empty": []}
-    for key, item in stream:
-        if key in read:
-            read[key].append(item)
-        else:
-            read[key] = item
-    assert read == value
-    assert stream.keys == set(value)
+    assert read_json(path) == value
+    for annotation in value["annotations"]:
+        del annotation["segmentation"]
+    assert read_json(path, without="segmentation") == value
 
 
-def test_blotted_polygons_leave_the_rest_and_positions_as_they_were(tmp_path, instances):
-    path = tmp_path / "file.json"
-    path.write_text(json.dumps(instances))
-    items = [v for k, v in JsonStream(path, ("annotations",), ("segmentation",)) if k != "info"]
-    seen = [item for item in items if "segmentation" in item]
-    assert [item["area"] for item in seen] == [a["area"] for a in instances["annotations"]]
-    assert seen[0]["segmentation"] is None
-    assert seen[2]["segmentation"] == {"counts": [3, 4], "size": [100, 100]}
-    text = json.dumps(instances) + "#"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"character {len(text) - 1}\b"):
-        list(JsonStream(path, ("annotations",), ("segmentation",)))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read .*No such file"),
+        (b"", r"not JSON.*character 0 of 0.*cut off"),
+        (b'{"a": [1, 2', r"not JSON.*character 11 of 11.*cut off"),
+        (b'{"a": "bc', r"not JSON.*character 6 of 9.*cut off"),
+        (b'{"a":\n 1,,}', r"not JSON.*character 9 of 11; line 2, column 4\)\.$"),
+        ("[[é]]".encode("latin-1"), r"not UTF-8.*byte 2"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 5_000, "4300 digits"),
+    ],
+)
+def test_what_is_not_json_is_refused_with_the_place(tmp_path, content, message):
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_json(path)
+    assert "some.json" in str(caught.value)
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
