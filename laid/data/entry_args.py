@@ -9,7 +9,7 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 """The paper's haystack sizes in testing."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainArgs:
     """Training entries."""
 
@@ -36,7 +36,7 @@ class TrainArgs:
             )
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluationArgs:
     """Validation or test entries."""
 
@@ -59,7 +59,7 @@ class EvaluationArgs:
             raise UserError("source is empty: give files or data sets, or null to build entries")
 
 
-@dataclass
+@dataclass(frozen=True)
 class PredictArgs:
     """What `laid predict` answers: a file of questions, or one question about some images."""
 

@@ -7,24 +7,13 @@ import pytest
 from laid.data.coco_index import CocoIndex
 from laid.minicoco.drawing import draw_minicoco
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def private_cache(tmp_path_factory):
-    """Whatever a test leaves to the default cache stays out of the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAID_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture(scope="session")
-def coco_mini() -> Path:
-    """159 photographs of COCO 2017 with their annotations."""
-    root = SHARED / "coco-mini"
-    if not root.is_dir():
-        pytest.skip(f"the COCO sample is not there ({root})")
-    return root
+def small_coco() -> Path:
+    """12 JPEGs of every encoding and their annotations (tests/fixtures/README.md)."""
+    return FIXTURES / "coco"
 
 
 @pytest.fixture(scope="session")

@@ -48,9 +48,11 @@ def test_min_area_may_change_without_parsing_again(write_coco, instances, tmp_pa
     assert saved.stat().st_mtime_ns == written
 
 
-def test_the_index_agrees_with_json_load_on_real_annotations(coco_mini):
-    index = load(coco_mini, min_area=0.01)
-    given = json.loads((coco_mini / "annotations/instances_val2017.json").read_text())
+@pytest.mark.parametrize("coco", ["small_coco", "coco_mini"])
+def test_the_index_agrees_with_json_load(coco, request):
+    root = request.getfixturevalue(coco)
+    index = load(root, min_area=0.01)
+    given = json.loads((root / "annotations/instances_val2017.json").read_text())
     row = {name: k for k, name in enumerate(index.files.tolist())}
     images = {image["id"]: image for image in given["images"]}
     names = {category["id"]: category["name"] for category in given["categories"]}
