@@ -13,7 +13,7 @@ from laid.data.haystack_builder import build_entries, build_training_entries
 from laid.data.vhs_files import write_vhs
 from laid.minicoco.drawing import ensure_minicoco
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def build(
@@ -68,7 +68,7 @@ def build(
         )
     root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
     if train_entries and sizes and train_split == test_split:
-        _log.warning("training and test share the images of %s", test_split)
+        log.warning("training and test share the images of %s", test_split)
     # All are drawn before the first is written: an impossible size must leave nothing behind.
     files: dict[Path, Dataset] = {}
     if train_entries:

@@ -15,7 +15,7 @@ from laid.common.errors import UserError
 from laid.data.image_names import clean_name
 from laid.data.json_files import read_json
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _LARGE = 64 << 20
 """Bytes of a file that takes more than a few seconds to parse."""
@@ -50,7 +50,7 @@ def parse_instances(path: Path) -> InstanceTable:
     """
     size = path.stat().st_size
     if size > _LARGE:
-        _log.info(
+        log.info(
             "reading %s (%d MiB) once; later starts read the index made of it",
             path.name,
             size >> 20,

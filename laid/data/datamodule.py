@@ -19,7 +19,7 @@ from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEnco
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FEATURE_BATCH = 32
 """Images of one forward pass of the vision towers when features are computed beforehand."""
@@ -126,7 +126,11 @@ class HaystackDataModule(L.LightningDataModule):
             ensure_minicoco()
 
     def setup(self, stage: str) -> None:
-        """Loads or builds the entries of a stage: fit, validate, test or predict."""
+        """Loads or builds the entries of a stage: fit, validate, test or predict.
+
+        Of a test, ``test_entries`` are asked; ``test_available`` counts, by haystack size, all that
+        the sources have.
+        """
         self.encoder = PromptEncoder(
             load_processor(self.processor_args), self.prefix, self.max_length
         )
@@ -136,9 +140,9 @@ class HaystackDataModule(L.LightningDataModule):
             self.train_entries = self.source.training(self.train_args)
             self._check_training()
         if stage in ("fit", "validate"):
-            self.validate_entries = self.source.evaluation("validate", self.validate_args)
+            self.validate_entries, _ = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
-            self.test_entries = self.source.evaluation("test", self.test_args)
+            self.test_entries, self.test_available = self.source.evaluation("test", self.test_args)
             self.test_fingerprint = self.source.fingerprint(self.test_entries)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
@@ -151,7 +155,7 @@ class HaystackDataModule(L.LightningDataModule):
             )
         train, validate = self.train_args, self.validate_args
         if train.source is None and validate.source is None and train.split == validate.split:
-            _log.warning("training and validation share the images of %s", train.split)
+            log.warning("training and validation share the images of %s", train.split)
 
     def unseen_images(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of a stage's images, ``FEATURE_BATCH`` at a time.

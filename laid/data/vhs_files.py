@@ -126,6 +126,8 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
             entries = entries.cast(FEATURES, keep_in_memory=True)
     except (TypeError, ValueError) as error:
         raise UserError(f"the columns of {source} have other types: {error}") from error
+    if not len(entries):
+        raise UserError(f"{source} has no entries.")
     images = entries["images"][:]
     for names in images:
         for name in names:

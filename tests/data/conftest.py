@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,21 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def small_coco() -> Path:
     """12 JPEGs of every encoding and their annotations (tests/fixtures/README.md)."""
     return FIXTURES / "coco"
+
+
+@pytest.fixture
+def logged():
+    """The messages that laid logs during a test, whatever set_up_logging did before."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("laid")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
