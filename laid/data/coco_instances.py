@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from laid.data.image_names import clean_name
 from laid.data.json_files import read_json
 
 log = logging.getLogger(__name__)
+
+_Id = int | str
+
+_LONGEST = 1_000_000
+"""Pixels of a side; no image file that Pillow reads has more."""
 
 _LARGE = 64 << 20
 """Bytes of a file that takes more than a few seconds to parse."""
@@ -68,7 +73,12 @@ def parse_instances(path: Path) -> InstanceTable:
         ("annotations", reader.add_annotation),
     ):
         _each(path, content, member, add)
-    return reader.table()
+    if reader.notes:
+        log.info("%s: read %s", path, "; ".join(sorted(reader.notes)))
+    try:
+        return reader.table()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _each(
@@ -97,47 +107,70 @@ def _each(
 
 
 class _Reader:
-    """Categories and images are read first, so that each annotation is joined as it is read."""
+    """Categories and images are read first, so that each annotation is joined as it is read.
+
+    Attributes:
+        notes: what was read although COCO writes it otherwise.
+    """
 
     def __init__(self) -> None:
-        self.categories: dict[int, str] = {}
-        self.images: dict[int, tuple[str, int, int]] = {}
+        self.notes: set[str] = set()
+        self.categories: dict[_Id, str] = {}
+        self.images: dict[_Id, tuple[str, int, int]] = {}
         self.files: set[str] = set()
-        self.largest: dict[tuple[int, int], float] = {}
+        self.largest: dict[tuple[_Id, _Id], float] = {}
+        self.annotations = 0
 
     def add_category(self, found: dict[str, Any]) -> None:
-        number, name = _whole(found, "id"), found["name"]
-        if not (isinstance(name, str) and name):
+        number, name = self._id(found, "id"), found["name"]
+        if not (isinstance(name, str) and name.strip()):
             raise UserError(f"'name' is {_excerpt(name)}, expected a text")
-        if number in self.categories or name in self.categories.values():
-            raise UserError("its id or its name occurs twice")
-        self.categories[number] = name
+        if number in self.categories:
+            raise UserError(f"'id' {_excerpt(number)} is used by two categories")
+        for other, taken in self.categories.items():
+            if _plain(taken) == _plain(name):
+                raise UserError(
+                    f"categories {_excerpt(other)} and {_excerpt(number)} are named {taken!r} and "
+                    f"{name!r}, which differ in nothing, or in case, blanks or underscores only; "
+                    "expected one name for one object"
+                )
+        tidy = " ".join(name.split())
+        if tidy != name:
+            self.notes.add(f"{name!r} as {tidy!r}")
+        self.categories[number] = tidy
 
     def add_image(self, found: dict[str, Any]) -> None:
-        number, name = _whole(found, "id"), clean_name("annotations", found["file_name"])
+        number, name = self._id(found, "id"), clean_name("annotations", found["file_name"])
         if number in self.images:
-            raise UserError(f"'id' {number} is used by two images")
+            raise UserError(f"'id' {_excerpt(number)} is used by two images")
         if name in self.files:
             raise UserError(f"'file_name' {name!r} is used by two images")
         self.files.add(name)
-        self.images[number] = (name, _whole(found, "width", 1), _whole(found, "height", 1))
+        self.images[number] = (name, self._side(found, "width"), self._side(found, "height"))
 
     def add_annotation(self, found: dict[str, Any]) -> None:
-        image = _listed(found, "image_id", self.images)
-        category = _listed(found, "category_id", self.categories)
-        area, pair = found["area"], (image, category)
-        if not (isinstance(area, (int, float)) and 0 <= area < math.inf):
-            raise UserError(f"'area' is {_excerpt(area)}, expected square pixels, 0 or more")
+        image, category = self._id(found, "image_id"), self._id(found, "category_id")
+        if image not in self.images:
+            raise UserError(f"'image_id' is {_excerpt(image)}, which no image has as 'id'")
+        if category not in self.categories:
+            raise UserError(f"'category_id' is {_excerpt(category)}, which no category has as 'id'")
         _, width, height = self.images[image]
-        share = -1.0 if _whole(found, "iscrowd", default=0) else area / (width * height)
+        area, pair = self._area(found), (image, category)
+        share = -1.0 if self._is_crowd(found) else area / (width * height)
         self.largest[pair] = max(share, self.largest.get(pair, -1.0))
+        self.annotations += 1
 
     def table(self) -> InstanceTable:
+        if max(self.largest.values()) < 0:
+            n = self.annotations
+            raise UserError(f"{n} of {n} annotations are crowds ('iscrowd' 1), which no needle has")
         # Sorted by name: the order of the JSON's list must not decide which haystacks are drawn.
         images = dict(sorted(self.images.items(), key=lambda item: item[1]))
         files, widths, heights = zip(*images.values(), strict=True)
         rows = {number: row for row, number in enumerate(images)}
-        columns = {number: column for column, number in enumerate(sorted(self.categories))}
+        columns = {
+            number: column for column, number in enumerate(sorted(self.categories, key=_rank))
+        }
         largest = {
             rows[image] * len(columns) + columns[category]: share
             for (image, category), share in self.largest.items()
@@ -152,22 +185,63 @@ class _Reader:
             largest=np.array([largest[cell] for cell in cells]),
         )
 
+    def _id(self, found: dict[str, Any], key: str) -> _Id:
+        value = found[key]
+        if type(value) is int:
+            return value
+        if isinstance(value, str) and value:
+            self.notes.add("ids that are texts")
+            return value
+        if isinstance(value, float) and value.is_integer():
+            self.notes.add("whole numbers that are written as floats")
+            return int(value)
+        raise UserError(f"{key!r} is {_excerpt(value)}, expected a whole number or a text")
 
-def _whole(
-    found: dict[str, Any], key: str, least: int | None = None, default: int | None = None
-) -> int:
-    value = found[key] if default is None else found.get(key, default)
-    if not isinstance(value, int) or (least is not None and value < least):
-        from_least = "" if least is None else f", {least} or more"
-        raise UserError(f"{key!r} is {_excerpt(value)}, expected a whole number{from_least}")
-    return value
+    def _side(self, found: dict[str, Any], key: str) -> int:
+        value = found[key]
+        if isinstance(value, int | float) and 1 <= value <= _LONGEST and value == int(value):
+            return int(value)
+        raise UserError(
+            f"{key!r} is {_excerpt(value)}, expected a whole number of pixels, 1 to {_LONGEST:,}"
+        )
+
+    def _is_crowd(self, found: dict[str, Any]) -> bool:
+        value = found.get("iscrowd", 0)
+        if value is None:
+            self.notes.add("'iscrowd' null as 0")
+        elif value not in (0, 1):
+            raise UserError(f"'iscrowd' is {_excerpt(value)}, expected 0 or 1")
+        return bool(value)
+
+    def _area(self, found: dict[str, Any]) -> float:
+        area = found.get("area")
+        if area is None:
+            self.notes.add("the area of 'bbox' where there is no 'area'")
+            box = found.get("bbox")
+            if not (isinstance(box, list) and len(box) == 4 and all(map(_is_size, box[2:]))):
+                raise UserError(
+                    f"'area' is missing and 'bbox' is {_excerpt(box)}, expected an area in square "
+                    "pixels, or [x, y, width, height]"
+                )
+            area = box[2] * box[3]
+        if not _is_size(area):
+            raise UserError(f"'area' is {_excerpt(area)}, expected square pixels, 0 or more")
+        return float(area)
 
 
-def _listed(found: dict[str, Any], key: str, known: Container[int]) -> int:
-    number = _whole(found, key)
-    if number not in known:
-        raise UserError(f"{key!r} is {number}, which the file does not list")
-    return number
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def _rank(number: _Id) -> tuple[bool, float, str]:
+    """Sorts ids as numbers where they are numbers, be it in quotation marks, and as texts after."""
+    text = str(number)
+    numeric = isinstance(number, int) or (text.isdecimal() and len(text) < 20)
+    return (False, int(text), text) if numeric else (True, 0, text)
+
+
+def _plain(name: str) -> str:
+    return "".join(name.replace("_", " ").split()).casefold()
 
 
 def _excerpt(value: Any) -> str:

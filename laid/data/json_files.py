@@ -1,17 +1,21 @@
 """Reading JSON files that others wrote."""
 
+import codecs
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from laid.common.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def read_json(path: str | Path, without: str | None = None) -> Any:
     """What a JSON file holds.
 
     Args:
-        path: the file, in UTF-8.
+        path: the file, in UTF-8; a byte order mark is passed over, and logged.
         without: the key of members that nobody wants, at any depth: they are dropped as they are
             decoded. COCO's polygons are nine tenths of its annotation files.
 
@@ -24,7 +28,10 @@ def read_json(path: str | Path, without: str | None = None) -> Any:
         return found
 
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as head:
+            if head.read(3) == codecs.BOM_UTF8:
+                log.info("%s begins with a byte order mark, which is passed over", path)
+        with open(path, encoding="utf-8-sig") as file:
             return json.load(file, object_hook=None if without is None else shortened)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error

@@ -1,8 +1,6 @@
 """Visual Haystacks files: read the official ones, write our own in the same format."""
 
 import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +18,7 @@ from laid.data.entries import (
     entry_id,
     parse_question,
 )
-from laid.data.image_names import clean_name
+from laid.data.image_names import check_present, clean_name
 from laid.data.json_files import read_json
 
 # What the format has no place for: our id and mode, and the order in which the images are shown,
@@ -91,7 +89,7 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
             entries.append(_read_entry(row, number, Path(coco_root), role, seed))
         except UserError as error:
             raise UserError(f"{path}, entry {number}: {error}") from error
-    _check_images([entry.images for entry in entries], Path(coco_root), str(path))
+    check_present(coco_root, (name for entry in entries for name in entry.images), str(path))
     return dataset_of(entries)
 
 
@@ -128,11 +126,10 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
         raise UserError(f"the columns of {source} have other types: {error}") from error
     if not len(entries):
         raise UserError(f"{source} has no entries.")
-    images = entries["images"][:]
-    for names in images:
-        for name in names:
-            clean_name(coco_root, name)
-    _check_images(images, Path(coco_root), source)
+    names = {name for images in entries["images"] for name in images}
+    for name in names:
+        clean_name(coco_root, name)
+    check_present(coco_root, names, source)
     return entries
 
 
@@ -225,15 +222,3 @@ def _read_ours(ours: Any, size: int) -> tuple[str, Mode | Literal[""], list[int]
         f"{_OURS!r} should hold an 'id', a 'mode' and an 'order' that numbers the {size} images "
         "of 'pos_image' and 'neg_image' from 0; remove the key if the file was edited by hand"
     )
-
-
-def _check_images(images: Sequence[Sequence[str]], root: Path, source: str) -> None:
-    """Look once for every image of ``images``."""
-    names = sorted({name for entry in images for name in entry})
-    missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(names)} images named in {source} are not in {root}, "
-            f"such as {', '.join(missing[:3])}. Give as coco_root the folder that these names are "
-            "relative to, with the splits unpacked in it."
-        )

@@ -10,7 +10,7 @@ from laid.common.atomic_files import atomic_dir, atomic_write_text
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
-from laid.data.image_names import resolve_under
+from laid.data.image_names import check_present, resolve_under
 from laid.data.json_files import read_json
 
 
@@ -90,6 +90,48 @@ def test_missing_images_are_listed(write_coco, instances):
     assert load(root).missing_images() == ["val2017/2.jpg", "val2017/4.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("named", "there", "message"),
+    [
+        ("1.jpg", ["val2017/1.JPG"], "'val2017/1.JPG' is there"),
+        ("val2017/1.jpg", ["val2017/1.jpg"], "'val2017/1.jpg' is there"),
+        ("1.jpg", ["val2017/val2017/1.jpg"], "'val2017/val2017/1.jpg' is there"),
+        ("1.jpg", ["1.jpg"], "'1.jpg' is there"),
+        ("caf\u00e9.jpg", ["val2017/cafe\u0301.jpg"], "'val2017/cafe\u0301.jpg' is there"),
+        ("1.jpg", ["val2017/one.jpg", "val2017/two.jpg"], "val2017 holds 2 files, such as one.jpg"),
+        ("1.jpg", [], "val2017 is empty or missing"),
+    ],
+)
+def test_what_is_there_instead_of_a_missing_image_is_said(
+    write_coco, instances, named, there, message
+):
+    instances["images"][3]["file_name"] = named
+    root = write_coco(instances)
+    for name in there:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    with pytest.raises(UserError, match=message) as caught:
+        check_present(root, [load(root).files[-1 if named > "4" else 0]], "some.json")
+    assert "1 of the 1 images of some.json" in str(caught.value)
+    assert "Unpack" not in str(caught.value)
+
+
+def test_blanks_around_a_name_are_taken_off_and_said(write_coco, instances, logged):
+    instances["categories"][0]["name"] = " traffic  light "
+    assert load(write_coco(instances)).categories == ("person", "cat", "traffic light")
+    assert "' traffic  light ' as 'traffic light'" in logged[0]
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_categories_are_in_the_order_of_their_ids_be_they_texts(write_coco, instances, kind):
+    for category, number in zip(instances["categories"], (100, 20, 3), strict=True):
+        category["id"] = kind(number)
+    new = {18: 100, 1: 20, 17: 3}
+    for annotation in instances["annotations"]:
+        annotation["category_id"] = kind(new[annotation["category_id"]])
+    assert load(write_coco(instances)).categories == ("cat", "person", "dog")
+
+
 @pytest.mark.parametrize("damage", [b"", b"not an index", None])
 def test_a_damaged_cache_is_made_again(write_coco, instances, tmp_path, damage):
     root = write_coco(instances)
@@ -115,6 +157,20 @@ def edit(change):
     return apply
 
 
+def put(member, number, **values):
+    """Give an element other values."""
+    return edit(lambda instances: instances[member][number].update(values))
+
+
+def drop(member, number, key):
+    return edit(lambda instances: instances[member][number].pop(key))
+
+
+def named(number, name):
+    """One more category."""
+    return edit(lambda x: x["categories"].append({"id": number, "name": name}))
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -125,24 +181,30 @@ def edit(change):
         (edit(lambda x: x.pop("categories")), r"no 'categories'"),
         (edit(lambda x: x.update(images={})), "a list of one or more under 'images'"),
         (edit(lambda x: x.update(annotations=[])), "a list of one or more under 'annotations'"),
-        (edit(lambda x: x["categories"].append({"id": 17, "name": "cow"})), "occurs twice"),
-        (edit(lambda x: x["categories"].append({"id": 40, "name": "cat"})), "occurs twice"),
-        (edit(lambda x: x["annotations"][0].update(category_id=2)), "'category_id' is 2, which"),
-        (edit(lambda x: x["annotations"][0].update(image_id=77)), "'image_id' is 77, which"),
-        (edit(lambda x: x["annotations"][0].pop("area")), "'annotations' has no 'area'"),
-        (
-            edit(lambda x: x["annotations"][0].update(area="big")),
-            "0 of .*area. is .big",
-        ),
-        (edit(lambda x: x["annotations"][0].update(area=-1)), "'area' is -1"),
-        (edit(lambda x: x["images"].append(x["images"][0])), "'id' 4 is used by two images"),
-        (edit(lambda x: x["images"][0].update(id=5, file_name="1.jpg")), "'1.jpg' is used by two"),
-        (edit(lambda x: x["images"].append(3)), "4 of 'images' .*expected an object"),
-        (
-            edit(lambda x: x["images"][0].update(width=0)),
-            "width. is 0, expected a whole number, 1",
-        ),
-        (edit(lambda x: x["images"][0].update(file_name="../../etc/x")), "does not stay below"),
+        (edit(lambda x: x["images"].append(3)), "element 4 of 'images' .*expected an object"),
+        (named(17, "cow"), "17 is used by two"),
+        (named(40, "cat"), "17 and 40 are named 'cat' and 'cat'"),
+        (named(40, "Cat"), "'cat' and 'Cat', which differ"),
+        (named(40, "cat "), "'cat' and 'cat ', which differ"),
+        (named(40, "c_at"), "'cat' and 'c_at', which differ"),
+        (put("categories", 0, name=" "), "'name' is \" \", expected a text"),
+        (put("annotations", 0, category_id=2), "'category_id' is 2, which no category has"),
+        (put("annotations", 0, image_id=77), "'image_id' is 77, which no image has"),
+        (put("images", 3, id="1"), "'image_id' is 1, which no image has"),
+        (drop("annotations", 0, "image_id"), "element 0 of 'annotations' has no 'image_id'"),
+        (drop("annotations", 0, "area"), "'area' is missing and 'bbox' is null"),
+        (put("annotations", 0, area="big"), "'area' is \"big\", expected square pixels"),
+        (put("annotations", 0, area=-1), "'area' is -1, expected square pixels"),
+        (put("annotations", 0, iscrowd="no"), "'iscrowd' is \"no\", expected 0 or 1"),
+        (edit(lambda x: [a.update(iscrowd=1) for a in x["annotations"]]), "5 of 5 annotations are"),
+        (put("images", 0, id=None), "'id' is null, expected a whole number"),
+        (put("images", 0, id=1.5), "'id' is 1.5, expected a whole number"),
+        (put("images", 0, id=3), "'id' 3 is used by two images"),
+        (put("images", 0, file_name="1.jpg"), "'1.jpg' is used by two images"),
+        (put("images", 0, file_name="../../etc/x"), "does not stay below"),
+        (put("images", 0, width=0), "'width' is 0, expected a whole number of pixels, 1 to"),
+        (put("images", 0, width=2**62), "'width' is 4611686018427387904, expected"),
+        (put("images", 0, height=1e400), "'height' is Infinity, expected"),
     ],
 )
 def test_what_is_not_coco_is_refused_with_the_reason(write_coco, instances, broken, message):
@@ -159,7 +221,7 @@ def test_missing_folders_and_files_say_what_is_expected(write_coco, instances, t
     with pytest.raises(ValueError, match=r"found instances_val2017\.json"):
         CocoIndex.load(root, "train2017")
     (root / "val2017").rmdir()
-    with pytest.raises(ValueError, match=r"Unpack val2017\.zip"):
+    with pytest.raises(ValueError, match=r"which does not exist; .* holds annotations"):
         load(root)
 
 

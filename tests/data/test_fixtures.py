@@ -66,8 +66,21 @@ def test_the_index_is_what_was_drawn(maker, small_coco):
     assert doubtful.tolist() == [[maker["SPECK"] - 1, 2], [maker["CROWD"] - 1, 1]]
 
 
-@pytest.mark.parametrize("dialect", ["minimal", "no_iscrowd"])
-def test_every_dialect_gives_the_same_index(small_coco, tmp_path, dialect):
+@pytest.mark.parametrize(
+    ("dialect", "said"),
+    [
+        ("minimal", None),
+        ("no_iscrowd", None),
+        ("byte_order_mark", "begins with a byte order mark"),
+        ("text_ids", "ids that are texts"),
+        ("whole_floats", "whole numbers that are written as floats"),
+        ("null_iscrowd", "'iscrowd' null as 0"),
+        ("no_area", "the area of 'bbox' where there is no 'area'"),
+    ],
+)
+def test_every_dialect_gives_the_same_index_and_is_said_once(
+    small_coco, tmp_path, dialect, said, logged
+):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").mkdir()
     shutil.copy(
@@ -75,7 +88,12 @@ def test_every_dialect_gives_the_same_index(small_coco, tmp_path, dialect):
         tmp_path / "annotations" / "instances_val2017.json",
     )
     expected = CocoIndex.load(small_coco, "val2017").fingerprint
-    assert CocoIndex.load(tmp_path, "val2017").fingerprint == expected
+    logged.clear()
+    for _ in range(2):
+        assert CocoIndex.load(tmp_path, "val2017", cache_dir=tmp_path).fingerprint == expected
+    assert len(logged) == (said is not None)
+    assert said is None or said in logged[0]
+    assert all("instances_val2017.json" in message for message in logged)
 
 
 def test_published_files_are_read_and_their_answers_are_true(maker, small_coco):
