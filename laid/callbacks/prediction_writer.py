@@ -37,10 +37,10 @@ class PredictionWriter(Callback):
         for entry, answer, counted in found:
             if not counted:
                 continue
-            line = {"id": entry["id"], "question": entry["question"], "answer": answer}
-            line["images"] = list(entry["images"])
+            line = {"id": entry.id, "question": entry.question, "answer": answer}
+            line["images"] = list(entry.images)
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            print(f"{entry['id']}\t{entry['question']}\t{answer}", flush=True)
+            print(f"{entry.id}\t{entry.question}\t{answer}", flush=True)
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
