@@ -8,6 +8,7 @@ import torch
 
 from laid.checkpoints.runs import (
     EMBEDDED,
+    FORMAT,
     Found,
     claim_run,
     find_checkpoint,
@@ -21,7 +22,11 @@ from laid.common.atomic_files import leftovers, replacing
 def write_checkpoint(run, step):
     path = run / "checkpoints" / f"step={step}.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    embedded = {"config": "name: tiny", "identity": {"step": step, "id": str(step)}}
+    embedded = {
+        "format": FORMAT,
+        "config": "name: tiny",
+        "identity": {"step": step, "id": str(step)},
+    }
     torch.save({EMBEDDED: embedded, "state_dict": {}}, path)
     return path
 

@@ -185,7 +185,9 @@ def test_a_planned_image_is_a_real_one(encode):
         grid = family.planned_grid(width, height, 28 * 28, None)
         assert grid_I3.tolist() == [list(grid)]
         assert pixels.shape[1:] == family.planned_piece()
-        row = encode.encode({**ENTRY, "images": ["a"]}, pixels, grid_I3, with_answer=False)
+        row = encode.encode(
+            replace(ENTRY, size=1, images=("a",)), pixels, grid_I3, with_answer=False
+        )
         ids, image = row.input_ids_BL.tolist(), family.planned_image(grid)
         at = ids.index(image[0])
         assert ids[at : at + len(image)] == image
