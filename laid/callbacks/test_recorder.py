@@ -1,6 +1,7 @@
 """Writes down what the model answers, entry by entry, and sums it up."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +15,8 @@ from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save
 from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import Record, RecordFile
 from laid.evaluation.results import summarise, write_results
+
+log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
 RESULTS = "results.json"
@@ -68,10 +71,10 @@ class TestRecorder(Callback):
         self.file = RecordFile(self.folder / RECORDS, identity)
         if self.file.kept:
             changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
-            print(f"laid: earlier records are of another test ({changed}); kept {self.file.kept}")
+            log.info("earlier records are of another test (%s); kept %s", changed, self.file.kept)
         if self.file.done:
             total = len(data.test_entries)
-            print(f"laid: {len(self.file.done)} of {total} entries are answered already")
+            log.info("%d of %d entries are answered already", len(self.file.done), total)
         return list(self.file.done)
 
     def on_test_batch_end(
@@ -118,7 +121,7 @@ class TestRecorder(Callback):
                     # A curve whose steps are haystack sizes.
                     board.add_scalar("test/accuracy_by_size", cell["accuracy"], int(size))
         print(format_table([results]))
-        print(f"laid: {self.folder / RESULTS}")
+        log.info("%s", self.folder / RESULTS)
 
 
 class PredictionWriter(Callback):
@@ -158,4 +161,4 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._file is not None:
             self._file.close()
-            print(f"laid: {self.path}")
+            log.info("%s", self.path)

@@ -8,9 +8,11 @@ runs/tiny/figures/*.png
 runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
+import logging
 import os
 import re
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,6 +26,8 @@ from laid.common.errors import UserError
 
 if TYPE_CHECKING:
     from lightning import Trainer
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
@@ -88,8 +92,8 @@ def _newest(run: Path, given: str) -> Found:
     for path in reversed(candidates):
         try:
             return _found(path, run)
-        except ValueError as reason:
-            print(f"laid: {reason}; looking at the one before it")
+        except UserError as reason:
+            log.warning("%s; trying the one before it", reason)
     raise UserError(f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read")
 
 
@@ -125,13 +129,10 @@ def read_embedded(path: Path) -> dict[str, Any]:
     return dict(content[EMBEDDED])
 
 
-_MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")
-"""Settings of the data that say how it is computed, not what."""
-_TEST = ("validate", "test", "predict")
 _TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
 
 
-def training_of(found: Found, folder: Path) -> dict[str, Any]:
+def training_of(found: Found, folder: Path, without: Collection[str]) -> dict[str, Any]:
     """What results say of the training behind a checkpoint.
 
     Two checkpoints are seeds of one method when all of it is equal but the seed and the run.
@@ -139,9 +140,10 @@ def training_of(found: Found, folder: Path) -> dict[str, Any]:
     Args:
         found: the checkpoint.
         folder: where the results lie.
+        without: settings of the data that do not decide what is learned.
 
     Returns:
-        ``name`` and ``seed`` of the run (the seed None where it was not laid down), ``run``, its
+        ``name`` and ``seed`` of the run (the seed None where none was set), ``run``, its
         folder as seen from the results', and ``settings``, those that decide what is learned.
     """
     config = found.config
@@ -153,7 +155,7 @@ def training_of(found: Found, folder: Path) -> dict[str, Any]:
         "run": os.path.relpath(found.run, folder),
         "settings": {
             "model": config.get("model"),
-            "data": {k: v for k, v in data.items() if k not in (*_MACHINE, *_TEST)},
+            "data": {k: v for k, v in data.items() if k not in without},
             "trainer": {k: trainer.get(k) for k in _TRAINER},
         },
     }

@@ -1,5 +1,6 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,28 @@ from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEnco
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
+log = logging.getLogger(__name__)
+
 IMAGES_AT_ONCE = 32
 """Images that the vision towers are shown together when features are computed beforehand."""
 
 
 class HaystackDataModule(L.LightningDataModule):
     """Visual haystacks over COCO images."""
+
+    # fmt: off
+    LEARNED = (
+        "coco_root", "processor", "revision", "train", "needles", "min_area", "prefix",
+        "min_pixels", "max_pixels", "max_length", "global_batch_size", "group_by_size", "seed",
+        "order_seed",
+    )
+    """Settings that decide what is learned."""
+    NOT_LEARNED = (
+        "batch_size", "eval_batch_size", "cache_features", "feature_gib", "workers",
+        "validate", "test", "predict",
+    )
+    """Settings that say how it is computed, and what is tested."""
+    # fmt: on
 
     def __init__(
         self,
@@ -146,7 +163,7 @@ class HaystackDataModule(L.LightningDataModule):
             )
         train, validate = self.train_args, self.validate_args
         if train.source is None and validate.source is None and train.split == validate.split:
-            print(f"laid: training and validation share the images of {train.split}")
+            log.warning("training and validation share the images of %s", train.split)
 
     def unseen_images(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of a stage's images, some at a time; no batch has them read

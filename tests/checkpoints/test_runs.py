@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from laid.cli.typed_settings import configs_first, typed_value
 
 from laid.checkpoints.runs import (
     EMBEDDED,
@@ -14,7 +15,6 @@ from laid.checkpoints.runs import (
     give_back_run,
     training_of,
 )
-from laid.cli.typed_settings import configs_first, typed_value
 from laid.common.atomic_files import leftovers, replacing
 
 

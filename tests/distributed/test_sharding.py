@@ -12,6 +12,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
 from laid.checkpoints.sharded_checkpoints import save_sharded
+from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import set_whole, shared_like, whole
 from laid.losses.head_mixing import MixingArgs, MixingWeights
 from laid.signals.model_signals import Wanted
@@ -288,7 +289,7 @@ def on_a_full_disk(mesh, save, path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         save({"state_dict": {"weight": torch.zeros(2_500_000)}}, path)
-    except OSError as error:
+    except UserError as error:
         return str(error)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
