@@ -70,7 +70,7 @@ def run(command: str, words: list[str]) -> None:
         settings = _kept(parser, config)
         # Not in the settings: it belongs to the folder, which may be moved.
         config.checkpoint.dirpath = str(folder / CHECKPOINTS)
-        made = parser.instantiate_classes(config)
+        made = parser.instantiate(config)
         trainer = _trainer(command, words, given, made, folder)
         if command == "fit":
             _fit(trainer, made, given, settings, folder)

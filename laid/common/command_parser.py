@@ -4,14 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonargparse
+
+from laid.common.errors import UserError
 
 
 class CommandParser(jsonargparse.ArgumentParser):
     """jsonargparse's parser; typed settings take precedence over files wherever they stand, options
-    can't be shortened, and ``~`` is the user's home."""
+    can't be shortened, ``~`` is the user's home, and an error is a ``UserError``."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **{"allow_abbrev": False, **options})
@@ -23,6 +25,11 @@ class CommandParser(jsonargparse.ArgumentParser):
         parsed = super().parse_args([*files, *typed], *more, **options)
         expand_home(parsed)
         return parsed
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self.exit_on_error:  # jsonargparse tries the types of a union without it
+            raise UserError(f"{message.strip()} (`{self.prog} --help` lists the options)") from ex
+        super().error(message, ex)
 
 
 def split_configs(prog: str, words: Sequence[str]) -> tuple[list[str], list[str]]:

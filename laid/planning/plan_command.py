@@ -48,7 +48,7 @@ def plan(words: Sequence[str]) -> str:
     parser.add_class_arguments(PlanOptions)
     config = read_settings(parser, words).config
     options = PlanOptions(**{field.name: config[field.name] for field in fields(PlanOptions)})
-    made = parser.instantiate_classes(config)
+    made = parser.instantiate(config)
     return Plan(config, options, made.data, made.model).text()
 
 

@@ -11,12 +11,8 @@ from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import (
-    ActionConfigFile,  # type: ignore[attr-defined]
-    Namespace,
-    set_parsing_settings,
-)
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import Namespace, set_parsing_settings
+from lightning.pytorch.cli import ActionConfigFile, LightningArgumentParser
 
 from laid.callbacks.head_flow import HeadFlow
 from laid.checkpoints.checkpoint_callback import RunCheckpoint
