@@ -156,7 +156,10 @@ def _trainer(
     ]
     reader = AtomicCheckpointIO(with_optimizer=command == "fit")
     options["plugins"] = [*_listed(options["plugins"]), reader]
-    return L.Trainer(**options)
+    try:
+        return L.Trainer(**options)
+    except (ValueError, TypeError) as reason:  # a strategy, precision or interval that is none
+        raise UserError(f"trainer: {reason}") from reason
 
 
 def _listed(value: Any) -> list[Any]:

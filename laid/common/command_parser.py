@@ -26,6 +26,13 @@ class CommandParser(jsonargparse.ArgumentParser):
         expand_home(parsed)
         return parsed
 
+    def instantiate(self, *args: Any, **options: Any) -> jsonargparse.Namespace:
+        try:
+            return super().instantiate(*args, **options)
+        except ValueError as error:
+            # Of a class that may be None, jsonargparse raises an error of its own.
+            raise error.__cause__ if isinstance(error.__cause__, UserError) else error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.exit_on_error:  # jsonargparse tries the types of a union without it
             raise UserError(f"{message.strip()} (`{self.prog} --help` lists the options)") from ex
