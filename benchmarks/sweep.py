@@ -13,7 +13,7 @@ The YAML file:
     test: [--data.test.per_size, 200]    # ... and of every `laid test`
     seeds: [0, 1, 2]               # of seed_everything; a run may have its own
     runs:
-      kd: {fit: [--model.objective.laid, 0]}
+      kd: {fit: [--model.objective.laid.weight, 0]}
       base: {fit: false}           # only tested, once
       window: {fit: false, test: [--config, configs/window/yarn.yaml]}
 
@@ -32,6 +32,8 @@ from shutil import rmtree
 from typing import Any
 
 import yaml
+
+from laid.common.tables import Table, markdown
 
 FITTED, TESTED = "fitted", "tested"
 """Files that stand in a run's folder when its training and its test came to the end."""
@@ -121,9 +123,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         rows.append((list(cells), [run["name"], *shares]))
     if not rows:
         return ""
-    header = ["run", *rows[0][0]]
-    lines = [header, ["---"] * len(header), *(cells for _, cells in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    title = "Accuracy in percent by haystack size"
+    return markdown(Table("sweep", title, ["run", *rows[0][0]], [cells for _, cells in rows]))
 
 
 def _laid(arguments: list[Any], log: Path) -> None:

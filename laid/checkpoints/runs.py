@@ -23,6 +23,7 @@ import yaml
 
 from laid.common.atomic_files import discard_dir
 from laid.common.errors import UserError
+from laid.evaluation.results import Training
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -33,6 +34,8 @@ CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
 EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
+FORMAT = 2
+"""Of a checkpoint's keys and settings; raise it when an older checkpoint can't be read."""
 META = "meta.pt"
 """Of a checkpoint that is a folder, the file with all but the tensors."""
 FILES = "files"
@@ -126,13 +129,19 @@ def read_embedded(path: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} is not one that laid wrote: it has no settings of a run in it"
         )
-    return dict(content[EMBEDDED])
+    embedded = dict(content[EMBEDDED])
+    if (found := embedded.get("format", 1)) != FORMAT:
+        raise UserError(
+            f"checkpoint {path} has format {found}, and this version of laid reads {FORMAT}: "
+            "use the version of laid that wrote it, or train again"
+        )
+    return embedded
 
 
 _TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
 
 
-def training_of(found: Found, folder: Path, without: Collection[str]) -> dict[str, Any]:
+def training_of(found: Found, folder: Path, without: Collection[str]) -> Training:
     """What results say of the training behind a checkpoint.
 
     Two checkpoints are seeds of one method when all of it is equal but the seed and the run.
@@ -141,24 +150,20 @@ def training_of(found: Found, folder: Path, without: Collection[str]) -> dict[st
         found: the checkpoint.
         folder: where the results lie.
         without: settings of the data that do not decide what is learned.
-
-    Returns:
-        ``name`` and ``seed`` of the run (the seed None where none was set), ``run``, its
-        folder as seen from the results', and ``settings``, those that decide what is learned.
     """
     config = found.config
     seed = config.get("seed_everything")
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
-    return {
-        "name": config.get("name"),
-        "seed": None if isinstance(seed, bool) else seed,
-        "run": os.path.relpath(found.run, folder),
-        "settings": {
+    return Training(
+        name=config.get("name"),
+        seed=None if isinstance(seed, bool) else seed,
+        run=os.path.relpath(found.run, folder),
+        settings={
             "model": config.get("model"),
             "data": {k: v for k, v in data.items() if k not in without},
             "trainer": {k: trainer.get(k) for k in _TRAINER},
         },
-    }
+    )
 
 
 def run_folder(trainer: "Trainer") -> Path:

@@ -12,9 +12,10 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from laid.callbacks.test_recorder import PredictionWriter, TestRecorder
+from laid.callbacks.prediction_writer import PredictionWriter
+from laid.callbacks.test_recorder import TestRecorder
 from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
-from laid.checkpoints.runs import CHECKPOINTS, Found, give_back_run, training_of
+from laid.checkpoints.runs import CHECKPOINTS, give_back_run, training_of
 from laid.cli.run_output import FOLDER, model_identity, output_folder, results_name
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
@@ -34,12 +35,6 @@ log = logging.getLogger(__name__)
 OF_THE_RUN = ("seed_everything", "name", "model", "data")
 """Settings of a checkpoint's run that hold for testing it, with its precision; to resume it, all
 do."""
-_DESCRIPTIONS = {
-    "fit": "Train a student, or resume a run with --ckpt_path.",
-    "validate": "Accuracy on the validation entries.",
-    "test": "Accuracy by haystack size.",
-    "predict": "Answers to a file's entries, or to one question about a folder of images.",
-}
 
 
 def run(command: str, words: list[str]) -> None:
@@ -52,7 +47,7 @@ def run(command: str, words: list[str]) -> None:
     Raises:
         UserError: something that the user gave does not fit; the message says how to mend it.
     """
-    parser = settings_parser(f"laid {command}", _DESCRIPTIONS[command])
+    parser = settings_parser(f"laid {command}")
     _add_options(parser, command)
     given = read_settings(parser, words, partial(_of_run, command))
     config, found = given.config, given.found
@@ -84,7 +79,9 @@ def run(command: str, words: list[str]) -> None:
             give_back_run(folder)
 
 
-fit, validate, test, predict = (partial(run, command) for command in _DESCRIPTIONS)
+fit, validate, test, predict = (
+    partial(run, command) for command in ("fit", "validate", "test", "predict")
+)
 
 
 def _add_options(parser: SettingsParser, command: str) -> None:
@@ -179,13 +176,9 @@ def _writers(command: str, words: list[str], given: Given, folder: Path) -> list
             command=shlex.join(["laid", "test", *words]),
             seed=config.data.seed,
             identity=model_identity(config, found),
-            training=_training(found, folder) if found else None,
+            training=training_of(found, folder, HaystackDataModule.NOT_LEARNED) if found else None,
         )
     ]
-
-
-def _training(found: Found, folder: Path) -> dict[str, Any]:
-    return training_of(found, folder, without=HaystackDataModule.NOT_LEARNED)
 
 
 def _fit(trainer: L.Trainer, made: Namespace, given: Given, settings: str, folder: Path) -> None:
@@ -199,6 +192,10 @@ def _fit(trainer: L.Trainer, made: Namespace, given: Given, settings: str, folde
     os.environ[FOLDER] = str(folder)
     try:
         trainer.fit(made.model, datamodule=made.data, ckpt_path=given.config.ckpt_path)
+    except ValueError as reason:
+        if "`val_check_interval`" in str(reason):  # known only when the batches are counted
+            raise UserError(f"trainer: {str(reason).strip()}") from reason
+        raise
     finally:
         del os.environ[FOLDER]
     if writes and trainer.global_step:

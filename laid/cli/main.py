@@ -34,87 +34,47 @@ class Command:
 
     def run(self, words: list[str]) -> None:
         """Runs it with the words after its name."""
-        module, _, name = self.function.partition(":")
+        module, name = self.function.split(":")
         function = getattr(import_module(module), name)
         if not self.by_signature:
-            function(words)
-            return
+            return function(words)
         from jsonargparse import auto_cli
 
         from laid.common.command_parser import CommandParser
 
-        auto_cli(
-            function,
-            args=words,
-            prog=f"laid {self.name}",
-            as_positional=False,
-            parser_class=CommandParser,
-        )
+        prog = f"laid {self.name}"
+        auto_cli(function, words, prog=prog, as_positional=False, parser_class=CommandParser)
 
 
-_LIGHTNING = "laid.cli.lightning_app"
+# fmt: off
 COMMANDS = (
-    Command("fit", "train: distil a teacher's long window into a student", f"{_LIGHTNING}:fit"),
-    Command(
-        "validate",
-        "accuracy of a checkpoint on the validation entries",
-        f"{_LIGHTNING}:validate",
-    ),
-    Command(
-        "test",
-        "accuracy by haystack size, of a checkpoint or of a base model",
-        f"{_LIGHTNING}:test",
-    ),
-    Command(
-        "predict",
-        "answer a Visual Haystacks file, or a question about a folder of images",
-        f"{_LIGHTNING}:predict",
-    ),
-    Command(
-        "plan",
-        "memory, FLOPs and hours of a run, without weights or a GPU",
-        "laid.planning.plan_command:run",
-    ),
-    Command(
-        "compare",
-        "several results side by side: tables, figures, paired tests",
-        "laid.comparison.compare_command:run",
-    ),
-    Command(
-        "export",
-        "write a checkpoint as a plain Hugging Face folder",
-        "laid.cli.export_command:export",
-        by_signature=True,
-    ),
-    Command(
-        "pretrain tiny",
-        "train the package's tiny models from nothing",
-        "laid.miniature.pretrain_command:pretrain_tiny",
-        by_signature=True,
-    ),
-    Command(
-        "data build",
-        "write Visual Haystacks files from a COCO folder",
-        "laid.data.build_command:build",
-        by_signature=True,
-    ),
+    Command("fit", "train: distil a teacher's long window into a student",
+            "laid.cli.lightning_app:fit"),
+    Command("validate", "accuracy of a checkpoint on the validation entries",
+            "laid.cli.lightning_app:validate"),
+    Command("test", "accuracy by haystack size, of a checkpoint or of a base model",
+            "laid.cli.lightning_app:test"),
+    Command("predict", "answer a Visual Haystacks file, or a question about a folder of images",
+            "laid.cli.lightning_app:predict"),
+    Command("plan", "memory, FLOPs and hours of a run, without weights or a GPU",
+            "laid.planning.plan_command:run"),
+    Command("compare", "several results side by side: tables, figures, paired tests",
+            "laid.comparison.compare_command:run"),
+    Command("export", "write a checkpoint as a plain Hugging Face folder",
+            "laid.cli.export_command:export", by_signature=True),
+    Command("pretrain tiny", "train the package's tiny models from nothing",
+            "laid.miniature.pretrain_command:pretrain_tiny", by_signature=True),
+    Command("data build", "write Visual Haystacks files from a COCO folder",
+            "laid.data.build_command:build", by_signature=True),
 )
+# fmt: on
+USAGE = f"""\
+usage: laid COMMAND [options]       laid COMMAND --help says more
 
+{chr(10).join(f"  {command.name:<15}{command.help}" for command in COMMANDS)}
 
-def usage() -> str:
-    """What ``laid --help`` prints."""
-    width = max(len(command.name) for command in COMMANDS) + 2
-    lines = [f"  {command.name:<{width}}{command.help}" for command in COMMANDS]
-    return "\n".join(
-        [
-            "usage: laid COMMAND [options]       laid COMMAND --help says more",
-            "",
-            *lines,
-            "",
-            "with any command: -v, --verbose for details; -q, --quiet for results and errors only",
-            "",
-        ]
-    )
+with any command: -v, --verbose for details; -q, --quiet for results and errors only
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -144,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def find_command(words: list[str]) -> Command:
     """The command that a command line begins with; exits where it begins with none."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage(), end="")
+        print(USAGE, end="")
         sys.exit(0 if words else 2)
     if words[0] in ("-V", "--version"):
         from laid import __version__
@@ -155,7 +115,7 @@ def find_command(words: list[str]) -> Command:
         name = command.name.split()
         if words[: len(name)] == name:
             return command
-    log.error("error: no command %r\n\n%s", " ".join(words[:2]), usage())
+    log.error("error: no command %r\n\n%s", " ".join(words[:2]), USAGE)
     sys.exit(2)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ class CommandParser(jsonargparse.ArgumentParser):
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
     ) -> jsonargparse.Namespace:
         files, typed = split_configs(self.prog, sys.argv[1:] if args is None else args)
-        parsed = super().parse_args([*files, *typed], *more, **options)
+        parsed = super().parse_args([*chain(*files), *typed], *more, **options)
         expand_home(parsed)
         return parsed
 
@@ -31,7 +32,7 @@ class CommandParser(jsonargparse.ArgumentParser):
             return super().instantiate(*args, **options)
         except ValueError as error:
             # Of a class that may be None, jsonargparse raises an error of its own.
-            raise error.__cause__ if isinstance(error.__cause__, UserError) else error
+            raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from None
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.exit_on_error:  # jsonargparse tries the types of a union without it
@@ -39,12 +40,12 @@ class CommandParser(jsonargparse.ArgumentParser):
         super().error(message, ex)
 
 
-def split_configs(prog: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The ``--config FILE`` of a command line, in their order, and all other words of it."""
+def split_configs(prog: str, words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Each ``--config FILE`` of a command line, in their order, and all other words of it."""
     configs = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
     configs.add_argument("-c", "--config", action="append", default=[])
     found, rest = configs.parse_known_args(words)
-    return [word for path in found.config for word in ("--config", path)], rest
+    return [["--config", path] for path in found.config], rest
 
 
 def expand_home(value: Any) -> Any:

@@ -60,16 +60,16 @@ def build(
     folder = Path(out)
     wanted = [folder / "train.json"] if train_entries else []
     wanted += [folder / f"test_{size}.json" for size in sizes]
-    there = [path.name for path in wanted if path.exists()]
-    if there and not overwrite:
+    existing = [path.name for path in wanted if path.exists()]
+    if existing and not overwrite:
         raise UserError(
-            f"{folder} already holds {', '.join(there)}. Choose another folder, or give "
+            f"{folder} already holds {', '.join(existing)}. Choose another folder, or give "
             "overwrite=true to replace them."
         )
     root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
     if train_entries and sizes and train_split == test_split:
-        log.warning("training and test both draw from the images of %s", test_split)
-    # All are drawn before the first is written: a size that is impossible should leave nothing.
+        log.warning("training and test share the images of %s", test_split)
+    # All are drawn before the first is written: an impossible size must leave nothing behind.
     files: dict[Path, Dataset] = {}
     if train_entries:
         index = CocoIndex.load_complete(root, train_split, min_area)

@@ -148,7 +148,7 @@ class Plan:
         return "\n".join(["", title, "", memory_table(ledger), "", fits])
 
     def _check(self) -> None:
-        entries, step = self.data.train_args.entries, self.data.global_batch_size
+        entries, step = self.data.train_args.count, self.data.global_batch_size
         if entries < step:
             raise UserError(
                 f"data.train.entries {entries}: not one step of {step} (data.global_batch_size)"

@@ -21,7 +21,7 @@ from laid.common.command_parser import CommandParser, split_configs
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
-from laid.data.entry_args import BUILT_ONLY
+from laid.data.entry_args import BUILT_ONLY, LIMITS
 from laid.training import sharded_strategy  # --trainer.strategy laid_fsdp
 from laid.training.module import LaidModule
 
@@ -52,7 +52,7 @@ class Given:
 
 
 def settings_parser(
-    prog: str, description: str, module: type[LaidModule] = LaidModule
+    prog: str, description: str | None = None, module: type[LaidModule] = LaidModule
 ) -> SettingsParser:
     """A parser of the settings that all these commands have; ``read_settings`` completes it."""
     set_parsing_settings(
@@ -102,16 +102,17 @@ def read_settings(
         UserError: a setting that laid decides itself, one of built entries beside a source, or a
             checkpoint that is not there.
     """
-    files, typed_words = split_configs(parser.prog, words)
-    typed_words = [word for word in typed_words if not word.startswith("--print_config")]
-    # Without defaults, a namespace holds what is said and nothing else.
-    typed = parser.parse_args(typed_words, defaults=False)
-    said = parser.parse_args([*files, *typed_words], defaults=False)
-    found = None
-    if (given := said.get("ckpt_path")) is not None:
-        runs = Path(said.get("trainer.default_root_dir") or RUNS)
-        found = find_checkpoint(given, runs, said.get("name"))
-    if said.get("trainer.accumulate_grad_batches") is not None:
+    files, typed = split_configs(parser.prog, words)
+    typed = [word for word in typed if not word.startswith("--print_config")]
+    # Without defaults, a namespace holds what one source of settings says and nothing else.
+    layers = [parser.parse_args(part, defaults=False) for part in (*files, typed)]
+    found, run = None, []
+    if (given := _last(layers, "ckpt_path")) is not None:
+        runs = Path(_last(layers, "trainer.default_root_dir") or RUNS)
+        found = find_checkpoint(given, runs, _last(layers, "name"))
+        run = ["--config", yaml.safe_dump(of_run(found.config))]
+        layers.insert(0, parser.parse_args(run, defaults=False))
+    if _last(layers, "trainer.accumulate_grad_batches") is not None:
         raise UserError(
             "trainer.accumulate_grad_batches follows from data.global_batch_size, "
             "data.batch_size and the number of devices: set these"
@@ -120,12 +121,36 @@ def read_settings(
     parser.link_arguments("model.student.path", "data.processor")
     parser.link_arguments("model.student.revision", "data.revision")
     parser.link_arguments("seed_everything", "data.order_seed", compute_fn=_order_seed)
-    below = ["--config", yaml.safe_dump(of_run(found.config))] if found else []
-    config = parser.parse_args([*below, *words])
+    config = parser.parse_args([*run, *words])
     if found is not None:
         config.ckpt_path = str(found.path)
-    _refuse(config, typed)
+    _refuse(config)
+    _check_sources(config, layers)
     return Given(config, found)
+
+
+def _last(layers: list[Namespace], key: str) -> Any:
+    said = [value for layer in layers if (value := layer.get(key)) is not None]
+    return said[-1] if said else None
+
+
+def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
+    """Where a source gives a stage's entries, settings of built entries are refused if typed, and
+    limits hold if they are given beside the source or over it; a weaker file's are for others."""
+    for stage, limits in LIMITS.items():
+        args = config.data[stage]
+        if args is None or args.source is None:
+            continue
+        for key in (f"data.{stage}.{name}" for name in BUILT_ONLY[stage]):
+            if key in layers[-1]:
+                raise UserError(
+                    f"--{key} is of entries that are built, and data.{stage}.source gives some "
+                    "that are there already: leave one of the two out"
+                )
+        at = max(n for n, layer in enumerate(layers) if layer.get(f"data.{stage}.source"))
+        for name in limits:
+            if _last(layers[at:], f"data.{stage}.{name}") is None:
+                args[name] = None
 
 
 def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
@@ -134,7 +159,7 @@ def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
     return content
 
 
-def _refuse(config: Namespace, typed: Namespace) -> None:
+def _refuse(config: Namespace) -> None:
     if config.checkpoint.dirpath is not None:
         raise UserError(
             "checkpoint.dirpath: checkpoints are in the run's folder; choose that with --name "
@@ -144,19 +169,15 @@ def _refuse(config: Namespace, typed: Namespace) -> None:
         raise UserError(
             "trainer.use_distributed_sampler: laid distributes haystacks over the devices itself"
         )
+    for name in ("val_check_interval", "check_val_every_n_epoch", "gradient_clip_val"):
+        value = config.trainer[name]
+        if isinstance(value, int | float) and not value > 0:
+            raise UserError(f"trainer.{name} {value}: expected more than 0, or null")
+    if not 0 <= config.seed_everything < 2**32:
+        raise UserError(f"seed_everything {config.seed_everything}: expected 0 to 4294967295")
     # Asked here as well, since Lightning makes bf16-mixed of 16-mixed on a CPU.
     if config.trainer.strategy == sharded_strategy.NAME:
         sharded_strategy.refuse_float16(config.trainer.precision)
-    for stage, names in BUILT_ONLY.items():
-        # In a file such a setting may stand: the file may be for built entries too.
-        if config.data[stage] is None or config.data[stage].source is None:
-            continue
-        for key in (f"data.{stage}.{name}" for name in names):
-            if key in typed:
-                raise UserError(
-                    f"--{key} is of entries that are built, and data.{stage}.source gives some "
-                    "that are there already: leave one of the two out"
-                )
 
 
 def _order_seed(seed: bool | int) -> int:

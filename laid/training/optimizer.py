@@ -25,7 +25,7 @@ class OptimizerArgs:
     """Learning rate of LoRA's adapters, with model.lora: then `student_lr` is that of the vision
     tower alone, where it is trained. The paper gives none; ten times `student_lr` is usual."""
     mixing_lr: float = 1e-4
-    """Learning rate of the mixing weights."""
+    """Learning rate of what the loss terms learn: the mixing weights."""
     weight_decay: float = 0.01
     """Weight decay of the student's matrices; biases, norms and mixing weights have none."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -51,12 +51,13 @@ class OptimizerArgs:
 
 
 def build_optimizer(
-    student: VLM, mixing: nn.Module | None, args: OptimizerArgs, fused: bool
+    student: VLM, objective: nn.Module, args: OptimizerArgs, fused: bool
 ) -> torch.optim.AdamW:
     """AdamW over what has a gradient.
 
-    The paper's two groups, student and mixing weights; the student's is in two halves, one with
-    weight decay and one without, and LoRA's adapters are a third. Each group carries its ``name``.
+    The paper's two groups, student and mixing weights (all that the loss terms learn); the
+    student's is in two halves, with and without weight decay, and LoRA's adapters are a third. Each
+    group carries its ``name``.
 
     Args:
         fused: PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
@@ -70,8 +71,7 @@ def build_optimizer(
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
         _group("lora", adapters, args.lora_lr, args.weight_decay),
     ]
-    if mixing is not None:
-        groups.append(_group("mixing", mixing.parameters(), args.mixing_lr, 0.0))
+    groups.append(_group("mixing", objective.parameters(), args.mixing_lr, 0.0))
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
 
