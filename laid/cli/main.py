@@ -37,7 +37,8 @@ class Command:
         module, name = self.function.split(":")
         function = getattr(import_module(module), name)
         if not self.by_signature:
-            return function(words)
+            function(words)
+            return
         from jsonargparse import auto_cli
 
         from laid.common.command_parser import CommandParser

@@ -32,7 +32,9 @@ class CommandParser(jsonargparse.ArgumentParser):
             return super().instantiate(*args, **options)
         except ValueError as error:
             # Of a class that may be None, jsonargparse raises an error of its own.
-            raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from None
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.exit_on_error:  # jsonargparse tries the types of a union without it
