@@ -29,7 +29,7 @@ from transformers.utils import is_flash_attn_2_available
 from laid.common.atomic_files import atomic_write_text
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
-from laid.planning.plan_command import GPUS
+from laid.planning.plan_options import GPUS
 from laid.planning.plan_tables import GIB, highest
 from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
 from laid.planning.rehearsal import (

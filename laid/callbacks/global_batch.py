@@ -1,10 +1,13 @@
 """Gradient accumulation, derived from the global batch size."""
 
+import logging
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from laid.common.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class GlobalBatch(Callback):
@@ -22,12 +25,13 @@ class GlobalBatch(Callback):
         each, derived = share_out(data.global_batch_size, data.batch_size, trainer.world_size)
         if each != data.batch_size:
             data.batch_size = each
-            if trainer.is_global_zero:
-                print(
-                    f"laid: {each} haystacks on a device at a time rather than data.batch_size: "
-                    f"{trainer.world_size} devices share data.global_batch_size "
-                    f"{data.global_batch_size}"
-                )
+            log.info(
+                "%d haystacks on a device at a time rather than data.batch_size: %d devices share "
+                "data.global_batch_size %d",
+                each,
+                trainer.world_size,
+                data.global_batch_size,
+            )
         if trainer.accumulate_grad_batches not in (1, derived):
             raise UserError(
                 f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "

@@ -1,5 +1,6 @@
 """Records the answers of ``laid test``, entry by entry, and writes its results."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import Record, RecordFile
 from laid.evaluation.results import Training, write_results
 from laid.evaluation.summary import summarise
+
+log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
 RESULTS = "results.json"
@@ -62,10 +65,10 @@ class TestRecorder(Callback):
         self.file = RecordFile(self.folder / RECORDS, identity)
         if self.file.kept:
             changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
-            print(f"laid: earlier records are of another test ({changed}); kept {self.file.kept}")
+            log.info("earlier records are of another test (%s); kept %s", changed, self.file.kept)
         if self.file.done:
             total = len(data.test_entries)
-            print(f"laid: {len(self.file.done)} of {total} entries are answered already")
+            log.info("%d of %d entries are answered already", len(self.file.done), total)
         return list(self.file.done)
 
     def on_test_batch_end(
@@ -113,4 +116,4 @@ class TestRecorder(Callback):
                     # A curve whose steps are haystack sizes.
                     board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
         print(format_table([summary]))
-        print(f"laid: {self.folder / RESULTS}")
+        log.info("%s", self.folder / RESULTS)

@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
 from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_frozen
 from laid.checkpoints.runs import FILES, META
 from laid.common.atomic_files import atomic_dir, discard
+from laid.common.errors import UserError
 from laid.distributed.process_group import made_by_first
 from laid.distributed.sharded_tensors import own_rows, shared_like
 
@@ -42,7 +43,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
     The folder takes its name when it is whole.
 
     Raises:
-        OSError: it can't be written; nothing is left of it then.
+        UserError: it can't be written; nothing is left of it then.
     """
     tensors = {WEIGHTS: checkpoint.pop(WEIGHTS)}
     for at, state in enumerate(checkpoint.pop(STATES, [])):
@@ -53,7 +54,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
             first = next(iter(reason.failures.values()))[0]
-            raise OSError(
+            raise UserError(
                 f"cannot write the checkpoint {path}: {first}. Is the disk full?"
             ) from None
 

@@ -49,7 +49,7 @@ def test_a_new_user_trains_and_tests_on_two_processes(laid, config, work):
         "fit", "--config", config, "--name", "new", *TWO, "--trainer.accelerator", "cpu",
         "--trainer.max_steps", 2, "--head_flow.per_size", 2,
     )  # fmt: skip
-    assert "laid: to test it: laid test --ckpt_path runs/new" in done.stdout
+    assert "laid: to test it: laid test --ckpt_path runs/new" in done.stderr
     assert (work / "runs" / "new" / "checkpoints" / "step=2.ckpt" / "meta.pt").exists()
     assert (work / "runs" / "new" / "figures" / "head_flow.png").exists()
     laid("test", "--ckpt_path", "last", "--name", "new", "--data.test.sizes", "[1]")
