@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
 from laid.checkpoints.sharded_checkpoints import save_sharded
-from laid.distributed.sharded_tensors import set_whole, shared_like, whole
+from laid.distributed.sharded_tensors import full_tensor, set_full_tensor, shard_like
 from laid.losses.head_mixing import MixingArgs, MixingWeights
 from laid.signals.model_signals import Wanted
 from laid.training.placement import Placement
@@ -30,7 +30,7 @@ def built(mesh, args, inputs, teacher=False, compute=None):
     place = Placement(mesh, compute)
     vlm = place.teacher(args) if teacher else place.student(args)
     share = {name: p.to_local().clone() for name, p in vlm.hf.named_parameters()}
-    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
     with torch.no_grad():
         signals = vlm.signals(inputs, EVERYTHING)
     answer = vlm.answer(inputs, 3)
@@ -79,7 +79,7 @@ def with_more(mesh, args, lora, extension, inputs):
     vlm = Placement(mesh).student(args, lora, extension)
     with torch.no_grad():
         logits_NV = vlm.signals(inputs, EVERYTHING).logits_NV
-    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
     return found, dict(vlm.hf.named_buffers()), logits_NV, vlm.answer(inputs, 3), vlm.base
 
 
@@ -235,9 +235,10 @@ def mixed(mesh, args, x_BLTD):
     weights.q[0].set_weights(value)
     out = weights.queries(0, x_BLTD)
     out.square().sum().backward()
-    grad = whole(weights.q[0].raw.grad)
+    grad = full_tensor(weights.q[0].raw.grad)
     weights.rows[0].applied()[0, 0].backward()
-    return value, start, weights.matrices(), out.detach(), grad, whole(weights.rows[0].raw.grad)
+    of_rows = full_tensor(weights.rows[0].raw.grad)
+    return value, start, weights.matrices(), out.detach(), grad, of_rows
 
 
 @pytest.mark.parametrize("weights", ["real", "complex"])
@@ -266,9 +267,9 @@ def shared(mesh):
     from torch.distributed.tensor import Shard, distribute_tensor
 
     parameter = distribute_tensor(torch.zeros(5, 2), mesh, [Shard(0)])
-    set_whole(parameter, torch.full((5, 2), float(mesh.get_local_rank())))
+    set_full_tensor(parameter, torch.full((5, 2), float(mesh.get_local_rank())))
     value = torch.arange(10.0).view(5, 2)
-    return whole(parameter), whole(shared_like(parameter, value)), value
+    return full_tensor(parameter), full_tensor(shard_like(parameter, value)), value
 
 
 def test_a_whole_tensor_is_shared_out_and_whole_again(on_ranks):

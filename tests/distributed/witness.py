@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from lightning import Callback
 
-from laid.distributed.sharded_tensors import whole
+from laid.distributed.sharded_tensors import full_tensor
 
 
 class Witness(Callback):
@@ -19,7 +19,7 @@ class Witness(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.gradients.append(
             {
-                name: whole(p.grad).clone()  # clipping would reach into it
+                name: full_tensor(p.grad).clone()  # clipping would reach into it
                 for name, p in pl_module.named_parameters()
                 if p.grad is not None
             }
@@ -27,7 +27,7 @@ class Witness(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if len(self.gradients) > len(self.parameters):
-            found = {n: whole(p.detach()).clone() for n, p in pl_module.named_parameters()}
+            found = {n: full_tensor(p.detach()).clone() for n, p in pl_module.named_parameters()}
             self.parameters.append(found)
 
     def on_train_end(self, trainer, pl_module):
