@@ -236,7 +236,7 @@ def mixed(mesh, args, x_BLTD):
     out = weights.queries(0, x_BLTD)
     out.square().sum().backward()
     grad = full_tensor(weights.q[0].raw.grad)
-    weights.rows[0].applied()[0, 0].backward()
+    weights.rows[0]()[0, 0].backward()
     of_rows = full_tensor(weights.rows[0].raw.grad)
     return value, start, weights.matrices(), out.detach(), grad, of_rows
 
@@ -255,7 +255,7 @@ def test_sharded_mixing_weights_are_read_and_set_whole(on_ranks, weights):
         torch.testing.assert_close(after["q0"], first.abs().mean(-1) if first.ndim > 2 else first)
         plain = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
         plain.q[0].set_weights(first)
-        plain.rows[0].applied()[0, 0].backward()
+        plain.rows[0]()[0, 0].backward()
         torch.testing.assert_close(of_rows, plain.rows[0].raw.grad)
         expected = plain.queries(0, x_BLTD)
         expected.square().sum().backward()
