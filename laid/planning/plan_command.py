@@ -18,7 +18,7 @@ from laid.cli.typed_settings import configs_first
 from laid.common.errors import UserError
 from laid.common.library_noise import quiet
 from laid.data.entry_args import SIZES
-from laid.planning.ledger import Ledger
+from laid.planning.memory_tracker import MemoryTracker as Ledger
 from laid.planning.plan_tables import (
     Limit,
     bytes_of,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from laid.common.errors import UserError
 from laid.planning.flop_counting import Work
-from laid.planning.ledger import KINDS, Ledger, Peak
+from laid.planning.memory_tracker import KINDS, Peak
+from laid.planning.memory_tracker import MemoryTracker as Ledger
 from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
 
 GIB = 2**30

@@ -47,7 +47,7 @@ def haystack_inputs(
     batch: int,
     with_answer: bool,
 ) -> ModelInputs:
-    """A batch of equal haystacks; to be made where its pixels take no memory (``shadow``).
+    """A batch of equal haystacks; to be made where its pixels take no memory (``fake_floats``).
 
     Args:
         grid: patches of every image.

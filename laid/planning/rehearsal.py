@@ -19,9 +19,9 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import Qwen2_5_VLConfig
 
 from laid.data.prompt import Batch
-from laid.planning.ledger import Ledger
+from laid.planning.fake_floats import fake_floats as shadow
+from laid.planning.memory_tracker import MemoryTracker as Ledger
 from laid.planning.planned_inputs import haystack_inputs
-from laid.planning.shadow import shadow
 from laid.signals.model_inputs import ModelInputs
 from laid.training.module import LaidModule
 from laid.training.placement import Placement

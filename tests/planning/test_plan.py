@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from laid.cli.main import main
-from laid.planning.ledger import Peak
+from laid.planning.memory_tracker import Peak
 from laid.planning.plan_command import PlanCLI
 from laid.planning.plan_tables import GIB, Limit, verdict
 

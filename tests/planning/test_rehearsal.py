@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from laid.planning.ledger import Ledger
+from laid.planning.memory_tracker import MemoryTracker as Ledger
 from laid.planning.plan_tables import highest
 from laid.planning.planned_inputs import ANSWER, haystack_inputs, tokens_of
 from laid.planning.rehearsal import (
