@@ -12,7 +12,7 @@ import lightning as L
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from laid.callbacks.global_batch import share_out
+from laid.callbacks.global_batch import split_global_batch
 from laid.cli.lightning_app import OPTIONS, LaidCLI
 from laid.cli.typed_settings import configs_first
 from laid.common.errors import UserError
@@ -131,7 +131,7 @@ class PlanCLI(LaidCLI):
         self._check()
         limit = self._limit()
         devices = self._devices()
-        each, rounds = share_out(data.global_batch_size, data.batch_size, devices.number)
+        each, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices.number)
         shape = load_config(module.student_args)
         grid = image_grid(
             shape,

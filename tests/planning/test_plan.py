@@ -86,7 +86,7 @@ def test_a_verdict_leaves_room_for_what_a_plan_does_not_see():
         (["--devices", "4"], "give --trainer.strategy laid_fsdp"),
         (["--devices", "0"], "expected 1 or more"),
         (["--results", "there"], "--results is for test and predict"),
-        (["--trainer.strategy", "laid_fsdp", "--devices", "3"], "does not divide"),
+        (["--trainer.strategy", "laid_fsdp", "--devices", "3"], "is not divisible"),
         (["--model.student.attn_implementation", "flash_attention_2"], "plan with sdpa"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
