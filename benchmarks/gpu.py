@@ -27,6 +27,8 @@ from lightning.fabric.utilities import move_data_to_device
 from transformers.utils import is_flash_attn_2_available
 
 from laid.common.atomic_files import atomic_write_text
+from laid.losses.alignment import AlignmentArgs
+from laid.losses.divergence import DivergenceArgs
 from laid.planning.plan_command import GPUS
 from laid.planning.plan_tables import GIB, highest
 from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
@@ -113,7 +115,11 @@ class Bench:
 
     def training(self, case: str, student: ModelArgs, teacher: ModelArgs | None) -> list[dict]:
         """Rows of one pair of models, by images of a haystack."""
-        objective = ObjectiveArgs() if teacher else ObjectiveArgs(laid=0.0, kl=0.0, sft=1.0)
+        objective = (
+            ObjectiveArgs()
+            if teacher
+            else ObjectiveArgs(laid=AlignmentArgs(weight=0.0), kl=DivergenceArgs(weight=0.0))
+        )
         module = PlannedModule(student, teacher, objective=objective)
         unbuilt = copy.deepcopy(module)
         strategy = PlannedStrategy(None, "32-true", weights=True)

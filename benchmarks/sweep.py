@@ -13,7 +13,7 @@ The YAML file:
     test: [--data.test.per_size, 200]    # ... and of every `laid test`
     seeds: [0, 1, 2]               # of seed_everything; a run may have its own
     runs:
-      kd: {fit: [--model.objective.laid, 0]}
+      kd: {fit: [--model.objective.laid.weight, 0]}
       base: {fit: false}           # only tested, once
       window: {fit: false, test: [--config, configs/window/yarn.yaml]}
 

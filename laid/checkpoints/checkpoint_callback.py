@@ -10,7 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from laid.checkpoints.runs import EMBEDDED
+from laid.checkpoints.runs import EMBEDDED, FORMAT
 from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.common.atomic_files import discard, leftovers, replacing
 from laid.common.errors import UserError
@@ -90,7 +90,11 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         identity = {"step": trainer.global_step, "id": uuid.uuid4().hex}
-        checkpoint[EMBEDDED] = {"config": self.config, "identity": identity}
+        checkpoint[EMBEDDED] = {
+            "format": FORMAT,
+            "config": self.config,
+            "identity": identity,
+        }
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop.listen(trainer)

@@ -29,6 +29,8 @@ CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
 EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
+FORMAT = 2
+"""Of a checkpoint's keys and settings; raise it when an older checkpoint can't be read."""
 META = "meta.pt"
 """Of a checkpoint that is a folder, the file with all but the tensors."""
 FILES = "files"
@@ -122,7 +124,13 @@ def read_embedded(path: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} is not one that laid wrote: it has no settings of a run in it"
         )
-    return dict(content[EMBEDDED])
+    embedded = dict(content[EMBEDDED])
+    if (found := embedded.get("format", 1)) != FORMAT:
+        raise UserError(
+            f"checkpoint {path} has format {found}, and this version of laid reads {FORMAT}: "
+            "use the version of laid that wrote it, or train again"
+        )
+    return embedded
 
 
 _MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")

@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from laid.checkpoints.module_state import check_fits, drop, without_frozen
+from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_frozen
 from laid.checkpoints.runs import FILES, META
 from laid.common.atomic_files import atomic_dir, discard
 from laid.distributed.process_group import on_rank_zero
@@ -34,7 +34,6 @@ from laid.distributed.sharded_tensors import local_rows, shard_like
 
 WEIGHTS = "state_dict"
 STATES = "optimizer_states"
-MIXING = "mixing."
 
 
 def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
@@ -133,13 +132,13 @@ def _ours(module: L.LightningModule, state: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors for a model, without mixing weights where it has none.
+    """A checkpoint's tensors for a model, without the objective where it has none.
 
     Raises:
         UserError: the checkpoint is of a model of another shape.
     """
-    if not any(key.startswith(MIXING) for key in ours):
-        drop(theirs, MIXING)
+    if not any(key.startswith(OBJECTIVE) for key in ours):
+        drop(theirs, OBJECTIVE)
     check_fits(ours, theirs)
     return theirs
 

@@ -26,7 +26,7 @@ class OptimizerArgs:
     """Learning rate of LoRA's adapters, with model.lora: then `student_lr` is that of the vision
     tower alone, if it is trained. The paper gives none; ten times `student_lr` is usual."""
     mixing_lr: float = 1e-4
-    """Learning rate of the mixing weights."""
+    """Learning rate of what the loss terms learn: the mixing weights."""
     weight_decay: float = 0.01
     """Weight decay of the student's matrices; biases, norms and mixing weights have none."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -52,17 +52,17 @@ class OptimizerArgs:
 
 
 def build_optimizer(
-    student: VLM, mixing: nn.Module | None, args: OptimizerArgs, fused: bool
+    student: VLM, objective: nn.Module, args: OptimizerArgs, fused: bool
 ) -> torch.optim.AdamW:
     """AdamW over the parameters that require gradients.
 
-    The paper's two groups, student and mixing weights; the student's is split into one with weight
-    decay (matrices) and one without, and LoRA's adapters are another. Groups have a ``name``, and
-    empty ones are left out.
+    The paper's two groups, student and mixing weights (all that the loss terms learn); the
+    student's is split into one with weight decay (matrices) and one without, and LoRA's adapters
+    are another. Groups have a ``name``, and empty ones are left out.
 
     Args:
         student: whose trained parameters and adapters are optimized.
-        mixing: module of the mixing weights; None: there are none.
+        objective: the loss terms, with their mixing weights.
         args: rates, weight decay and betas.
         fused: use PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
             gradients with it under mixed precision.
@@ -75,8 +75,7 @@ def build_optimizer(
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
         _group("lora", adapters, args.lora_lr, args.weight_decay),
     ]
-    if mixing is not None:
-        groups.append(_group("mixing", mixing.parameters(), args.mixing_lr, 0.0))
+    groups.append(_group("mixing", objective.parameters(), args.mixing_lr, 0.0))
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
 

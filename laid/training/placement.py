@@ -1,4 +1,4 @@
-"""Builds student, teacher and mixing weights where they belong: on one device, or shared out."""
+"""Builds student, teacher and objective where they belong: on one device, or sharded."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from laid.distributed.sharding import (
     student_policy,
     teacher_policy,
 )
-from laid.losses.head_mixing import MixingWeights
+from laid.training.objective import Objective
 from laid.vlm.lora import LoraArgs, base_of, begin_adapters
 from laid.vlm.model_loading import ModelArgs, empty_model, materialise
 from laid.vlm.vision_language_model import VLM
@@ -48,11 +48,11 @@ class Placement:
         """The model that stays as it is."""
         return self._build(args, teacher_policy(), frozen=True)
 
-    def mixing(self, weights: MixingWeights) -> MixingWeights:
-        """Mixing weights beside the student."""
+    def objective(self, objective: Objective) -> Objective:
+        """What the loss terms learn, beside the student."""
         if self.mesh is not None:
-            shard_parameters(weights, self.mesh)
-        return weights
+            shard_parameters(objective, self.mesh)
+        return objective
 
     def _build(
         self,

@@ -1,30 +1,35 @@
 """Whether a teacher can teach a student: both configurations and tokenizers, compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import Qwen2_5_VLConfig
 
 from laid.common.errors import UserError
 from laid.vlm.model_loading import ModelArgs, load_config
-from laid.vlm.vision_language_model import AttentionShape
+from laid.vlm.vision_language_model import attention_shape
 
 
 def check_teacher(
-    student: ModelArgs, teacher: ModelArgs | None, tokenizer_of: Callable[[ModelArgs], Any]
+    student: ModelArgs,
+    teacher: ModelArgs | None,
+    tokenizer_of: Callable[[ModelArgs], Any],
+    terms: Sequence[str],
 ) -> None:
     """Compares configurations and tokenizers before any weight is read.
 
     Args:
         tokenizer_of: loads a model's tokenizer.
+        terms: names of the loss terms that need a teacher.
 
     Raises:
         UserError: there is no teacher, or as ``check_pair``.
     """
     if teacher is None:
         raise UserError(
-            "the objective compares student and teacher, but model.teacher is not given: name one "
-            "(--model.teacher.path …), or set objective.laid, attn and kl to 0"
+            f"the objective's terms {', '.join(terms)} compare student and teacher, but "
+            "model.teacher is not given: name one (--model.teacher.path …), or set their weights "
+            f"to 0 (--model.objective.{terms[0]}.weight 0)"
         )
     check_pair(
         load_config(student),
@@ -82,7 +87,7 @@ _NAMES = (
 def _facts(config: Qwen2_5_VLConfig) -> tuple[object, ...]:
     rope = config.text_config.rope_parameters
     return (
-        AttentionShape.of(config).head_dim,
+        attention_shape(config).head_dim,
         list(rope["mrope_section"]),
         float(rope["rope_theta"]),
         config.vision_config.patch_size,

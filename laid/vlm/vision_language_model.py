@@ -4,7 +4,6 @@ Shape suffixes: B batch, L tokens, U columns of the batch that predict an answer
 N answer tokens of the whole batch, T generated tokens, V vocabulary.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForCondit
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from laid.signals.model_inputs import ModelInputs, answer_positions
-from laid.signals.model_signals import Signals, Wanted
+from laid.signals.model_signals import AttentionShape, Signals, Wanted
 from laid.vlm.image_features import ImageFeatures, features_of_batch, image_features
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -21,25 +20,15 @@ from laid.vlm.qk_capture import QKCapture
 from laid.vlm.window_extension import Settings
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """The decoder's attention: layers, query heads, key heads, numbers in a head."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-    @classmethod
-    def of(cls, config: Qwen2_5_VLConfig) -> "AttentionShape":
-        """Reads it from a configuration."""
-        text = config.text_config
-        return cls(
-            layers=text.num_hidden_layers,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            head_dim=text.hidden_size // text.num_attention_heads,
-        )
+def attention_shape(config: Qwen2_5_VLConfig) -> AttentionShape:
+    """Reads it from a configuration."""
+    text = config.text_config
+    return AttentionShape(
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        head_dim=text.hidden_size // text.num_attention_heads,
+    )
 
 
 class VLM(nn.Module):
@@ -50,7 +39,7 @@ class VLM(nn.Module):
         if lora is not None:
             add_lora(hf, lora)  # before the hooks, which see what a projection and its adapter give
         self.hf = hf
-        self.shape = AttentionShape.of(hf.config)
+        self.shape = attention_shape(hf.config)
         self.base: dict[str, Any] = {}  # with LoRA: whose weights the adapters stand on
         self.features = ImageFeatures()
         self.in_step = False

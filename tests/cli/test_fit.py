@@ -38,10 +38,10 @@ def test_a_run_leaves_its_settings_checkpoints_and_figures(fitted):
     assert yaml.safe_load((fitted / "config.yaml").read_text())["data"]["global_batch_size"] == 2
 
 
-def test_a_checkpoint_holds_student_and_mixing_weights_only(fitted):
+def test_a_checkpoint_holds_student_and_objective_only(fitted):
     content = torch.load(find_checkpoint(str(fitted), fitted.parent).path, weights_only=True)
     prefixes = {key.split(".")[0] for key in content["state_dict"]}
-    assert prefixes == {"student", "mixing"}
+    assert prefixes == {"student", "objective"}
     student = [k for k in content["state_dict"] if k.startswith("student.")]
     assert all(k.startswith("student.hf.") for k in student)
 
@@ -193,7 +193,8 @@ def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, w
 def test_plain_fine_tuning_needs_no_teacher(laid, config, work):
     laid(
         "fit", "--config", config, "--name", "sft", "--model.teacher", "null",
-        "--model.objective.laid", 0, "--model.objective.kl", 0, "--trainer.max_steps", 2,
+        "--model.objective.laid.weight", 0, "--model.objective.kl.weight", 0,
+        "--trainer.max_steps", 2,
     )  # fmt: skip
     tags = set(events(work / "runs" / "sft").Tags()["scalars"])
     assert "train/sft" in tags

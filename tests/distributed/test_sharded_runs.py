@@ -164,7 +164,7 @@ def test_adapters_trained_on_two_ranks_go_on_and_are_tested_and_merged_on_one(la
     of_two, of_one = work / "runs" / "lora-two", work / "runs" / "lora-one"
     state = read_whole(find_checkpoint(str(of_two), work).path)["state_dict"]
     assert state
-    assert all(".lora_" in name or name.startswith("mixing.") for name in state)
+    assert all(".lora_" in name or name.startswith("objective.") for name in state)
     alone = ("--trainer.devices", 1, "--trainer.strategy", "auto")
     for run, how in ((of_two, alone), (of_one, TWO)):  # a folder to a process, a file to two
         folder = begin_at(run, 5, work, f"{run.name}-goes-on")

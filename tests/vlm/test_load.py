@@ -8,11 +8,12 @@ import torch
 from transformers import AutoConfig
 
 from laid.miniature.packaged_models import corpus, make
+from laid.signals.model_signals import AttentionShape
 from laid.vlm.model_loading import ModelArgs, load_config, load_model
 from laid.vlm.model_paths import resolve_model
 from laid.vlm.pair_check import check_pair
 from laid.vlm.processor import ProcessorArgs, load_processor
-from laid.vlm.vision_language_model import AttentionShape
+from laid.vlm.vision_language_model import attention_shape
 
 
 def test_random_weights_depend_on_the_seed_alone(pair):
@@ -76,7 +77,7 @@ def test_a_pair_that_does_not_fit_is_told_everything_that_differs(pair):
 
 def test_qwens_configurations_have_the_known_heads_and_fit_together(qwen):
     shapes = {
-        size: AttentionShape.of(AutoConfig.from_pretrained(qwen / size))
+        size: attention_shape(AutoConfig.from_pretrained(qwen / size))
         for size in ("3b", "7b", "32b")
     }
     assert shapes == {
