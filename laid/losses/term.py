@@ -112,8 +112,12 @@ class Term(nn.Module, ABC):
 
 
 @dataclass
-class TermArgs(ABC):
-    """Settings of one term; a subclass adds its own."""
+class TermArgs:
+    """Settings of one term; a subclass adds its own.
+
+    Not an ABC: with one among its bases, jsonargparse would take a dataclass for a class to choose
+    (``class_path``) rather than for settings.
+    """
 
     name: ClassVar[str]
     """The field of ``ObjectiveArgs``, and the name in logs and checkpoints."""
@@ -129,10 +133,10 @@ class TermArgs(ABC):
                 f"objective.{self.name}.weight {self.weight}: expected a finite number, 0 or more"
             )
 
-    @abstractmethod
     def build(self, models: ModelPair) -> Term:
         """The term for a pair of models.
 
         Raises:
             UserError: a setting that does not fit the models.
         """
+        raise NotImplementedError
