@@ -1,4 +1,4 @@
-"""A callback for tests: writes down what each rank had, for another process to compare."""
+"""A callback for tests: saves what each rank had, for another process to compare."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from laid.distributed.sharded_tensors import full_tensor
 
 
 class Witness(Callback):
-    """Whole gradients before clipping and whole parameters after every optimizer step."""
+    """Full gradients before clipping and full parameters after every optimizer step."""
 
     def __init__(self, folder: str):
         self.folder = Path(folder)
