@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, Qwen2_5_VLConfig
 
 from laid.common.errors import UserError
 from laid.miniature.haystack_layout import Layout, Writer
 from laid.miniature.question_sampler import Sampler
 from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
+from laid.miniature.tiny_models import tiny_model
 from laid.miniature.tower_training import TowerResult
 
 
@@ -97,16 +98,14 @@ class TrainingData:
 
 def new_model(
     config: Qwen2_5_VLConfig, tower: TowerResult, writer: Writer, seed: int
-) -> Qwen2_5_VLForConditionalGeneration:
+) -> PreTrainedModel:
     """A model with a trained tower and an untrained decoder.
 
     Word embeddings are standard normal; those of the categories are the tower's directions.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        model = tiny_model(config)
         model.model.visual.load_state_dict(tower.visual)
         with torch.no_grad():
             words = model.get_input_embeddings().weight
@@ -116,8 +115,8 @@ def new_model(
 
 
 def grow(
-    model: Qwen2_5_VLForConditionalGeneration, config: Qwen2_5_VLConfig, seed: int, at: int = 1
-) -> Qwen2_5_VLForConditionalGeneration:
+    model: PreTrainedModel, config: Qwen2_5_VLConfig, seed: int, at: int = 1
+) -> PreTrainedModel:
     """The same function with more layers: the new ones, from layer ``at``, output zero at first.
 
     Raises:
@@ -129,9 +128,7 @@ def grow(
         raise UserError(f"cannot grow {old} layers by {added} at {at}: expected more layers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        grown = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        grown = tiny_model(config)
     state = {}
     for name, value in model.state_dict().items():
         before, inside, after = name.partition(".language_model.layers.")
@@ -148,7 +145,7 @@ def grow(
 
 
 def hidden_states(
-    model: Qwen2_5_VLForConditionalGeneration, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
+    model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
 ) -> Tensor:
     """The decoder's last ``hidden_BLH``, given the images' features."""
     embeds_BLH = model.get_input_embeddings()(ids_BL)
@@ -171,7 +168,7 @@ def questions_for(size: int) -> int:
 
 
 def loss_and_accuracy(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     data: TrainingData,
     recipe: DecoderRecipe,
     size: int,
@@ -204,7 +201,7 @@ def loss_and_accuracy(
 
 
 def train_decoder(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     data: TrainingData,
     recipe: DecoderRecipe,
     seed: int,

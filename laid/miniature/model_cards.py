@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.common.atomic_files import atomic_dir, discard_dir
 from laid.data.coco_index import CocoIndex
@@ -15,7 +14,7 @@ from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
 from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
-from laid.miniature.tiny_models import write_tiny
+from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.miniature.tower_training import TOKENS, TowerResult
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.hf_folder import write_model
@@ -59,9 +58,7 @@ def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bf
     config = packaged_config(name, processor)
     weights = list(card.decoders.values())[-1].model
     state = {key: value.to(dtype) for key, value in weights.items()}
-    model = Qwen2_5_VLForConditionalGeneration._from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    model = tiny_model(config)
     model.load_state_dict(state)
     root = ensure_minicoco()
     pool = Pool.load(root, TEST_SPLIT)

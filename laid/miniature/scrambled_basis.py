@@ -5,31 +5,35 @@ Shape suffixes: K KV heads, H heads of a projection, F rotary pairs of a head.
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
+
+from laid.vlm.families.registry import family_of
 
 
 @torch.no_grad()
-def scramble_qk(hf: Qwen2_5_VLForConditionalGeneration, seed: int) -> None:
+def scramble_qk(hf: PreTrainedModel, seed: int) -> None:
     """Multiplies every rotary pair of every KV head by a complex number, in place, and its query
     heads by the inverse conjugate.
 
     A key's pair becomes ``c k`` and that of each of its query heads ``q / conj(c)``, so that
     ``Re(q conj(k))`` is unchanged: an exact reparametrisation, since multiplication by a complex
-    number commutes with RoPE. Phases are uniform, magnitudes log-uniform between 1/2 and 2.
+    number commutes with RoPE. Phases are uniform, magnitudes log-uniform between 1/2 and 2. For
+    families whose queries and keys come from projections with biases and without norms.
     """
     generator = torch.Generator().manual_seed(seed)
-    text = hf.config.text_config
-    group = text.num_attention_heads // text.num_key_value_heads
-    for layer in hf.model.language_model.layers:
-        attention = layer.self_attn
-        shape = (text.num_key_value_heads, attention.head_dim // 2)
-        phase_KF = torch.rand(shape, generator=generator) * 2 * torch.pi
-        c_KF = torch.polar(2 ** (2 * torch.rand(shape, generator=generator) - 1), phase_KF)
+    family = family_of(hf.config)
+    shape = family.shape
+    pairs = (shape.kv_heads, shape.head_dim // 2)
+    group = shape.heads // shape.kv_heads
+    for layer in family.layers(hf):
+        phase_KF = torch.rand(pairs, generator=generator) * 2 * torch.pi
+        c_KF = torch.polar(2 ** (2 * torch.rand(pairs, generator=generator) - 1), phase_KF)
+        queries, keys = family.qk_modules(layer)
         for projection, factor in (
-            (attention.k_proj, c_KF),
-            (attention.q_proj, (1 / c_KF.conj()).repeat_interleave(group, dim=0)),
+            (keys, c_KF),
+            (queries, (1 / c_KF.conj()).repeat_interleave(group, dim=0)),
         ):
-            for parameter in (projection.weight, projection.bias):
+            for parameter in map(projection.get_parameter, ("weight", "bias")):
                 parameter.copy_(_times(parameter, factor))
 
 
