@@ -215,7 +215,7 @@ class PlanCLI(LaidCLI):
                 raise UserError(f"--{name} {value}: expected more than 0")
         if config.mfu is not None and config.mfu > 1:
             raise UserError(f"--mfu {config.mfu}: expected a share of the peak, at most 1")
-        entries, step = self.datamodule.train_args.entries, self.datamodule.global_batch_size
+        entries, step = self.datamodule.train_args.count, self.datamodule.global_batch_size
         if entries < step:
             raise UserError(
                 f"data.train.entries {entries}: not one step of {step} (data.global_batch_size)"

@@ -197,7 +197,7 @@ def train_once(
     """
     precision = strategy.precision_plugin
     with precision.train_step_context():
-        loss = module.training_step(Batch(inputs, [{}] * setting.batch), 0)
+        loss = module.training_step(Batch(inputs, (), ()), 0)
     module._seen.clear()
     if fresh:
         optimizer.zero_grad()

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from laid.data.coco_index import CocoIndex
+from laid.data.entries import HaystackEntry
 from laid.data.image_files import load_image
-from laid.data.prompt import Collate, PromptEncoder
+from laid.data.prompt import Collate, PromptEncoder, Sample
 from laid.miniature.accuracy_check import entries_for, measure
 from laid.miniature.decoder_training import (
     Progress,
@@ -111,11 +112,11 @@ def test_measured_answers_are_those_of_the_stock_model(root, pool, model, proces
     counts = measure(model, pool, entries, writer)
     encoder, vlm = PromptEncoder(processor, ""), VLM(model)
     right = {1: 0, 3: 0}
-    for entry in entries:
-        images = [load_image(root / name) for name in entry["images"]]
+    for entry in map(HaystackEntry.of, entries):
+        images = [load_image(root / name) for name in entry.images]
         row = encoder.encode(entry, *encoder.patches(images), with_answer=False)
-        batch = Collate(encoder.pad_id, "left")([(row, entry)])
+        batch = Collate(encoder.pad_id, "left")([Sample(row, entry, counted=True)])
         said = processor.tokenizer.decode(vlm.answer(batch.inputs, 1)[0])
-        right[entry["size"]] += said == entry["answer"].capitalize()
+        right[entry.size] += said == entry.answer.capitalize()
     assert counts == {size: (count, 6) for size, count in right.items()}
     assert 0 < sum(right.values()) < 12

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from laid.data.entries import ask
+from laid.data.entries import HaystackEntry, ask
 from laid.data.prompt import PREFIX, PromptEncoder
 from laid.miniature.decoder_training import hidden_states, new_model
 from laid.miniature.haystack_layout import Writer
@@ -29,12 +29,17 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
         anchor, target = (
             pool.categories[int(named[row, 0])] for named in (drawn.anchors_BQ, drawn.targets_BQ)
         )
-        entry = {
-            "id": "x",
-            "question": ask(anchor, target, "single"),
-            "answer": "yes" if drawn.yes_BQ[row, 0] else "no",
-            "images": ["blank.png"] * size,
-        }
+        entry = HaystackEntry(
+            id="x",
+            question=ask(anchor, target, "single"),
+            answer="yes" if drawn.yes_BQ[row, 0] else "no",
+            anchor=anchor,
+            target=target,
+            mode="single",
+            size=size,
+            images=("blank.png",) * size,
+            needles=(0,),
+        )
         inputs = encode(processor, prefix, entry, [BLANK] * size)
         assert inputs.input_ids_BL[:-1].tolist() == ids[row, : len(single)].tolist()
         assert torch.equal(inputs.position_ids_3BL[:, :-1], layout.positions_3L[:, : len(single)])
