@@ -187,9 +187,9 @@ class Bench:
         module.student_args = _by_sdpa(module.student_args)
         if module.teacher_args is not None:
             module.teacher_args = _by_sdpa(module.teacher_args)
-        ledger = rehearse_training(module, setting)
-        cost = Cost.of(ledger.flops, setting.images, 1, lambda _: tokens)
-        return {"planned_gib": highest(ledger)[1].bytes / GIB, "flops": cost.at(setting.images)}
+        tracker = rehearse_training(module, setting)
+        cost = Cost.of(tracker.flops, setting.images, 1, lambda _: tokens)
+        return {"planned_gib": highest(tracker)[1].bytes / GIB, "flops": cost.at(setting.images)}
 
     def timed(self, row: dict, seconds: float) -> dict:
         """A row with its speed and peak memory."""
