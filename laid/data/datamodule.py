@@ -135,7 +135,9 @@ class HaystackDataModule(L.LightningDataModule):
             load_processor(self.processor_args), self.prefix, self.max_length
         )
         self.root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
-        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed)
+        tokens = self.encoder.processor.tokenizer.get_added_vocab()
+        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, tokens)
+        self.source.check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)
             self._check_training()
