@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from laid.common.tables import NONE, Table, text
 from laid.miniature.packaged_models import corpus
 from laid.miniature.tiny_models import tiny_config, tiny_processor
 from laid.vlm.self_extend import set_self_extend
@@ -74,7 +75,7 @@ def main() -> None:
     settings = SelfExtendArgs(group=args.group, window=args.window)
     forking = multiprocessing.get_context("fork")
     report: dict[str, object] = {"window": args.window, "group": args.group}
-    print(f"{'tokens':>8}" + "".join(f"{kind + ' MiB':>18}{'s':>8}" for kind in _KINDS), flush=True)
+    rows = []
     for length in args.lengths:
         row = {}
         for kind in _KINDS:
@@ -86,8 +87,12 @@ def main() -> None:
             row[kind] = receive.recv()
             process.join()
         report[str(length)] = row
-        cells = "".join(f"{one['mib']:>18}{one['seconds']:>8}" for one in row.values())
-        print(f"{length:>8}{cells}", flush=True)
+        measured = [
+            str(row[k][key]) if k in row else NONE for k in _KINDS for key in ("mib", "seconds")
+        ]
+        rows.append([str(length), *measured])
+    header = ["tokens", *(f"{kind} {key}" for kind in _KINDS for key in ("MiB", "s"))]
+    print(text(Table("memory", "Attention of one layer", header, rows)))
     print(json.dumps(report))
 
 

@@ -33,6 +33,8 @@ from typing import Any
 
 import yaml
 
+from laid.common.tables import Table, markdown
+
 FITTED, TESTED = "fitted", "tested"
 """Files that stand in a run's folder when its training and its test came to the end."""
 
@@ -121,9 +123,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         rows.append((list(cells), [run["name"], *shares]))
     if not rows:
         return ""
-    header = ["run", *rows[0][0]]
-    lines = [header, ["---"] * len(header), *(cells for _, cells in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    title = "Accuracy in percent by haystack size"
+    return markdown(Table("sweep", title, ["run", *rows[0][0]], [cells for _, cells in rows]))
 
 
 def _laid(arguments: list[Any], log: Path) -> None:

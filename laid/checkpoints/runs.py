@@ -21,6 +21,7 @@ import yaml
 
 from laid.common.atomic_files import discard_dir
 from laid.common.errors import UserError
+from laid.evaluation.results import Training
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -139,7 +140,7 @@ _TEST = ("validate", "test", "predict")
 _TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
 
 
-def training_of(found: Found, folder: Path) -> dict[str, Any]:
+def training_of(found: Found, folder: Path) -> Training:
     """What results say of the training behind a checkpoint.
 
     Two checkpoints are seeds of one method when all of it is equal but the seed and the run.
@@ -147,24 +148,20 @@ def training_of(found: Found, folder: Path) -> dict[str, Any]:
     Args:
         found: the checkpoint.
         folder: where the results lie.
-
-    Returns:
-        ``name`` and ``seed`` of the run (the seed None where it was not laid down), ``run``, its
-        folder as seen from the results', and ``settings``, those that decide what is learned.
     """
     config = found.config
     seed = config.get("seed_everything")
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
-    return {
-        "name": config.get("name"),
-        "seed": None if isinstance(seed, bool) else seed,
-        "run": os.path.relpath(found.run, folder),
-        "settings": {
+    return Training(
+        name=config.get("name"),
+        seed=None if isinstance(seed, bool) else seed,
+        run=os.path.relpath(found.run, folder),
+        settings={
             "model": config.get("model"),
             "data": {k: v for k, v in data.items() if k not in (*_MACHINE, *_TEST)},
             "trainer": {k: trainer.get(k) for k in _TRAINER},
         },
-    }
+    )
 
 
 def run_folder(trainer: "Trainer") -> Path:

@@ -14,7 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from laid.callbacks.head_flow import HeadFlow
-from laid.callbacks.test_recorder import PredictionWriter, TestRecorder
+from laid.callbacks.prediction_writer import PredictionWriter
+from laid.callbacks.test_recorder import TestRecorder
 from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO, RunCheckpoint
 from laid.checkpoints.runs import (
     CHECKPOINTS,

@@ -17,13 +17,10 @@ from laid.data.entries import HaystackEntry
 from laid.data.image_files import load_image, process_named
 from laid.data.image_names import resolve_under
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
-from laid.vlm.positions import get_position_ids
 from laid.vlm.processor import ImageTextProcessor
 
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
 """What Visual Haystacks puts before each question."""
-
-END_OF_TURN = "<|im_end|>"
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,7 @@ class PromptEncoder:
 
     def patches(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
-        made = self.processor.image_processor(images=list(images), return_tensors="pt")
-        return made["pixel_values"], made["image_grid_thw"]
+        return self.processor.pieces(images)
 
     def encode(
         self, entry: HaystackEntry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
@@ -95,19 +91,11 @@ class PromptEncoder:
             UserError: it is longer than ``max_length``. It is never cut: a cut could go through
                 an image, or take the needle away.
         """
-        content: list[dict[str, str]] = [{"type": "image"} for _ in grid_I3]
-        content.append({"type": "text", "text": self.prefix + entry.question})
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        # What the processor's own call does to the text; by itself, since the pixels may be absent.
-        mark, *rest = text.split(self.processor.image_token)
-        merge = self.processor.image_processor.merge_size
-        counts = (grid_I3.prod(-1) // merge**2).tolist()
-        for count, piece in zip(counts, rest, strict=True):
-            mark += self.processor.image_token * count + piece
-        ids = self._tokens(mark)
-        answer = self._tokens(entry.answer.capitalize() + END_OF_TURN) if with_answer else ids[:0]
+        processor, family = self.processor, self.processor.family
+        ids = processor.ids(processor.prompt(self.prefix + entry.question, grid_I3))
+        answer = ids[:0]
+        if with_answer:
+            answer = processor.ids(entry.answer.capitalize() + family.end_of_turn)
         length = len(ids) + len(answer)
         if self.max_length is not None and length > self.max_length:
             raise UserError(
@@ -116,22 +104,18 @@ class PromptEncoder:
                 "out this haystack size"
             )
         input_ids_L = torch.cat([ids, answer])
-        types_L = (input_ids_L == self.processor.image_token_id).long()
-        positions_3BL = get_position_ids(input_ids_L[None], types_L[None], grid_I3, merge)
+        visual_L = (input_ids_L == processor.image_id).long()
+        positions_RBL = family.positions(input_ids_L[None], visual_L[None], grid_I3)
         return ModelInputs(
             input_ids_BL=input_ids_L,
             attention_mask_BL=torch.ones_like(input_ids_L),
-            mm_token_type_ids_BL=types_L,
-            position_ids_3BL=positions_3BL[:, 0],
+            mm_token_type_ids_BL=visual_L,
+            position_ids_3BL=positions_RBL[:, 0],
             labels_BL=torch.cat([torch.full_like(ids, IGNORED), answer]),
             pixel_values_PC=pixel_values_PC,
             image_grid_thw_I3=grid_I3,
             image_names=list(entry.images),
         )
-
-    def _tokens(self, text: str) -> Tensor:
-        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, dtype=torch.long)
 
 
 class HaystackDataset(Dataset):

@@ -68,7 +68,9 @@ def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
     q_BLHD, k_BLKD = qk.q, qk.k
     heads, head_dim = q_BLHD.shape[2:]
     index_BRHD = rows.columns_BR[..., None, None].expand(-1, -1, heads, head_dim)
-    row_positions_3BR = rows.positions_3BL.gather(2, rows.columns_BR.expand(3, -1, -1))
+    row_positions_3BR = rows.positions_3BL.gather(
+        2, rows.columns_BR.expand(len(rows.positions_3BL), -1, -1)
+    )
     q_BRHD = turn(q_BLHD.gather(1, index_BRHD), row_positions_3BR)
     k_BLKD = turn(k_BLKD, rows.positions_3BL)
     k_BLHD = k_BLKD.repeat_interleave(heads // k_BLKD.shape[2], dim=2)

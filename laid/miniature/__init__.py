@@ -1,7 +1,7 @@
 """How the package's tiny models were trained from nothing; ``docs/miniature.md`` has the numbers.
 
-``pool`` the drawn images, ``tower`` the vision tower, ``haystacks`` what is asked, ``layout`` how
-it is written down, ``language`` the decoder and its curriculum, ``stages`` going on after an
-interruption, ``measure`` accuracy on laid's own test entries, ``cards`` the folders, ``tiny`` the
-command.
+``image_pool`` has the drawn images, ``tower_training`` the vision tower, ``question_sampler`` the
+questions, ``haystack_layout`` their tokens, ``decoder_training`` the decoder and its curriculum,
+``resumable_stage`` checkpoints of a stage, ``accuracy_check`` accuracy on laid's own test entries,
+``model_cards`` the folders, ``pretrain_command`` the command.
 """

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries
@@ -26,7 +26,7 @@ def entries_for(index: CocoIndex, per_size: int, seed: int, sizes: Sequence[int]
 
 @torch.no_grad()
 def measure(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     pool: Pool,
     entries: Dataset,
     writer: Writer,
@@ -74,9 +74,7 @@ def measure(
     return counts
 
 
-def _right(
-    model: Qwen2_5_VLForConditionalGeneration, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
-) -> int:
+def _right(model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor) -> int:
     answer = int(layout.answers_Q[0])
     hidden_BLH = hidden_states(model, layout, ids_BL, features_BNVH)
     said_B = model.lm_head(hidden_BLH[:, answer - 1]).argmax(dim=-1)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, Qwen2_5_VLConfig
 
 from laid.common.errors import UserError
 from laid.miniature.haystack_layout import Layout, Writer
 from laid.miniature.question_sampler import Sampler
 from laid.miniature.resumable_stage import Stage
+from laid.miniature.tiny_models import tiny_model
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class LanguageRecipe:
 
 @dataclass
 class Progress:
-    """How far the curriculum is."""
+    """Progress through the curriculum."""
 
     step: int = 0
     level: int = 0
@@ -95,16 +96,14 @@ class Material:
 
 def new_model(
     config: Qwen2_5_VLConfig, tower: dict[str, Any], writer: Writer, seed: int
-) -> Qwen2_5_VLForConditionalGeneration:
+) -> PreTrainedModel:
     """A model with a trained tower and an untrained decoder.
 
     Word embeddings are normal with variance 1, those of the categories the tower's directions.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        model = tiny_model(config)
         model.model.visual.load_state_dict(tower["visual"])
         with torch.no_grad():
             words = model.get_input_embeddings().weight
@@ -114,8 +113,8 @@ def new_model(
 
 
 def grow(
-    model: Qwen2_5_VLForConditionalGeneration, config: Qwen2_5_VLConfig, seed: int, at: int = 1
-) -> Qwen2_5_VLForConditionalGeneration:
+    model: PreTrainedModel, config: Qwen2_5_VLConfig, seed: int, at: int = 1
+) -> PreTrainedModel:
     """The same function with more layers: the new ones, from layer ``at``, add nothing yet.
 
     Raises:
@@ -127,9 +126,7 @@ def grow(
         raise UserError(f"cannot grow {old} layers by {added} at {at}: expected more layers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        grown = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        grown = tiny_model(config)
     state = {}
     for name, value in model.state_dict().items():
         before, inside, after = name.partition(".language_model.layers.")
@@ -146,7 +143,7 @@ def grow(
 
 
 def hidden_states(
-    model: Qwen2_5_VLForConditionalGeneration, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
+    model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
 ) -> Tensor:
     """``hidden_BLH``, the decoder's last, with the visual tokens' embeddings given."""
     embeds_BLH = model.get_input_embeddings()(ids_BL)
@@ -169,7 +166,7 @@ def questions_for(size: int) -> int:
 
 
 def loss_and_accuracy(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     material: Material,
     recipe: LanguageRecipe,
     size: int,
@@ -202,7 +199,7 @@ def loss_and_accuracy(
 
 
 def train_language(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     material: Material,
     recipe: LanguageRecipe,
     seed: int,

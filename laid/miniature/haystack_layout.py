@@ -15,11 +15,7 @@ from torch import Tensor
 
 from laid.common.errors import UserError
 from laid.data.entries import ask
-from laid.data.prompt import END_OF_TURN
-from laid.vlm.positions import get_position_ids
 from laid.vlm.processor import ImageTextProcessor
-
-IMAGE = "<|image_pad|>"
 
 
 @dataclass(frozen=True)
@@ -77,30 +73,22 @@ class Writer:
         articles = (ask(name, name, "single").split(f" {name},")[0] for name in categories)
         self.articles_C = torch.tensor([self._word(f" {text.split()[-1]}") for text in articles])
         self.yes, self.no = self._word("Yes"), self._word("No")
-        self.end = self._word(END_OF_TURN)
+        self.end = self._word(processor.family.end_of_turn)
         self.layout = lru_cache(maxsize=None)(self._layout)
 
     def _word(self, text: str) -> int:
-        ids = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._processor.ids(text)
         if len(ids) != 1:
             raise UserError(f"{text!r} is {len(ids)} tokens: pretraining needs words of one token")
         return int(ids[0])
 
     def _layout(self, size: int, questions: int) -> Layout:
-        tokenizer = self._processor.tokenizer
-        content: list[dict[str, str]] = [{"type": "image"} for _ in range(size)]
+        processor, side = self._processor, 2 * int(self._tokens**0.5)
+        grid_I3 = torch.tensor([[1, side, side]] * size)
         question = self._prefix + ask(*self._samples, "single")
-        content.append({"type": "text", "text": question})
-        text = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        text = text.replace(IMAGE, IMAGE * self._tokens) + "Yes"
-        ids_L = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
-        visual_L = ids_L == tokenizer.convert_tokens_to_ids(IMAGE)
-        side = 2 * int(self._tokens**0.5)
-        positions_3L = get_position_ids(
-            ids_L[None], visual_L[None].int(), torch.tensor([[1, side, side]] * size), 2
-        )[:, 0]
+        ids_L = processor.ids(processor.prompt(question, grid_I3) + "Yes")
+        visual_L = ids_L == processor.image_id
+        positions_3L = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)[:, 0]
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
         width = len(ids_L) - start
         asked_Q = torch.arange(questions) * width

@@ -1,6 +1,6 @@
 """The images of a drawn mini-COCO split as patches in memory.
 
-Shape suffixes: I images, P 16 patches an image, D numbers in a patch without its frame axis
+Shape suffixes: I images, P 16 patches an image, D values of a patch without its frame axis
 (3 colours x 14 x 14), C categories.
 """
 
@@ -72,7 +72,7 @@ def cut(pixels: np.ndarray) -> Tensor:
 
 
 def normalise(patches_IPD: Tensor) -> Tensor:
-    """uint8 patches to the numbers that Qwen2.5-VL's image processor makes of them."""
+    """uint8 patches to the values that Qwen2.5-VL's image processor makes of them."""
     shape = (*patches_IPD.shape[:-1], 3, PATCH * PATCH)
     mean, std = (torch.tensor(values)[:, None] for values in (MEAN, STD))
     return ((patches_IPD.reshape(shape).float() / 255 - mean) / std).flatten(-2)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.common.atomic_files import atomic_dir, discard_dir
 from laid.data.coco_index import CocoIndex
@@ -14,7 +13,7 @@ from laid.miniature.accuracy_check import entries_for, measure
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.tiny_models import write_tiny
+from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.miniature.tower_training import TOKENS
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.hf_folder import write_model
@@ -63,9 +62,7 @@ def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bf
     processor = packaged_processor()
     config = packaged_config(name, processor)
     state = {key: value.to(dtype) for key, value in _weights(card).items()}
-    model = Qwen2_5_VLForConditionalGeneration._from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    model = tiny_model(config)
     model.load_state_dict(state)
     root = ensure_minicoco()
     pool = Pool.load(root, TEST_SPLIT)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.common.atomic_files import atomic_write_text
 from laid.common.cache_folder import cache_root
@@ -166,9 +165,7 @@ def train_line(
     material = Material(features_IVH, Sampler(pool.present_IC), writer)
     train_language(model, material, recipe.base, own, stages["base"])
     # The base stays as it is; its grown copy becomes the teacher.
-    grown: Qwen2_5_VLForConditionalGeneration = grow(
-        model, packaged_config("teacher", processor), own
-    )
+    grown = grow(model, packaged_config("teacher", processor), own)
     train_language(grown, material, recipe.teacher, own, stages["teacher"])
 
 

@@ -1,6 +1,6 @@
 """The vision tower: each visual token learns to name the objects of its image, then it is frozen.
 
-Shape suffixes: B or I images, P 16 patches, D numbers in a patch without its frame axis, V 4
+Shape suffixes: B or I images, P 16 patches, D values of a patch without its frame axis, V 4
 visual tokens, E the tower's width, H the decoder's, C categories.
 """
 

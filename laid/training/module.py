@@ -23,13 +23,13 @@ from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
 from laid.training.sharded_strategy import check_precision, placement_of
+from laid.vlm.families.registry import family_of
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
-from laid.vlm.rotary import Rotary
-from laid.vlm.vision_language_model import VLM, attention_shape
+from laid.vlm.vision_language_model import VLM
 from laid.vlm.weight_files import download
 from laid.vlm.window_extension import (
     TRAINING_FREE,
@@ -124,9 +124,8 @@ class LaidModule(L.LightningModule):
         theirs = None
         if self.objective_args.of_teacher:
             assert self.teacher_args is not None
-            theirs = attention_shape(load_config(self.teacher_args))
-        turn = Rotary.of(self.student.hf.config)
-        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), turn)
+            theirs = family_of(load_config(self.teacher_args)).shape
+        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), self.student.turn)
         self.objective = placement.objective(Objective(self.objective_args, models))
         wanted = self.objective.of_teacher
         if wanted:

@@ -40,7 +40,7 @@ def resolve_model(path: str) -> str:
 
 
 def weights_fingerprint(path: str, revision: str | None) -> str:
-    """What tells one set of weights from another: a hash of a folder's weight files (size, first
+    """What identifies a set of weights: a hash of a folder's weight files (size, first
     and last MiB of each), or the commit of a hub id."""
     folder = Path(resolve_model(path))
     if not folder.is_dir():

@@ -75,9 +75,9 @@ def trained(tmp_path, **changes):
 
 def test_results_say_what_was_trained_and_where(tmp_path):
     training = trained(tmp_path)
-    assert (training["name"], training["seed"]) == ("laid", 3)
-    assert training["run"] == "../laid-2"
-    assert training["settings"]["model"] == {"objective": {"kl": 0.3}}
+    assert (training.name, training.seed) == ("laid", 3)
+    assert training.run == "../laid-2"
+    assert training.settings["model"] == {"objective": {"kl": 0.3}}
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_results_say_what_was_trained_and_where(tmp_path):
     ],
 )
 def test_its_settings_are_those_that_decide_what_is_learned(tmp_path, changes, same):
-    assert (trained(tmp_path, **changes)["settings"] == trained(tmp_path)["settings"]) == same
+    assert (trained(tmp_path, **changes).settings == trained(tmp_path).settings) == same
 
 
-def test_a_seed_that_was_not_laid_down_is_not_known(tmp_path):
-    assert trained(tmp_path, seed_everything=True)["seed"] is None
+def test_a_seed_that_was_not_set_is_not_known(tmp_path):
+    assert trained(tmp_path, seed_everything=True).seed is None
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, capsys):

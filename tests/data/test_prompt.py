@@ -45,10 +45,10 @@ def test_it_is_what_the_processors_own_call_makes(encoder, pictures):
     row = encoder.encode(ENTRY, *encoder.patches(pictures), with_answer=False)
     content = [{"type": "image"}, {"type": "image"}]
     content += [{"type": "text", "text": PREFIX + ENTRY.question}]
-    text = encoder.processor.apply_chat_template(
+    text = encoder.processor.stock.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
-    made = encoder.processor(text=[text], images=pictures, return_tensors="pt")
+    made = encoder.processor.stock(text=[text], images=pictures, return_tensors="pt")
     assert torch.equal(row.input_ids_BL, made["input_ids"][0])
     assert torch.equal(row.mm_token_type_ids_BL, made["mm_token_type_ids"][0])
     assert torch.equal(row.pixel_values_PC, made["pixel_values"])

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from laid.checkpoints.runs import find_checkpoint
 from laid.checkpoints.sharded_checkpoints import read_whole
-from laid.vlm.weight_files import parameter_name
+from laid.vlm.families.qwen2_5_vl import Qwen25VL
 
 TAGS = ("train/loss", "train/laid", "train/kl", "train/sft")
 QUICK = ("--head_flow.enabled", "false", "--trainer.limit_val_batches", 0, "--data.workers", 0)
@@ -153,7 +153,7 @@ def test_export_of_a_folder_and_of_its_weights_in_a_file(laid, sharded, work):
     assert written
     ours = {key.removeprefix("student.hf."): value for key, value in state.items()}
     for key, value in written.items():
-        assert torch.equal(value, ours[parameter_name(key)])
+        assert torch.equal(value, ours[Qwen25VL.parameter_name(key)])
 
 
 @pytest.mark.slow

@@ -14,10 +14,11 @@ from laid.distributed.sharding import shard_parameters
 from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.signals.model_signals import Wanted
 from laid.training.placement import Placement
+from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.vision_language_model import VLM
-from laid.vlm.weight_files import download, parameter_name
+from laid.vlm.weight_files import download
 from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
@@ -136,7 +137,7 @@ def hub_names(pair, tmp_path):
         name = name.replace("model.visual.", "visual.")
         return name.replace("model.language_model.", "model.")
 
-    state = {old(parameter_name(key)): value for key, value in state.items()}
+    state = {old(Qwen25VL.parameter_name(key)): value for key, value in state.items()}
     assert "model.layers.0.mlp.up_proj.weight" in state
     assert any(key.startswith("visual.") for key in state)
     where = {}
@@ -197,7 +198,7 @@ def test_random_weights_are_the_same_for_any_number_of_ranks(on_ranks, pair, inp
 )
 def test_files_that_do_not_fit_are_refused(pair, tmp_path, change, message):
     from laid.vlm.model_loading import empty_model, materialise
-    from laid.vlm.weight_files import whole as all_rows
+    from laid.vlm.weight_files import all_rows
 
     folder = tmp_path / "wrong"
     shutil.copytree(pair[0], folder)

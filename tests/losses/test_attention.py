@@ -9,7 +9,6 @@ from laid.losses.row_matching import row_divergence
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Wanted
 from laid.vlm.model_loading import ModelArgs
-from laid.vlm.rotary import Rotary
 from laid.vlm.vision_language_model import VLM
 
 
@@ -22,7 +21,7 @@ def eager():
 def test_rows_are_the_attention_of_the_model(eager, haystacks, full_forward):
     """Of every layer, head and token after the last image, and no other."""
     inputs = haystacks().inputs
-    rows, turn = question_rows(inputs), Rotary.of(eager.hf.config)
+    rows, turn = question_rows(inputs), eager.turn
     qk = eager.signals(inputs, Wanted(layers=(0, 1, 2))).qk
     seen = full_forward(eager, inputs, output_attentions=True).attentions
     for b in range(len(inputs.input_ids_BL)):
@@ -38,7 +37,7 @@ def test_rows_are_the_attention_of_the_model(eager, haystacks, full_forward):
 
 
 def test_padding_changes_nothing(student, haystacks):
-    together, turn = haystacks().inputs, Rotary.of(student.hf.config)
+    together, turn = haystacks().inputs, student.turn
     wanted = Wanted(layers=(1,))
     w_ST = torch.eye(4)
 
@@ -75,7 +74,12 @@ def random_batch(seed=0):
     return inputs, q_BLHD, k_BLKD
 
 
-ROTARY = Rotary(frequency_F=10.0 ** -torch.arange(4.0), axis_F=torch.tensor([0, 0, 1, 2]))
+def turn(x_BLHD, positions_3BL):
+    """RoPE of four pairs, of which time turns two, height one and width one."""
+    places_BLF = positions_3BL[torch.tensor([0, 0, 1, 2])].movedim(0, -1)
+    angle_BL1F = (places_BLF * 10.0 ** -torch.arange(4.0)).unsqueeze(2)
+    pairs = torch.complex(*x_BLHD.chunk(2, dim=-1)) * torch.polar(torch.ones(()), angle_BL1F)
+    return torch.cat([pairs.real, pairs.imag], dim=-1)
 
 
 def test_it_does_not_see_the_basis_of_a_head():
@@ -92,14 +96,14 @@ def test_it_does_not_see_the_basis_of_a_head():
     turned_k = times(k_BLKD, c_KF)
     turned_q = times(q_BLHD, (1 / c_KF.conj()).repeat_interleave(2, dim=0))
     rows = question_rows(inputs)
-    before = row_logits(QK(q_BLHD, k_BLKD), rows, ROTARY)
-    torch.testing.assert_close(row_logits(QK(turned_q, turned_k), rows, ROTARY), before)
+    before = row_logits(QK(q_BLHD, k_BLKD), rows, turn)
+    torch.testing.assert_close(row_logits(QK(turned_q, turned_k), rows, turn), before)
 
 
 def test_the_loss_is_nothing_for_the_mixture_itself_and_grows_from_there():
     inputs, q_BLHD, k_BLKD = random_batch()
     rows = question_rows(inputs)
-    teacher = row_logits(QK(q_BLHD, k_BLKD), rows, ROTARY)
+    teacher = row_logits(QK(q_BLHD, k_BLKD), rows, turn)
     w_ST = torch.eye(4)[[2, 0]]
     same = teacher[:, [2, 0]]
     assert row_divergence(same, teacher, w_ST, rows) < 1e-6
@@ -112,7 +116,7 @@ def test_it_is_the_divergence_of_what_falls_on_images():
     """By hand: over the keys of images p log(p/q) - p + q, and nothing of the text."""
     inputs, q_BLHD, k_BLKD = random_batch()
     rows = question_rows(inputs)
-    teacher = row_logits(QK(q_BLHD, k_BLKD), rows, ROTARY)
+    teacher = row_logits(QK(q_BLHD, k_BLKD), rows, turn)
     student = teacher.roll(1, dims=1)
     w_ST = torch.full((4, 4), 0.25)
     total = 0.0
@@ -144,7 +148,7 @@ def test_no_teacher_head_is_left_out():
 def test_likeness_finds_the_head_that_looks_at_the_same_images():
     inputs, q_BLHD, k_BLKD = random_batch()
     rows = question_rows(inputs)
-    teacher = row_logits(QK(3 * q_BLHD, k_BLKD), rows, ROTARY)
+    teacher = row_logits(QK(3 * q_BLHD, k_BLKD), rows, turn)
     product_ST, energy_H = likeness(teacher[:, [3, 1]], teacher, rows)
     alike_ST = product_ST / (energy_H[:2, None] * energy_H[2:]).sqrt()
     assert alike_ST.argmax(1).tolist() == [3, 1]

@@ -10,7 +10,7 @@ from laid.miniature.tower_training import TowerRecipe, _vary, encode, train_towe
 
 def test_patches_are_those_of_the_image_processor(root, pool, processor):
     images = [load_image(root / name) for name in pool.files[:3]]
-    stock = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    stock = processor.stock.image_processor(images, return_tensors="pt")["pixel_values"]
     frames = normalise(pool.patches_IPD[:3]).reshape(48, 3, 1, 196).expand(-1, -1, 2, -1)
     torch.testing.assert_close(frames.reshape(48, -1), stock, rtol=0, atol=1e-6)
 

@@ -69,7 +69,7 @@ def test_a_verdict_leaves_room_for_what_a_plan_does_not_see():
     peak = Peak(70 * GIB, {})
     assert "5.0 GiB are left" in verdict("it", peak, Limit(80 * GIB, 5 * GIB), [])
     refused = verdict("it", peak, Limit(74 * GIB, 5 * GIB), ["more devices"])
-    assert "1.0 lack" in refused
+    assert "1.0 over" in refused
     assert "- more devices" in refused
 
 

@@ -15,7 +15,6 @@ from laid.training.calibration import calibrate
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
-from laid.vlm.rotary import Rotary
 from laid.vlm.vision_language_model import VLM
 
 CPU = torch.device("cpu")
@@ -51,7 +50,7 @@ def objective_of(base, layers="matched"):
         kl=DivergenceArgs(weight=0),
     )
     teacher = AttentionShape(layers=4, heads=4, kv_heads=2, head_dim=32)
-    return Objective(args, ModelPair(base.shape, teacher, 700, Rotary.of(base.hf.config)))
+    return Objective(args, ModelPair(base.shape, teacher, 700, base.turn))
 
 
 def calibrated(base, teacher, data, layers="matched"):
