@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 from datasets import Dataset
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -176,8 +177,9 @@ class HaystackDataModule(L.LightningDataModule):
             log.warning("training and validation share the images of %s", train.split)
 
     def _entries(self, stage: str) -> list[Dataset]:
-        names = {"fit": ("train_entries", "validate_entries")}.get(stage, (f"{stage}_entries",))
-        return [getattr(self, name) for name in names]
+        # Lightning's stage is an enumeration, equal to its word but formatted otherwise.
+        parts = ("train", "validate") if stage == "fit" else (TrainerFn(stage).value,)
+        return [getattr(self, f"{part}_entries") for part in parts]
 
     def _images(self, stage: str) -> set[str]:
         parts = self._entries(stage)
