@@ -45,7 +45,7 @@ def bytes_at_peak(tracker: MemoryTracker) -> dict[str, int]:
 @pytest.mark.parametrize(
     "setting",
     [SETTING, replace(SETTING, devices=2, precision="bf16-mixed", accumulates=True)],
-    ids=["whole", "shared out"],
+    ids=["one device", "sharded"],
 )
 def test_real_tensors_take_the_memory_that_is_planned(pair, setting):
     planned = bytes_at_peak(rehearse_training(module(pair), setting))
@@ -69,7 +69,7 @@ def test_a_process_grows_by_what_is_planned(tmp_path):
     assert found["grown"] == pytest.approx(found["planned"], rel=0.05)
 
 
-def test_ranks_share_out_what_a_single_device_holds(pair):
+def test_each_rank_holds_a_shard_of_what_one_device_holds(pair):
     one = highest(rehearse_training(module(pair), replace(SETTING, devices=1)))[1]
     four = highest(rehearse_training(module(pair), replace(SETTING, devices=4)))[1]
     for kind in ("student", "teacher", "optimizer"):
