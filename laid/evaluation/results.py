@@ -46,9 +46,8 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
             intervals that hold the true proportion, isn't between 0 and 1.
     """
     if n < 1 or not 0 <= correct <= n:
-        raise UserError(
-            f"{correct} correct of {n}: expected at least one answer and from 0 to n correct"
-        )
+        expected = "expected at least one answer and from 0 to n correct"
+        raise UserError(f"{correct} correct of {n}: {expected}")
     if not 0 < confidence < 1:
         raise UserError(f"confidence is {confidence}, expected a share such as 0.95")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -72,9 +71,8 @@ class Counts:
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.n or self.n == 0:
             raise UserError(f"correct is {self.correct} of n {self.n}, expected 0 to n and n > 0")
-        _require_share("accuracy", self.accuracy)
-        for bound in self.interval:
-            _require_share("interval", bound)
+        _require_shares("accuracy", self.accuracy)
+        _require_shares("interval", *self.interval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,7 @@ class Overall(Counts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_share("compliance", self.compliance)
+        _require_shares("compliance", self.compliance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +136,7 @@ class Training:
 
     Attributes:
         name: of the run.
-        seed: of the training; None where none was set.
+        seed: None where none was set.
         run: the run's folder, relative to the results file.
         settings: those that decide what is learned.
     """
@@ -211,6 +209,7 @@ def read_results(path: str | Path) -> Results:
         ) from error
 
 
-def _require_share(name: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise UserError(f"{name} is {share}, expected 0 to 1")
+def _require_shares(name: str, *shares: float) -> None:
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise UserError(f"{name} is {share}, expected 0 to 1")
