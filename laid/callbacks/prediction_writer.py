@@ -26,13 +26,7 @@ class PredictionWriter(Callback):
             self._file = self.path.open("w", encoding="utf-8")
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
         found = gather_rows(list(zip(batch.entries, outputs, batch.counted, strict=True)))
         if self._file is None:

@@ -32,7 +32,6 @@ class TestRecorder(Callback):
     is the same; otherwise the old records file is renamed and a message says what differs.
 
     Attributes:
-        folder: where to write.
         name: what tables call the model.
         command: what the user typed.
         seed: of the data.
@@ -72,13 +71,7 @@ class TestRecorder(Callback):
         return list(self.file.done)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
         found: list[tuple[Record, bool]] = gather_rows(
             list(zip(outputs, batch.counted, strict=True))

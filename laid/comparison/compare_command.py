@@ -5,8 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from laid.callbacks.head_flow_figure import flow_figure
-from laid.callbacks.head_flow_file import read_head_flow
+from laid.callbacks.head_flow_figure import flow_figure, read_head_flow
 from laid.common.atomic_files import atomic_write_text
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError

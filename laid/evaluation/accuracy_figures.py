@@ -22,7 +22,7 @@ from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
 # so that the lines differ without colour too.
-_COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #882255".split()
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _GREY = "#6F6F6F"
 _EMPTY = "#D5D5D5"
@@ -127,8 +127,9 @@ def _by_size_axes(
 def _finished(axes: Axes, legend_columns: int, chance_order: int) -> Figure:
     """What both figures of accuracy by size have around their plot."""
     axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=chance_order)
-    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate("chance", (1, _CHANCE), (4, 0), **where, va="center", color=_GREY, fontsize=9)
+    units = ("axes fraction", "data")
+    label = axes.annotate("chance", (1, _CHANCE), (4, 0), units, "offset points", va="center")
+    label.set(color=_GREY, fontsize=9)
     axes.set_xlabel("images in the haystack")
     axes.set_ylabel("accuracy (95% interval)")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
@@ -184,9 +185,9 @@ def _heat_map(axes: Axes, summary: Summary, sizes: list[int]) -> AxesImage:
             if cell.accuracy is not None:
                 # Both ends of the scale are dark.
                 colour = "white" if abs(cell.accuracy - 0.5) > 0.33 else "black"
-                style = {"ha": "center", "color": colour}
-                axes.text(x, y, f"{100 * cell.accuracy:.0f}", va="bottom", fontsize=9, **style)
-                axes.text(x, y, f"n {cell.n}", va="top", fontsize=6.5, **style)
+                lines = (f"{100 * cell.accuracy:.0f}", "bottom", 9), (f"n {cell.n}", "top", 6.5)
+                for text, va, size in lines:
+                    axes.text(x, y, text, ha="center", va=va, color=colour, fontsize=size)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_yticks(depths, [f"{100 * b.from_:.0f}–{100 * b.to:.0f}%" for b in bins[0]])
     # Thin lines between the cells.
