@@ -27,8 +27,8 @@ Curves = dict[str, list[list[float]]]
 class HeadFlow(Callback):
     """Plots each key head's normalised activation against haystack size.
 
-    Of the student before and after training, of the teacher, and of the mixing matrices before
-    and after. docs/head_flow.md has the formula: the paper gives none.
+    Of the student before and after training, and of the teacher; the mixing matrices before and
+    after too. docs/head_flow.md has the formula: the paper gives none.
     """
 
     def __init__(
@@ -80,18 +80,16 @@ class HeadFlow(Callback):
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.enabled or trainer.fast_dev_run:
+        if not self.enabled or trainer.fast_dev_run or "student_before" in self.curves:
             return
-        if "student_before" not in self.curves:
-            self._measure(trainer, pl_module, "student_before")
-            teacher = pl_module.teacher
-            layers = self.teacher_layers or pl_module.objective.of_teacher.layers
-            if teacher is not None and layers:
-                if reason := teacher.lacks(Wanted(layers=tuple(layers))):
-                    raise UserError(f"head_flow.teacher_layers: {reason}")
-                signals = teacher.signals
-                self.curves["teacher"] = self._probe(trainer, pl_module, signals, layers)
-            self._mix(pl_module, "before")
+        self._measure(trainer, pl_module, "student_before")
+        teacher = pl_module.teacher
+        layers = self.teacher_layers or pl_module.objective.of_teacher.layers
+        if teacher is not None and layers:
+            if reason := teacher.lacks(Wanted(layers=tuple(layers))):
+                raise UserError(f"head_flow.teacher_layers: {reason}")
+            self.curves["teacher"] = self._probe(trainer, pl_module, teacher.signals, layers)
+        self._mix(pl_module, "before")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled or trainer.fast_dev_run or "student_before" not in self.curves:

@@ -52,13 +52,11 @@ def flow_figure(sizes: list[int], curves: dict[str, dict[str, list[list[float]]]
     figure = Figure(figsize=(3.8 * len(models) + 0.6, 3.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, len(models), squeeze=False, sharex=True, sharey=True)
     for column, who in enumerate(models):
-        for row in range(rows):
-            if row < len(curves[who]):
-                layer, values = list(curves[who].items())[row]
-                _draw_heads(axes[row][column], sizes, values)
-                axes[row][column].set_title(f"{TITLES[who]}, {layer.replace('_', ' ')}", size=10)
-            else:
-                axes[row][column].set_axis_off()
+        for axis, (layer, values) in zip(axes[:, column], curves[who].items(), strict=False):
+            _draw_heads(axis, sizes, values)
+            axis.set_title(f"{TITLES[who]}, {layer.replace('_', ' ')}", size=10)
+        for axis in axes[len(curves[who]) :, column]:
+            axis.set_axis_off()
     figure.supxlabel("haystack size (images)", size=10)
     figure.supylabel("normalised key activation", size=10)
     return figure
@@ -99,8 +97,8 @@ def mixing_figure(
             signed = any(w < 0 for line in matrix for w in line)
             colours, low = ("RdBu_r", -top) if signed else ("Blues", 0.0)
             image = axis.imshow(matrix, cmap=colours, vmin=low, vmax=top, aspect="auto")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+            for of in (axis.xaxis, axis.yaxis):
+                of.set_major_locator(MaxNLocator(integer=True))
             figure.colorbar(image, ax=axis, shrink=0.85)
             axis.set_title(f"{titles[name]}, {stage}", fontsize=10)
             axis.set_xlabel("teacher head", fontsize=8)

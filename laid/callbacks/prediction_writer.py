@@ -31,9 +31,7 @@ class PredictionWriter(Callback):
         found = gather_rows(list(zip(batch.entries, outputs, batch.counted, strict=True)))
         if self._file is None:
             return
-        for entry, answer, counted in found:
-            if not counted:
-                continue
+        for entry, answer in [(entry, answer) for entry, answer, counted in found if counted]:
             line = {"id": entry.id, "question": entry.question, "answer": answer}
             line["images"] = list(entry.images)
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -73,9 +73,8 @@ class TestRecorder(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
-        found: list[tuple[Record, bool]] = gather_rows(
-            list(zip(outputs, batch.counted, strict=True))
-        )
+        rows: list[tuple[Record, bool]] = list(zip(outputs, batch.counted, strict=True))
+        found = gather_rows(rows)
         if self.file is not None:
             self.file.append(record for record, counted in found if counted)
 
@@ -94,10 +93,8 @@ class TestRecorder(Callback):
         )
         write_results(self.folder / RESULTS, results)
         summary = results.summary
-        figures = {
-            "accuracy_by_size": accuracy_figure([summary]),
-            "accuracy_by_depth": depth_figure([summary]),
-        }
+        made = {"accuracy_by_size": accuracy_figure, "accuracy_by_depth": depth_figure}
+        figures = {name: draw([summary]) for name, draw in made.items()}
         for name, figure in figures.items():
             save_png(figure, self.folder / "figures" / f"{name}.png")
         for logger in trainer.loggers:

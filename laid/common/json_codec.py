@@ -92,10 +92,9 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
             raise UserError(f"{_join(at, key)} is {_short(content.get(key))}, expected {value}")
     known = {field.name.rstrip("_"): field for field in fields(kind)}
     required = [k for k, f in known.items() if f.default is f.default_factory is MISSING]
-    for what, keys in (
-        ("unknown", sorted(content.keys() - known.keys() - version.keys())),
-        ("missing", [key for key in required if key not in content]),
-    ):
+    unknown = sorted(content.keys() - known.keys() - version.keys())
+    missing = [key for key in required if key not in content]
+    for what, keys in (("unknown", unknown), ("missing", missing)):
         if keys:
             raise UserError(f"{what}: {', '.join(_join(at, key) for key in keys)}")
     hints = _hints(kind)

@@ -83,11 +83,8 @@ def compare(
 def _figures(study: Study, folder: Path, notes: list[str]) -> dict[str, str]:
     """Draws what can be drawn; returns file names with titles, and notes what is missing."""
     summaries = study.summaries()
-    made = {
-        "accuracy_by_size": accuracy_figure(summaries),
-        "accuracy_bars": bar_figure(summaries),
-        "accuracy_by_depth": depth_figure(summaries),
-    }
+    draw = zip(FIGURES, (accuracy_figure, bar_figure, depth_figure), strict=False)
+    made = {name: figure(summaries) for name, figure in draw}
     titles = {name: FIGURES[name] for name in made}
     flows = {method.label: flow for method in study.rows if (flow := _head_flow(method))}
     for label, flow in flows.items():

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
-from laid.evaluation.identity import shared_by_seeds
 from laid.evaluation.records import read_records
-from laid.evaluation.results import Results, read_results
+from laid.evaluation.results import Results, read_results, shared_by_seeds
 
 # A window extension's name comes after a run's.
 _SEED = re.compile(r"(?P<method>.+?)-seed(?P<seed>\d+)(?P<window>(-yarn|-self-extend)?)")

@@ -36,8 +36,7 @@ def gain_cell(
     """A relative change in percent, with an arrow where the test agrees."""
     if gain is None or not math.isfinite(gain.value):
         return NONE
-    agrees = test is not None and gain.value * test.difference > 0
-    after = arrow(test) if agrees else ""
+    after = arrow(test) if test and gain.value * test.difference > 0 else ""
     spread = _brackets(gain.interval) if brackets else ""
     return Cell(f"{signed(100 * gain.value)}%{after}{spread}", _percents(gain))
 
@@ -58,9 +57,7 @@ def signed(number: float) -> str:
 
 
 def p_cell(p: float | None) -> Cell | str:
-    if p is None:
-        return NONE
-    return Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
+    return NONE if p is None else Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
 
 
 def bounded_cell(found: Bounded | None, sizes: Sequence[int] = (), digits: int = 2) -> Cell | str:

@@ -149,9 +149,9 @@ def test_table(study: Study) -> Table:
         for size, test in {**tests, **study.windows[method.label]}.items():
             if test is not None:
                 points = points_cell(Measured(test.difference, test.interval))
-                counts = [str(test.ahead), str(test.behind)]
+                n, ahead, behind = (Cell(str(of), of) for of in (test.n, test.ahead, test.behind))
                 p = [p_cell(test.p), p_cell(test.adjusted)]
-                rows.append([method.title, size, str(test.n), points, *counts, *p])
+                rows.append([method.title, size, n, points, ahead, behind, *p])
     notes = [
         f"Against {study.base.title}, on the same entries. Difference: of the accuracies, in "
         "points, with the 95% interval of the paired bootstrap. Ahead, behind: entries at which "

@@ -43,15 +43,13 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     sizes = _all_sizes(summaries)
     axes, legend_columns = _by_size_axes(summaries, 7.2, 4.4, 2)
     apart = _apart(sizes, len(summaries))
-    lowest = 1.0
+    lowest = min(cell.interval[0] for summary in summaries for cell in summary.by_size.values())
     for index, summary in enumerate(summaries):
         cells = [summary.by_size[size] for size in sorted(summary.by_size)]
-        accuracy = [cell.accuracy for cell in cells]
-        lowest = min(lowest, *(cell.interval[0] for cell in cells))
         aside = math.exp(apart * (index - (len(summaries) - 1) / 2))
         _, caps, bars = axes.errorbar(
             [size * aside for size in sorted(summary.by_size)],
-            accuracy,
+            [cell.accuracy for cell in cells],
             yerr=_whiskers(cells),
             label=_with_counts(_shown(summary.name, 80), cells),
             color=_COLOURS[index % len(_COLOURS)],

@@ -42,10 +42,8 @@ def summarise(
     """The results of one test.
 
     Args:
-        records: the answered entries, in any order.
         name: what tables and figures call the model.
         identity: what was tested, as in the records file.
-        command: the command that made the records.
         seed: the seed that the entries were drawn with, None if nothing was drawn.
         records_file: where the records lie, relative to the folder of the results file.
         training: of a checkpoint; None for a model that was not trained by laid.
@@ -65,10 +63,9 @@ def summarise(
         found = f"{len(twice)} entries occur twice, {twice[0]!r} for one"
         raise UserError(f"{found}; give each entry's record once")
     if PurePath(records_file).is_absolute():
-        raise UserError(
-            f"records_file is {records_file}, expected a path relative to the results file, so "
-            "that the two can be moved together"
-        )
+        why = "so that the two can be moved together"
+        given = f"records_file is {records_file}"
+        raise UserError(f"{given}, expected a path relative to the results file, {why}")
     groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.size):
         groups.setdefault(record.size, []).append(record)
