@@ -162,8 +162,11 @@ class HaystackDataModule(L.LightningDataModule):
             log.warning("training and validation share the images of %s", train.split)
 
     def _entries(self, stage: str) -> list[Dataset]:
-        names = {"fit": ("train_entries", "validate_entries")}.get(stage, (f"{stage}_entries",))
-        return [getattr(self, name) for name in names]
+        if stage == "fit":
+            return [self.train_entries, self.validate_entries]
+        if stage == "validate":
+            return [self.validate_entries]
+        return [self.test_entries if stage == "test" else self.predict_entries]
 
     def _images(self, stage: str) -> set[str]:
         parts = self._entries(stage)
