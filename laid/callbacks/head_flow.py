@@ -97,9 +97,11 @@ class HeadFlow(Callback):
         if not self.enabled or trainer.fast_dev_run or "student_before" not in self.curves:
             return
         self._measure(trainer, pl_module, "student_after")
-        self.mixing["after"] = _matrices(pl_module)
+        # Sharded weights are gathered for it: on all ranks.
+        matrices = pl_module.objective.matrices()
+        self.mixing["after"] = {name: m.values_ST.tolist() for name, m in matrices.items()}
         if trainer.is_global_zero:
-            self._write(trainer, pl_module)
+            self._write(trainer, {name: m.title for name, m in matrices.items()})
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         last = pl_module.student.shape.layers - 1
@@ -131,7 +133,7 @@ class HeadFlow(Callback):
                 sums[name].append(torch.stack(rows).mean(0).cpu())
         return {name: normalised(torch.stack(rows)).tolist() for name, rows in sums.items()}
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, titles: dict[str, str]) -> None:
         folder = run_folder(trainer)
         everything = {
             "sizes": self.sizes,
@@ -143,7 +145,6 @@ class HeadFlow(Callback):
         atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
         figures = {"head_flow": flow_figure(self.sizes, self.curves)}
         if self.mixing["after"]:
-            titles = {name: m.title for name, m in pl_module.objective.matrices().items()}
             figures["mixing"] = mixing_figure(self.mixing, titles)
         for name, figure in figures.items():
             save_png(figure, folder / "figures" / f"{name}.png")

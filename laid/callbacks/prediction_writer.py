@@ -1,6 +1,7 @@
 """Writes the answers of ``laid predict``."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -8,6 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows
+
+log = logging.getLogger(__name__)
 
 
 class PredictionWriter(Callback):
@@ -46,4 +49,4 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._file is not None:
             self._file.close()
-            print(f"laid: {self.path}")
+            log.info("%s", self.path)

@@ -1,5 +1,6 @@
 """Records the answers of ``laid test``, entry by entry, and writes its results."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from laid.common.json_codec import Json
 from laid.data.datamodule import HaystackDataModule
 from laid.data.prompt import Batch
-from laid.distributed.process_group import gather_rows, made_by_first
+from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
 from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import Record, RecordFile
 from laid.evaluation.results import Training, write_results
 from laid.evaluation.summary import summarise
+
+log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
 RESULTS = "results.json"
@@ -54,7 +57,7 @@ class TestRecorder(Callback):
         data = trainer.datamodule
         # Rank 0 reads and writes the records, and sends the others the answered entries. Not now:
         # a model that can't be loaded must not rename the records of another test.
-        data.skip(lambda: made_by_first(lambda: self._open(data)))
+        data.skip(lambda: on_rank_zero(lambda: self._open(data)))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
@@ -62,10 +65,10 @@ class TestRecorder(Callback):
         self.file = RecordFile(self.folder / RECORDS, identity)
         if self.file.kept:
             changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
-            print(f"laid: earlier records are of another test ({changed}); kept {self.file.kept}")
+            log.info("earlier records are of another test (%s); kept %s", changed, self.file.kept)
         if self.file.done:
             total = len(data.test_entries)
-            print(f"laid: {len(self.file.done)} of {total} entries are answered already")
+            log.info("%d of %d entries are answered already", len(self.file.done), total)
         return list(self.file.done)
 
     def on_test_batch_end(
@@ -113,4 +116,4 @@ class TestRecorder(Callback):
                     # A curve whose steps are haystack sizes.
                     board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
         print(format_table([summary]))
-        print(f"laid: {self.folder / RESULTS}")
+        log.info("%s", self.folder / RESULTS)

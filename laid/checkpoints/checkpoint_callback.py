@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             except (OSError, RuntimeError) as reason:  # torch hides the first behind the second
                 told = reason.__context__ or reason
-                raise OSError(
+                raise UserError(
                     f"cannot write the checkpoint {path}: {told}. Is the disk full?"
                 ) from None
 

@@ -8,9 +8,11 @@ runs/tiny/figures/*.png
 runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
+import logging
 import os
 import re
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -25,6 +27,8 @@ from laid.evaluation.results import Training
 
 if TYPE_CHECKING:
     from lightning import Trainer
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
@@ -91,8 +95,8 @@ def _newest(run: Path, given: str) -> Found:
     for path in reversed(candidates):
         try:
             return _found(path, run)
-        except ValueError as reason:
-            print(f"laid: {reason}; looking at the one before it")
+        except UserError as reason:
+            log.warning("%s; trying the one before it", reason)
     raise UserError(f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read")
 
 
@@ -134,13 +138,10 @@ def read_embedded(path: Path) -> dict[str, Any]:
     return embedded
 
 
-_MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")
-"""Settings of the data that say how it is computed, not what."""
-_TEST = ("validate", "test", "predict")
 _TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
 
 
-def training_of(found: Found, folder: Path) -> Training:
+def training_of(found: Found, folder: Path, without: Collection[str]) -> Training:
     """What results say of the training behind a checkpoint.
 
     Two checkpoints are seeds of one method when all of it is equal but the seed and the run.
@@ -148,6 +149,7 @@ def training_of(found: Found, folder: Path) -> Training:
     Args:
         found: the checkpoint.
         folder: where the results lie.
+        without: settings of the data that do not decide what is learned.
     """
     config = found.config
     seed = config.get("seed_everything")
@@ -158,7 +160,7 @@ def training_of(found: Found, folder: Path) -> Training:
         run=os.path.relpath(found.run, folder),
         settings={
             "model": config.get("model"),
-            "data": {k: v for k, v in data.items() if k not in (*_MACHINE, *_TEST)},
+            "data": {k: v for k, v in data.items() if k not in without},
             "trainer": {k: trainer.get(k) for k in _TRAINER},
         },
     )

@@ -1,5 +1,6 @@
 """``laid export``: a checkpoint as a plain Hugging Face folder."""
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,8 @@ from laid.vlm.hf_folder import write_model, write_processor
 from laid.vlm.lora import LoraArgs, base_of, check_base, merged
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.processor import ProcessorArgs, load_processor
+
+log = logging.getLogger(__name__)
 
 STUDENT = "student.hf."
 """Prefix of the student's parameters in a checkpoint."""
@@ -33,7 +36,7 @@ def export(
     Args:
         ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
         out: Folder to write.
-        dtype: Number format of the weights. None: as they were trained.
+        dtype: Of the weights. None: as they were trained.
         overwrite: Replace the folder if it exists.
 
     Raises:
@@ -64,4 +67,4 @@ def export(
         write_processor(folder, processor)
         if overwrite:  # the new one being whole
             discard(target)
-    print(f"laid: {found.path} -> {target}")
+    log.info("%s -> %s", found.path, target)

@@ -1,14 +1,14 @@
 """``laid compare``: several results side by side, as a report."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from laid.callbacks.head_flow_figure import flow_figure
 from laid.callbacks.head_flow_file import read_head_flow
 from laid.common.atomic_files import atomic_write_text
+from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.tables import Table, comma_separated, latex, markdown, text
 from laid.comparison.methods import Method, find_method, read_methods
@@ -16,6 +16,8 @@ from laid.comparison.report_tables import bootstrap_line, method_lines, tables
 from laid.comparison.study import Study
 from laid.evaluation.accuracy_figures import accuracy_figure, bar_figure, depth_figure, save_png
 from laid.evaluation.accuracy_table import format_table
+
+log = logging.getLogger(__name__)
 
 THRESHOLDS = (0.5, 0.75)
 FIGURES = {
@@ -74,10 +76,11 @@ def compare(
     atomic_write_text(folder / "report.md", _report(study, made, figures, notes))
     shown = [format_table(study.summaries())]
     shown += [text(table) for table in made if table.name in _ON_SCREEN]
-    printed = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
-    atomic_write_text(folder / "table.txt", printed + "\n")
-    print(printed)
-    print(f"laid: {folder / 'report.md'}")
+    written = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
+    atomic_write_text(folder / "table.txt", written + "\n")
+    print("\n\n".join(shown))
+    for line in (*notes, folder / "report.md"):
+        log.info("%s", line)
 
 
 def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
@@ -126,7 +129,7 @@ def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes:
 
 def run(argv: list[str]) -> None:
     """The command line of ``compare``."""
-    parser = ArgumentParser(prog="laid compare", description="Several results side by side.")
+    parser = CommandParser(prog="laid compare", description="Several results side by side.")
     parser.add_argument("results", nargs="+", type=str, help="runs/NAME/results.json, or runs/NAME")
     parser.add_argument(
         "--threshold",

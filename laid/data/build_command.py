@@ -84,4 +84,4 @@ def build(
             files[folder / f"test_{size}.json"] = entries.select(rows)
     for path, entries in files.items():
         write_vhs(entries, path)
-        print(f"{path}: {len(entries)} entries, {sum(entries['size'])} images shown")
+        log.info("%s: %d entries, %d images shown", path, len(entries), sum(entries["size"]))

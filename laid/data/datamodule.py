@@ -29,6 +29,20 @@ FEATURE_BATCH = 32
 class HaystackDataModule(L.LightningDataModule):
     """Visual haystacks over COCO images."""
 
+    # fmt: off
+    LEARNED = (
+        "coco_root", "processor", "revision", "train", "needles", "min_area", "prefix",
+        "min_pixels", "max_pixels", "max_length", "global_batch_size", "group_by_size", "seed",
+        "order_seed",
+    )
+    """Settings that decide what is learned."""
+    NOT_LEARNED = (
+        "batch_size", "eval_batch_size", "cache_features", "feature_gib", "workers",
+        "validate", "test", "predict",
+    )
+    """Settings that say how it is computed, and what is tested."""
+    # fmt: on
+
     def __init__(
         self,
         coco_root: str = MINICOCO,

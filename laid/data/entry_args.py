@@ -7,6 +7,12 @@ from laid.common.errors import UserError
 MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 """The paper's haystack sizes in testing."""
+BUILT_ONLY = {
+    "train": ("split", "min_size", "max_size"),
+    "validate": ("split",),
+    "test": ("split",),
+}
+"""By stage, the settings that say how entries are built; where a source gives entries, none."""
 TRAIN_ENTRIES = 5000
 PER_SIZE = 100
 LIMITS = {

@@ -44,7 +44,10 @@ def weights_fingerprint(path: str, revision: str | None) -> str:
     and last MiB of each), or the commit of a hub id."""
     folder = Path(resolve_model(path))
     if not folder.is_dir():
-        return str(AutoConfig.from_pretrained(path, revision=revision)._commit_hash)
+        try:
+            return str(AutoConfig.from_pretrained(path, revision=revision)._commit_hash)
+        except (OSError, ValueError) as reason:
+            raise cannot_load("configuration", path, reason) from reason
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size

@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
         if int(re.findall(r"\d+", later.name)[0]) > step:
             later.unlink()  # it got further before it died; let it begin just here
     again = laid("fit", "--config", config, "--name", name, "--ckpt_path", "last")
-    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.stdout
+    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.stderr
     whole, resumed = losses(fitted), losses(work / "runs" / name)
     for tag in LOSSES:
         late = {s: value for s, value in whole[tag].items() if s >= step}
@@ -186,7 +186,7 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
 
 def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, work):
     done = laid("fit", "--config", config, "--trainer.max_steps", 1, "--head_flow.enabled", "false")
-    assert "laid: run runs/small-2" in done.stdout
+    assert "laid: run runs/small-2" in done.stderr
     assert (work / "runs" / "small-2" / "config.yaml").exists()
 
 

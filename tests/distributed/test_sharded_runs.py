@@ -49,7 +49,7 @@ def test_a_new_user_trains_and_tests_on_two_processes(laid, config, work):
         "fit", "--config", config, "--name", "new", *TWO, "--trainer.accelerator", "cpu",
         "--trainer.max_steps", 2, "--head_flow.per_size", 2,
     )  # fmt: skip
-    assert "laid: to test it: laid test --ckpt_path runs/new" in done.stdout
+    assert "laid: to test it: laid test --ckpt_path runs/new" in done.stderr
     assert (work / "runs" / "new" / "checkpoints" / "step=2.ckpt" / "meta.pt").exists()
     assert (work / "runs" / "new" / "figures" / "head_flow.png").exists()
     laid("test", "--ckpt_path", "last", "--name", "new", "--data.test.sizes", "[1]")
@@ -234,7 +234,7 @@ def test_killed_ranks_lose_nothing_but_the_steps_since_the_last_checkpoint(
     wait_for(lambda: process.poll() is not None and not alive(rank_1), seconds=60)
     if who != "all":
         errors = process.communicate()[1]
-        assert f"{who} died without a word" in errors
+        assert f"{who} died without reporting an error" in errors
     last = find_checkpoint(str(folder), folder.parent).identity["step"]
     assert last >= 2
     laid("fit", "--ckpt_path", folder, "--trainer.max_epochs", -1, "--trainer.max_steps", last + 2)
