@@ -63,8 +63,9 @@ def test_a_report_made_twice_is_the_same(four, tmp_path):
 
 def test_without_a_base_it_says_which_there_are(four, tmp_path, capsys):
     compare(four / "base", four / "teacher", "--out", tmp_path / "report")
-    assert "without --base NAME, one of base, teacher" in capsys.readouterr().err
-    assert "short gain" not in printed
+    out, err = capsys.readouterr()
+    assert "without --base NAME, one of base, teacher" in err
+    assert "short gain" not in out
 
 
 def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, tmp_path, capsys):
