@@ -2,10 +2,10 @@
 
     python benchmarks/self_extend_memory.py [--lengths 1024 2048 4096 8192 16384] [--eager_to 4096]
 
-One layer of Qwen2.5-VL's decoder with random weights, 4 query heads and 1 key head of 128, float32,
-one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a process of its own
-(forked, so Linux or macOS): it reports the peak resident size beyond that of the model before its
-first long prompt. Prints a table and the same numbers as JSON.
+One layer of Qwen2.5-VL's decoder with random weights, 4 query heads and 1 KV head, head_dim 128,
+float32, one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a process of its
+own (forked, so Linux or macOS), which measures how far its peak resident memory grows during the
+prompt. Prints a table and the same results as JSON.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def measure(kind: str, length: int, args: SelfExtendArgs, out: Connection) -> No
 
 
 def main() -> None:
-    """Every kind at every length, each in its own process; report."""
+    """Every kind at every length, each in its own process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384], help="in tokens"

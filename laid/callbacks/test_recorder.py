@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from laid.common.json_codec import Json
 from laid.data.datamodule import HaystackDataModule
 from laid.data.prompt import Batch
-from laid.distributed.process_group import gather_rows, made_by_first
+from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
 from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import Record, RecordFile
@@ -57,7 +57,7 @@ class TestRecorder(Callback):
         data = trainer.datamodule
         # Rank 0 reads and writes the records, and sends the others the answered entries. Not now:
         # a model that can't be loaded must not rename the records of another test.
-        data.skip(lambda: made_by_first(lambda: self._open(data)))
+        data.skip(lambda: on_rank_zero(lambda: self._open(data)))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""

@@ -30,8 +30,8 @@ from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_f
 from laid.checkpoints.runs import FILES, META
 from laid.common.atomic_files import atomic_dir, discard
 from laid.common.errors import UserError
-from laid.distributed.process_group import made_by_first
-from laid.distributed.sharded_tensors import own_rows, shared_like
+from laid.distributed.process_group import on_rank_zero
+from laid.distributed.sharded_tensors import local_rows, shard_like
 
 WEIGHTS = "state_dict"
 STATES = "optimizer_states"
@@ -49,7 +49,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
     for at, state in enumerate(checkpoint.pop(STATES, [])):
         tensors[f"optimizer_{at}"] = state
     with ExitStack() as stack:
-        folder = Path(made_by_first(lambda: str(stack.enter_context(atomic_dir(path)))))
+        folder = Path(on_rank_zero(lambda: str(stack.enter_context(atomic_dir(path)))))
         try:
             dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
@@ -63,8 +63,8 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             torch.save(checkpoint, folder / META)
             discard(path)
 
-        made_by_first(finish)
-    made_by_first(lambda: None)  # nobody goes on before it has its name
+        on_rank_zero(finish)
+    on_rank_zero(lambda: None)  # nobody goes on before it has its name
 
 
 def load_sharded(
@@ -167,13 +167,13 @@ def _load_file(
     ours = _ours(module, module.state_dict())
     theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
-        mine, first = own_rows(tensor)
+        mine, first = local_rows(tensor)
         mine.copy_(theirs[name][first : first + len(mine)] if mine.ndim else theirs[name])
     for optimizer, saved in zip(optimizers, content.pop(STATES), strict=False):
         params = [p for group in optimizer.param_groups for p in group["params"]]
         state = {
             number: {
-                key: shared_like(params[number], value) if value.ndim else value
+                key: shard_like(params[number], value) if value.ndim else value
                 for key, value in of_one.items()
             }
             for number, of_one in saved["state"].items()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from laid.common.errors import UserError
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
+from laid.data.image_files import check_images
 from laid.data.loader import EpochSampler, HaystackLoader
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.minicoco.drawing import ensure_minicoco
@@ -149,7 +150,9 @@ class HaystackDataModule(L.LightningDataModule):
             load_processor(self.processor_args), self.prefix, self.max_length
         )
         self.root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
-        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed)
+        tokens = self.encoder.processor.tokenizer.get_added_vocab()
+        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, tokens)
+        self.source.check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)
             self._check_training()
@@ -160,6 +163,7 @@ class HaystackDataModule(L.LightningDataModule):
             self.test_fingerprint = self.source.fingerprint(self.test_entries)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
+        self._check_images(stage)
 
     def _check_training(self) -> None:
         if len(self.train_entries) < self.global_batch_size:
@@ -171,21 +175,27 @@ class HaystackDataModule(L.LightningDataModule):
         if train.source is None and validate.source is None and train.split == validate.split:
             log.warning("training and validation share the images of %s", train.split)
 
+    def _entries(self, stage: str) -> list[Dataset]:
+        names = {"fit": ("train_entries", "validate_entries")}.get(stage, (f"{stage}_entries",))
+        return [getattr(self, name) for name in names]
+
+    def _images(self, stage: str) -> set[str]:
+        parts = self._entries(stage)
+        return {name for part in parts for images in part["images"] for name in images}
+
+    def _check_images(self, stage: str) -> None:
+        # One process of each node looks at its disk.
+        if self.trainer is None or self.trainer.local_rank == 0:
+            check_images(self.root, self._images(stage) - self.grids.keys(), self.encoder.patches)
+
     def unseen_images(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of a stage's images, ``FEATURE_BATCH`` at a time.
 
         The module caches their features in its models (``cache_features``); batches carry no
         pixels of these images from then on.
         """
-        entries = {
-            "fit": lambda: [self.train_entries, self.validate_entries],
-            "validate": lambda: [self.validate_entries],
-            "test": lambda: [self.test_entries],
-            "predict": lambda: [self.predict_entries],
-        }[stage]()
-        used = {name for part in entries for images in part["images"] for name in images}
-        names = sorted(used - self.grids.keys())
-        data = self._dataset(entries[0], with_answer=False)
+        names = sorted(self._images(stage) - self.grids.keys())
+        data = self._dataset(self._entries(stage)[0], with_answer=False)
         quiet = self._rank()["rank"] > 0
         with tqdm(
             total=len(names), desc="image features", unit="image", mininterval=1, disable=quiet

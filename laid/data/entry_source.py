@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -15,6 +15,7 @@ from laid.data.entry_args import PER_SIZE, SIZES, EvaluationArgs, PredictArgs, T
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
 from laid.data.image_files import images_in
 from laid.data.image_names import resolve_under
+from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_entries
 
 log = logging.getLogger(__name__)
@@ -23,11 +24,27 @@ log = logging.getLogger(__name__)
 class EntrySource:
     """Entries over one COCO folder."""
 
-    def __init__(self, root: Path, needles: Sequence[int], min_area: float, seed: int):
+    def __init__(
+        self,
+        root: Path,
+        needles: Sequence[int],
+        min_area: float,
+        seed: int,
+        control_tokens: Collection[str] = (),
+    ):
+        """
+        Args:
+            root: COCO folder.
+            needles: numbers of needles that a built haystack may have.
+            min_area: smallest share of an image that an object asked about covers.
+            seed: of entries that are built, and of the order of images that have none.
+            control_tokens: texts that no question may hold, since a tokenizer reads them otherwise.
+        """
         self.root = root
         self.needles = tuple(needles)
         self.min_area = min_area
         self.seed = seed
+        self.check = QuestionCheck(control_tokens)
 
     def training(self, args: TrainArgs) -> Dataset:
         """Training entries.
@@ -36,7 +53,7 @@ class EntrySource:
             UserError: as ``load_entries`` and ``build_training_entries``.
         """
         if args.source is not None:
-            entries = load_entries(args.source, self.root, role="train", seed=self.seed)
+            entries = self._load(args.source, "train")
             if args.entries is None or args.entries >= len(entries):
                 return entries
             log.warning(
@@ -48,7 +65,7 @@ class EntrySource:
             return entries.select(range(args.entries))
         return cached_entries(
             build_training_entries,
-            CocoIndex.load_complete(self.root, args.split, self.min_area),
+            self._index(args.split),
             n=args.count,
             min_size=args.min_size,
             max_size=args.max_size,
@@ -91,7 +108,7 @@ class EntrySource:
         """Entries built from a split; the role makes them others than another role's."""
         return cached_entries(
             build_entries,
-            CocoIndex.load_complete(self.root, split, self.min_area),
+            self._index(split),
             role=role,
             sizes=list(sizes),
             per_size=per_size,
@@ -117,12 +134,13 @@ class EntrySource:
                 "data.predict: give either a source, or images and a question, not both"
             )
         if args.source is not None:
-            return self.root, load_entries(args.source, self.root, role="predict", seed=self.seed)
+            return self.root, self._load(args.source, "predict")
         if not args.images or not args.question:
             raise UserError(
                 "nothing to answer: give --data.predict.source FILE.json, or "
                 '--data.predict.images FOLDER --data.predict.question "…"'
             )
+        self.check.text(args.question, "data.predict.question")
         names = tuple(path.name for path in images_in(Path(args.images)))
         entry = HaystackEntry(
             id="question",
@@ -149,8 +167,19 @@ class EntrySource:
             digest.update(f"{name} {path.stat().st_size if path.exists() else -1}".encode())
         return digest.hexdigest()[:16]
 
-    def _read(self, source: str, role: str, sources: Sequence[str]) -> Dataset:
+    def _index(self, split: str) -> CocoIndex:
+        index = CocoIndex.load_complete(self.root, split, self.min_area)
+        for name in index.categories:
+            self.check.text(name, f"instances_{split}.json: the category {name!r}")
+        return index
+
+    def _load(self, source: str, role: str) -> Dataset:
         entries = load_entries(source, self.root, role=role, seed=self.seed)
+        self.check.entries(entries, source)
+        return entries
+
+    def _read(self, source: str, role: str, sources: Sequence[str]) -> Dataset:
+        entries = self._load(source, role)
         if len(sources) == 1:
             return entries
         # Files number their entries each by itself.

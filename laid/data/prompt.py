@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from laid.common.errors import UserError
 from laid.data.entries import HaystackEntry
-from laid.data.image_files import load_image
+from laid.data.image_files import load_image, process_named
 from laid.data.image_names import resolve_under
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
 from laid.vlm.processor import ImageTextProcessor
@@ -148,11 +148,8 @@ class HaystackDataset(Dataset):
         Raises:
             UserError: an image can't be read, or is too narrow for the image processor.
         """
-        images = [load_image(resolve_under(self.root, name)) for name in names]
-        try:
-            return self.encoder.patches(images)
-        except ValueError as reason:
-            raise UserError(f"among the images {', '.join(names)}: {reason}") from reason
+        paths = [resolve_under(self.root, name) for name in names]
+        return process_named(paths, [load_image(path) for path in paths], self.encoder.patches)
 
     def __getitem__(self, index: int) -> Sample:
         counted = index >= 0

@@ -20,6 +20,7 @@ from laid.data.entries import (
 )
 from laid.data.image_names import check_present, clean_name
 from laid.data.json_files import read_json
+from laid.data.question_text import without_image_marks
 
 # What the format has no place for: our id and mode, and the order in which the images are shown,
 # as positions in pos_image followed by neg_image. Other readers pass over a key they don't know.
@@ -60,6 +61,8 @@ def write_vhs(entries: Dataset, path: str | Path) -> None:
 
 def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:
     """Read a Visual Haystacks file, official or ours.
+
+    ``<image>`` marks before a question, one an image as in LLaVA's format, are taken off.
 
     Official files name the images with the needle and those without, in no particular order of
     showing: the images are shuffled, by ``seed`` and the entry's number alone. Anchor, target and
@@ -160,7 +163,10 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     positive, negative = (_read_names(row, key, root) for key in ("pos_image", "neg_image"))
     if not positive:
         raise UserError("'pos_image' is empty: a haystack has at least one needle")
+    if both := sorted({*positive} & {*negative}):
+        raise UserError(f"{both[0]!r} is both in 'pos_image' and in 'neg_image'")
     names = positive + negative
+    question = without_image_marks(question, len(names))
     anchor, target, mode = parse_question(question)
     ours = row.get(_OURS)
     if ours is None:

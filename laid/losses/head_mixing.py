@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
-from laid.distributed.sharded_tensors import set_whole, whole
+from laid.distributed.sharded_tensors import full_tensor, set_full_tensor
 
 SINKHORN = 20
 """Rounds that make rows and columns even."""
@@ -81,7 +81,7 @@ class HeadMixing(nn.Module):
 
     def weights(self) -> Tensor:
         """``w_ST`` as Eq. 3 uses it (rows sum to 1 under softmax), or complex ``w_STF``."""
-        raw = whole(self.raw)
+        raw = full_tensor(self.raw)
         if self.is_complex:
             return torch.view_as_complex(raw)
         if self.even:
@@ -111,12 +111,12 @@ class HeadMixing(nn.Module):
         """Begins from ``w_ST`` or ``w_STF``; under softmax from the nearest it can be: negative
         shares become a small one, and rows are scaled to sum to 1."""
         if self.is_complex:
-            set_whole(self.raw, torch.view_as_real(w).contiguous())
+            set_full_tensor(self.raw, torch.view_as_real(w).contiguous())
         elif self.normalised:
             w_ST = w.clamp(min=1e-3)
-            set_whole(self.raw, (w_ST / w_ST.sum(-1, keepdim=True)).log())
+            set_full_tensor(self.raw, (w_ST / w_ST.sum(-1, keepdim=True)).log())
         else:
-            set_whole(self.raw, w.contiguous())
+            set_full_tensor(self.raw, w.contiguous())
 
 
 def _even(raw_ST: Tensor) -> Tensor:

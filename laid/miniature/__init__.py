@@ -1,7 +1,9 @@
-"""How the package's tiny models were trained from nothing; ``docs/miniature.md`` has the numbers.
+"""How the package's tiny models were trained from nothing; ``docs/miniature.md`` has the results.
 
-``image_pool`` has the drawn images, ``tower_training`` the vision tower, ``question_sampler`` the
-questions, ``haystack_layout`` their tokens, ``decoder_training`` the decoder and its curriculum,
-``resumable_stage`` checkpoints of a stage, ``accuracy_check`` accuracy on laid's own test entries,
-``model_cards`` the folders, ``pretrain_command`` the command.
+``image_pool`` holds the drawn images, ``tower_training`` trains the vision tower,
+``question_sampler`` draws what is asked, ``haystack_layout`` writes it as tokens,
+``decoder_training`` trains the decoder by a curriculum, ``resumable_stage`` keeps checkpoints and
+results, ``accuracy_check`` tests on laid's own entries, ``model_cards`` writes the folders,
+``pretrain_command`` is the command, ``recipes`` are its hyperparameters. ``tiny_models`` and
+``packaged_models`` are configuration and tokenizer; ``scrambled_basis`` makes a harder teacher.
 """

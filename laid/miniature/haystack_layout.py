@@ -1,10 +1,10 @@
-"""How a haystack is written: the images once, then its questions side by side.
+"""How a haystack is written as tokens: its images once, then its questions side by side.
 
-The tokens are those that ``laid.data.prompt`` renders. All questions of a haystack take the place
-that a single one would have: the same positions, and a mask by which each sees the images and
-itself alone. So every one of them is exactly what a test asks, and many cost little more than one.
+The tokens are those that ``laid.data.prompt`` renders. Every question has the positions that a
+single one would have, and the attention mask lets it see the images and itself alone. So each of
+them is exactly what a test asks, and many cost little more than one.
 
-Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack.
+Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack, C categories.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from laid.vlm.processor import ImageTextProcessor
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in every haystack of one size and number of questions.
+    """What all haystacks of one size and number of questions share.
 
     Attributes:
-        ids_L: token ids; the words that differ from one question to another hold a stand-in.
+        ids_L: token ids, with placeholders for the words in which questions differ.
         positions_3L: M-RoPE positions.
-        mask_LL: bool, which token (column) each token (row) sees; None for one question, which is
-            plain causal.
-        visual_I: columns of the visual tokens.
-        anchors_Q, targets_Q: columns of the two objects' names; the article is one to the left.
-        answers_Q: columns of "Yes" or "No"; the token before it predicts it, and it is to predict
-            the end of the turn.
+        mask_LL: bool, which tokens (columns) each token (row) attends to; None for one question,
+            where the mask is causal.
+        visual_I: indices of the visual tokens.
+        anchors_Q, targets_Q: indices of the two objects' names; the article is one to the left.
+        answers_Q: indices of "Yes" or "No", each predicted by the token before it; the end of the
+            turn follows.
     """
 
     ids_L: Tensor
@@ -46,11 +46,11 @@ class Layout:
 
 
 class Writer:
-    """Token ids of haystacks and questions about ``categories``.
+    """Writes haystacks and questions about ``categories`` as token ids.
 
     Args:
-        processor: with the tiny tokenizer, of whose words every category is one.
-        categories: the objects' names.
+        processor: with the tiny tokenizer, in which every category is one token.
+        categories: names of the objects.
         tokens: visual tokens of an image, a square number.
         prefix: text before each question.
 
@@ -91,10 +91,10 @@ class Writer:
         positions_3L = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)[:, 0]
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
         width = len(ids_L) - start
-        asked_Q = torch.arange(questions) * width
+        offsets_Q = torch.arange(questions) * width
 
-        def column(word: int) -> Tensor:
-            return (ids_L[start:] == word).nonzero()[-1, 0] + start + asked_Q
+        def indices(word: int) -> Tensor:
+            return (ids_L[start:] == word).nonzero()[-1, 0] + start + offsets_Q
 
         return Layout(
             ids_L=torch.cat([ids_L[:start], ids_L[start:].repeat(questions)]),
@@ -103,22 +103,22 @@ class Writer:
             ),
             mask_LL=_mask(start, width, questions) if questions > 1 else None,
             visual_I=visual_L.nonzero()[:, 0],
-            anchors_Q=column(int(self.words_C[0])),
-            targets_Q=column(int(self.words_C[1])),
-            answers_Q=column(self.yes),
+            anchors_Q=indices(int(self.words_C[0])),
+            targets_Q=indices(int(self.words_C[1])),
+            answers_Q=indices(self.yes),
         )
 
     def write(
         self, layout: Layout, anchors_BQ: Tensor, targets_BQ: Tensor, yes_BQ: Tensor
     ) -> Tensor:
-        """``ids_BL`` of a batch, answers included."""
+        """``ids_BL`` of a batch, answers included: categories by index, ``yes_BQ`` bool."""
         ids_BL = layout.ids_L.repeat(len(anchors_BQ), 1)
-        for columns_Q, named_BQ in (
+        for indices_Q, named_BQ in (
             (layout.anchors_Q, anchors_BQ),
             (layout.targets_Q, targets_BQ),
         ):
-            ids_BL[:, columns_Q] = self.words_C[named_BQ]
-            ids_BL[:, columns_Q - 1] = self.articles_C[named_BQ]
+            ids_BL[:, indices_Q] = self.words_C[named_BQ]
+            ids_BL[:, indices_Q - 1] = self.articles_C[named_BQ]
         ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
         return ids_BL
 

@@ -1,6 +1,6 @@
 """The same model in another basis of queries and keys, for experiments on alignment.
 
-Shape suffixes: K KV heads, H heads, F rotary pairs.
+Shape suffixes: K KV heads, H heads of a projection, F rotary pairs of a head.
 """
 
 import torch
@@ -12,12 +12,13 @@ from laid.vlm.families.registry import family_of
 
 @torch.no_grad()
 def scramble_qk(hf: PreTrainedModel, seed: int) -> None:
-    """Turns and stretches every rotary pair of every KV head, and its queries to match.
+    """Multiplies every rotary pair of every KV head by a complex number, in place, and its query
+    heads by the inverse conjugate.
 
-    A key's pair becomes ``c k`` and the pair of each query head that looks at it ``q / conj(c)``,
-    so ``Re(q conj(k))`` is what it was: an exact re-parametrisation, since multiplying a pair by a
-    complex number commutes with RoPE. Phases are uniform, stretches between 1/2 and 2. For
-    families whose queries and keys come from biased projections, without norms.
+    A key's pair becomes ``c k`` and that of each of its query heads ``q / conj(c)``, so that
+    ``Re(q conj(k))`` is unchanged: an exact reparametrisation, since multiplication by a complex
+    number commutes with RoPE. Phases are uniform, magnitudes log-uniform between 1/2 and 2. For
+    families whose queries and keys come from projections with biases and without norms.
     """
     generator = torch.Generator().manual_seed(seed)
     family = family_of(hf.config)
@@ -37,8 +38,7 @@ def scramble_qk(hf: PreTrainedModel, seed: int) -> None:
 
 
 def _times(rows: Tensor, factor_HF: Tensor) -> Tensor:
-    """Multiplies the pairs of a projection's output rows, which are heads x (F real, F imaginary)
-    values, by a complex number each."""
+    """Multiplies the pairs of a projection's output rows, which are H x (F real, F imaginary)."""
     heads, half = factor_HF.shape
     real, imaginary = rows.double().reshape(heads, 2, half, -1).unbind(1)
     product = torch.complex(real, imaginary) * factor_HF[..., None]

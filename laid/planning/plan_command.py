@@ -11,11 +11,11 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from laid.callbacks.global_batch import share_out
+from laid.callbacks.global_batch import split_global_batch
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import SIZES
-from laid.planning.ledger import Ledger
+from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_options import PlanOptions
 from laid.planning.plan_tables import Limit, flops_table, highest, memory_table, verdict
 from laid.planning.planned_inputs import ANSWER, image_grid, tokens_of
@@ -79,7 +79,7 @@ class Plan:
         self._check()
         limit = options.limit
         devices = self._devices()
-        each, rounds = share_out(data.global_batch_size, data.batch_size, devices.number)
+        each, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices.number)
         shape = load_config(module.student_args)
         grid = image_grid(
             shape,
@@ -105,7 +105,7 @@ class Plan:
                 f"{data.max_length}: laid fit would refuse them"
             )
         tester = copy.deepcopy(module)
-        ledger = rehearse_training(module, setting)
+        tracker = rehearse_training(module, setting)
         of = f"{images} images of {options.image_width} x {options.image_height}, {length:,} tokens"
         teacher = module.teacher_args
         lines = [
@@ -116,13 +116,13 @@ class Plan:
             + f", {setting.precision}",
             f"training on {of}; {each} at a time on a device, {rounds} times a step",
             "",
-            memory_table(ledger),
+            memory_table(tracker),
             "",
-            flops_table(ledger.flops),
+            flops_table(tracker.flops),
             "",
-            self._hours(ledger, images, grid, devices, each),
+            self._hours(tracker, images, grid, devices, each),
             "",
-            verdict("training", highest(ledger)[1], limit, self._remedies(devices, each, images)),
+            verdict("training", highest(tracker)[1], limit, self._remedies(devices, each, images)),
         ]
         if data.cache_features:
             lines.append(
@@ -138,14 +138,14 @@ class Plan:
     def _tested(self, module: Any, setting: Setting, images: int, limit: Limit) -> str:
         batch = self.data.eval_batch_size
         test = Setting(None, setting.precision, images, setting.grid, batch)
-        ledger = rehearse_test(module, test)
+        tracker = rehearse_test(module, test)
         tokens = tokens_of(load_config(module.student_args), images, setting.grid)
         title = f"test of {images} images, {tokens:,} tokens, {batch} at a time on one device"
         remedies = [] if batch == 1 else ["--data.eval_batch_size 1"]
         if module.student_args.dtype == "float32":
             remedies.append("--model.student.dtype bfloat16 for the test: weights of half the size")
-        fits = verdict("the test", highest(ledger)[1], limit, remedies)
-        return "\n".join(["", title, "", memory_table(ledger), "", fits])
+        fits = verdict("the test", highest(tracker)[1], limit, remedies)
+        return "\n".join(["", title, "", memory_table(tracker), "", fits])
 
     def _check(self) -> None:
         entries, step = self.data.train_args.count, self.data.global_batch_size
@@ -182,12 +182,17 @@ class Plan:
         return Devices(1, False)
 
     def _hours(
-        self, ledger: Ledger, images: int, grid: tuple[int, int, int], devices: Devices, each: int
+        self,
+        tracker: MemoryTracker,
+        images: int,
+        grid: tuple[int, int, int],
+        devices: Devices,
+        each: int,
     ) -> str:
         data = self.data
         shape = load_config(self.module.student_args)
         cost = Cost.of(
-            ledger.flops, images, each, lambda count: tokens_of(shape, count, grid) + ANSWER
+            tracker.flops, images, each, lambda count: tokens_of(shape, count, grid) + ANSWER
         )
         sizes = sizes_of(data.train_args, images)
         epochs = epochs_of(self.config.trainer, len(sizes) // data.global_batch_size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from laid.common.errors import UserError
 from laid.common.tables import Table, text
 from laid.planning.flop_counting import Work
-from laid.planning.ledger import KINDS, Ledger, Peak
+from laid.planning.memory_tracker import KINDS, MemoryTracker, Peak
 from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
 
 GIB = 2**30
@@ -31,15 +31,15 @@ class Limit:
     spare: float
 
 
-def highest(ledger: Ledger) -> tuple[str, Peak]:
+def highest(tracker: MemoryTracker) -> tuple[str, Peak]:
     """The phase with the most memory, and its peak."""
-    return max(ledger.peaks().items(), key=lambda item: item[1].bytes)
+    return max(tracker.peaks().items(), key=lambda item: item[1].bytes)
 
 
-def memory_table(ledger: Ledger) -> str:
+def memory_table(tracker: MemoryTracker) -> str:
     """Memory at the peak of every phase, and what it consists of; GiB, or MiB for tiny models."""
-    peaks = ledger.peaks()
-    name, unit = ("GiB", GIB) if highest(ledger)[1].bytes >= GIB / 10 else ("MiB", GIB / 1024)
+    peaks = tracker.peaks()
+    name, unit = ("GiB", GIB) if highest(tracker)[1].bytes >= GIB / 10 else ("MiB", GIB / 1024)
     rows = {
         words: [peak.bytes, *(peak.of.get(kind, 0) for kind in KINDS)]
         for phase, words in _SHOWN.items()

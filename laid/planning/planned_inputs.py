@@ -35,7 +35,7 @@ def tokens_of(config: Config, images: int, grid: Grid) -> int:
 def haystack_inputs(
     config: Config, images: int, grid: Grid, batch: int, with_answer: bool
 ) -> ModelInputs:
-    """A batch of equal haystacks; to be made where its pixels take no memory (``shadow``).
+    """A batch of equal haystacks; to be made where its pixels take no memory (``fake_floats``).
 
     Args:
         grid: pieces of every image.

@@ -1,4 +1,4 @@
-"""Runs the module's own training step and test in a ``shadow``, and counts memory and FLOPs.
+"""Runs the module's own training step and test in a ``fake_floats``, and counts memory and FLOPs.
 
 The module, its objective, the way models are built and sharded, and the optimizer are those of
 ``laid fit``; what is left out is Lightning's loop around them.
@@ -18,9 +18,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from laid.data.prompt import Batch
-from laid.planning.ledger import Ledger
+from laid.planning.fake_floats import fake_floats
+from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.planned_inputs import haystack_inputs
-from laid.planning.shadow import shadow
 from laid.signals.model_inputs import ModelInputs
 from laid.training.module import LaidModule
 from laid.training.placement import Placement
@@ -101,7 +101,7 @@ class PlannedStrategy(ShardedStrategy):
         return replace(super().placement, weights=self._weights)
 
 
-def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> Ledger:
+def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
     """Two steps of training on one of the ranks.
 
     Args:
@@ -110,49 +110,49 @@ def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) 
     Raises:
         UserError: as ``laid fit`` would before its first step.
     """
-    ledger = Ledger(_vocabularies(module))
-    place = nullcontext() if real else shadow()
-    with _ranks(setting.devices) as mesh, place, ledger.watching():
+    tracker = MemoryTracker(_vocabularies(module))
+    place = nullcontext() if real else fake_floats()
+    with _ranks(setting.devices) as mesh, place, tracker.watching():
         strategy = PlannedStrategy(mesh, setting.precision, weights=real)
-        ledger.enter(BUILT)
+        tracker.enter(BUILT)
         optimizer = prepare_training(module, strategy, setting)
         assert module.student is not None
-        ledger.tag("student", _held(module))
+        tracker.tag("student", _held(module))
         for vlm in _teachers(module):
-            ledger.tag("teacher", _held(vlm))
+            tracker.tag("teacher", _held(vlm))
         if not real:
             for vlm in (*_teachers(module), module.student):
-                _attend(vlm, ledger)
-        watch_teacher(module, ledger.enter)
+                _attend(vlm, tracker)
+        watch_teacher(module, tracker.enter)
         for step in range(STEPS):
-            ledger.flops.clear()
-            ledger.enter(STUDENT)
+            tracker.flops.clear()
+            tracker.enter(STUDENT)
             inputs = _inputs(module.student, setting, with_answer=True)
             if real:
                 inputs.pixel_values_PC.normal_()
             fresh = step == 0 or not setting.accumulates
-            train_once(module, optimizer, strategy, setting, inputs, fresh, ledger.enter)
+            train_once(module, optimizer, strategy, setting, inputs, fresh, tracker.enter)
             del inputs
-            ledger.tag("gradients", _gradients(module))
-            ledger.tag("optimizer", _states(optimizer))
-    return ledger
+            tracker.tag("gradients", _gradients(module))
+            tracker.tag("optimizer", _states(optimizer))
+    return tracker
 
 
-def rehearse_test(module: LaidModule, setting: Setting) -> Ledger:
+def rehearse_test(module: LaidModule, setting: Setting) -> MemoryTracker:
     """The first two tokens of an answer, on one device, without sharding."""
-    ledger = Ledger(_vocabularies(module))
-    with shadow(), ledger.watching():
+    tracker = MemoryTracker(_vocabularies(module))
+    with fake_floats(), tracker.watching():
         strategy = PlannedStrategy(None, setting.precision)
         module.trainer = _trainer("test", strategy, setting)
         module.configure_model()
         assert module.student is not None
-        ledger.tag("student", _held(module.student))
-        _attend(module.student, ledger)
-        ledger.enter(TEST)
+        tracker.tag("student", _held(module.student))
+        _attend(module.student, tracker)
+        tracker.enter(TEST)
         inputs = _inputs(module.student, setting, with_answer=False)
         with strategy.precision_plugin.test_step_context():
             module.student.answer(inputs, 2)
-    return ledger
+    return tracker
 
 
 def prepare_training(
@@ -224,13 +224,13 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
         vlm.signals = signals  # type: ignore[method-assign, assignment]
 
 
-def _attend(vlm: VLM, ledger: Ledger) -> None:
-    """Makes the vision tower attend in one call, and marks in the ledger when the tower runs."""
-    attend_at_once(vlm.hf, ledger.attended.__setitem__)
+def _attend(vlm: VLM, tracker: MemoryTracker) -> None:
+    """Makes the vision tower attend in one call, and marks in the tracker when the tower runs."""
+    attend_at_once(vlm.hf, tracker.attended.__setitem__)
     tower = vlm.family.tower(vlm.hf)
 
     def at_work(is_so: bool) -> Callable[..., None]:
-        return lambda *_: setattr(ledger, "vision", is_so)
+        return lambda *_: setattr(tracker, "vision", is_so)
 
     tower.register_forward_pre_hook(at_work(True))
     tower.register_forward_hook(at_work(False))

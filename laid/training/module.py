@@ -13,7 +13,7 @@ from laid.callbacks.throughput import Throughput
 from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_frozen
 from laid.common.errors import UserError
 from laid.data.prompt import Batch
-from laid.distributed.sharded_tensors import whole
+from laid.distributed.sharded_tensors import full_tensor
 from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
 from laid.losses.term import ModelPair
@@ -216,7 +216,7 @@ class LaidModule(L.LightningModule):
             grads = [p.grad for p in module.parameters() if p.grad is not None]
             if not grads:
                 continue
-            norm = whole(torch.nn.utils.get_total_norm(grads))
+            norm = full_tensor(torch.nn.utils.get_total_norm(grads))
             self.log(f"grad_norm/{name}", norm, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
-from laid.distributed.sharded_tensors import own_rows, set_whole
+from laid.distributed.sharded_tensors import local_rows, set_full_tensor
 from laid.distributed.sharding import (
     shard,
     shard_parameters,
@@ -72,9 +72,9 @@ class Placement:
         # The vision tower is also run by itself, to compute each distinct image once.
         register_fsdp_forward_method(vlm.hf, "get_image_features")
         vlm.in_step = self.mesh.size() > 1
-        materialise(vlm.hf, args, _device(self.mesh), own_rows if self.weights else None)
+        materialise(vlm.hf, args, _device(self.mesh), local_rows if self.weights else None)
         if lora is not None and self.weights:
-            begin_adapters(vlm.hf, set_whole)
+            begin_adapters(vlm.hf, set_full_tensor)
             vlm.base = base_of(args)
         return vlm
 

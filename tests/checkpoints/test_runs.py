@@ -24,8 +24,11 @@ from laid.data.datamodule import HaystackDataModule
 def write_checkpoint(run, step):
     path = run / "checkpoints" / f"step={step}.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    identity = {"step": step, "id": str(step)}
-    embedded = {"config": "name: tiny", "identity": identity, "format": FORMAT}
+    embedded = {
+        "format": FORMAT,
+        "config": "name: tiny",
+        "identity": {"step": step, "id": str(step)},
+    }
     torch.save({EMBEDDED: embedded, "state_dict": {}}, path)
     return path
 

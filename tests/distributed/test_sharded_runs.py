@@ -234,7 +234,7 @@ def test_killed_ranks_lose_nothing_but_the_steps_since_the_last_checkpoint(
     wait_for(lambda: process.poll() is not None and not alive(rank_1), seconds=60)
     if who != "all":
         errors = process.communicate()[1]
-        assert f"{who} died without a word" in errors
+        assert f"{who} died without reporting an error" in errors
     last = find_checkpoint(str(folder), folder.parent).identity["step"]
     assert last >= 2
     laid("fit", "--ckpt_path", folder, "--trainer.max_epochs", -1, "--trainer.max_steps", last + 2)

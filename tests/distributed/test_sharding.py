@@ -1,6 +1,8 @@
 """Models that are built sharded are the models that are built whole."""
 
 import json
+import os
+import resource
 import shutil
 
 import pytest
@@ -9,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.distributed.sharded_tensors import whole
+from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
+from laid.checkpoints.sharded_checkpoints import save_sharded
+from laid.distributed.sharded_tensors import full_tensor, set_full_tensor, shard_like
 from laid.distributed.sharding import shard_parameters
 from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.signals.model_signals import Wanted
@@ -29,7 +33,7 @@ def built(mesh, args, inputs, teacher=False, compute=None):
     place = Placement(mesh, compute)
     vlm = place.teacher(args) if teacher else place.student(args)
     share = {name: p.to_local().clone() for name, p in vlm.hf.named_parameters()}
-    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
     with torch.no_grad():
         signals = vlm.signals(inputs, EVERYTHING)
     answer = vlm.answer(inputs, 3)
@@ -78,7 +82,7 @@ def with_more(mesh, args, lora, extension, inputs):
     vlm = Placement(mesh).student(args, lora, extension)
     with torch.no_grad():
         logits_NV = vlm.signals(inputs, EVERYTHING).logits_NV
-    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
     return found, dict(vlm.hf.named_buffers()), logits_NV, vlm.answer(inputs, 3), vlm.base
 
 
@@ -243,14 +247,14 @@ def mixed(mesh, args, x_BLTD):
     weights.q.set_weights(value)
     out = weights.q(x_BLTD)
     out.square().sum().backward()
-    grad = whole(weights.q.raw.grad)
+    grad = full_tensor(weights.q.raw.grad)
     weights.rows()[0, 0].backward()
     after = weights.q.magnitudes()
-    return value, start, after, out.detach(), grad, whole(weights.rows.raw.grad)
+    return value, start, after, out.detach(), grad, full_tensor(weights.rows.raw.grad)
 
 
 @pytest.mark.parametrize("weights", ["real", "complex"])
-def test_sharded_mixing_weights_are_read_and_set_whole(on_ranks, weights):
+def test_sharded_mixing_weights_are_read_and_set_in_full(on_ranks, weights):
     """Five rows on three ranks; the value that is set is rank 0's."""
     normalisation = "softmax" if weights == "real" else "none"
     args = MixingArgs(weights=weights, normalisation=normalisation, initial="uniform")
@@ -269,3 +273,49 @@ def test_sharded_mixing_weights_are_read_and_set_whole(on_ranks, weights):
         expected.square().sum().backward()
         torch.testing.assert_close(out, expected.detach())
         torch.testing.assert_close(grad, plain.q.raw.grad)
+
+
+def sharded(mesh):
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    parameter = distribute_tensor(torch.zeros(5, 2), mesh, [Shard(0)])
+    set_full_tensor(parameter, torch.full((5, 2), float(mesh.get_local_rank())))
+    value = torch.arange(10.0).view(5, 2)
+    return full_tensor(parameter), full_tensor(shard_like(parameter, value)), value
+
+
+def test_a_full_tensor_is_sharded_and_gathered_again(on_ranks):
+    for parameter, again, value in on_ranks(4, sharded):
+        assert torch.equal(parameter, torch.zeros(5, 2))
+        assert torch.equal(again, value)
+
+
+def test_the_plain_loader_does_not_need_a_process_group(pair):
+    assert not os.environ.get("RANK")
+    assert Placement().student(ModelArgs(str(pair[0]))).in_step is False
+
+
+def on_a_full_disk(mesh, save, path):
+    """What saving ten megabytes says where files can't grow beyond ten kilobytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        save({"state_dict": {"weight": torch.zeros(2_500_000)}}, path)
+    except OSError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return "saved"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_checkpoint_that_can_not_be_written_is_named_and_nothing_is_left(
+    on_ranks, tmp_path, ranks
+):
+    path = tmp_path / "checkpoints" / "step=1.ckpt"
+    save = AtomicCheckpointIO().save_checkpoint if ranks == 1 else save_sharded
+    path.parent.mkdir()
+    for said in on_ranks(ranks, on_a_full_disk, save, path):
+        assert said.startswith(f"cannot write the checkpoint {path}: ")
+        assert said.endswith("Is the disk full?")
+    assert not list(path.parent.iterdir())

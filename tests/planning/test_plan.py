@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from laid.cli.main import main
-from laid.planning.ledger import Peak
+from laid.planning.memory_tracker import Peak
 from laid.planning.plan_command import plan
 from laid.planning.plan_tables import GIB, Limit, verdict
 
@@ -82,7 +82,7 @@ def test_a_verdict_leaves_room_for_what_a_plan_does_not_see():
         (["--memory", "80"], "expected such as 80GiB"),
         (["--devices", "4"], "give --trainer.strategy laid_fsdp"),
         (["--devices", "0"], "expected 1 or more"),
-        (["--trainer.strategy", "laid_fsdp", "--devices", "3"], "does not divide"),
+        (["--trainer.strategy", "laid_fsdp", "--devices", "3"], "is not divisible"),
         (["--model.student.attn_implementation", "flash_attention_2"], "plan with sdpa"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

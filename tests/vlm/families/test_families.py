@@ -7,6 +7,7 @@ import torch
 from attention_spy import AttentionSpy
 from PIL import Image
 
+from laid.data.entries import HaystackEntry
 from laid.data.prompt import PREFIX
 from laid.planning.rehearsal import STUDENT, TEACHER, PlannedModule, Setting, rehearse_training
 from laid.signals.model_signals import Wanted
@@ -19,12 +20,17 @@ from laid.vlm.weight_files import all_rows
 from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
 LOGITS = Wanted(layers=(0, 1), logits=True)
-ENTRY = {
-    "id": "test-2-000000",
-    "question": "For the image with a dog, is there a cat?",
-    "answer": "no",
-    "images": ["a.png", "b.png"],
-}
+ENTRY = HaystackEntry(
+    id="test-2-000000",
+    question="For the image with a dog, is there a cat?",
+    answer="no",
+    anchor="dog",
+    target="cat",
+    mode="single",
+    size=2,
+    images=("a.png", "b.png"),
+    needles=(1,),
+)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -61,7 +67,7 @@ def test_a_prompt_is_what_the_stock_processor_makes(encode):
     stock = encode.processor.stock
     row = encode.encode(ENTRY, *encode.patches(pictures), with_answer=False)
     content = [{"type": "image"}, {"type": "image"}]
-    content += [{"type": "text", "text": PREFIX + ENTRY["question"]}]
+    content += [{"type": "text", "text": PREFIX + ENTRY.question}]
     text = stock.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
@@ -179,7 +185,9 @@ def test_a_planned_image_is_a_real_one(encode):
         grid = family.planned_grid(width, height, 28 * 28, None)
         assert grid_I3.tolist() == [list(grid)]
         assert pixels.shape[1:] == family.planned_piece()
-        row = encode.encode({**ENTRY, "images": ["a"]}, pixels, grid_I3, with_answer=False)
+        row = encode.encode(
+            replace(ENTRY, size=1, images=("a",)), pixels, grid_I3, with_answer=False
+        )
         ids, image = row.input_ids_BL.tolist(), family.planned_image(grid)
         at = ids.index(image[0])
         assert ids[at : at + len(image)] == image
