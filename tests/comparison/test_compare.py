@@ -78,7 +78,7 @@ def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, t
     made("laid", {1: [True] * 9, 20: [True] * 9}, training=training)
     compare(made.root / "laid", "--out", tmp_path / "report")
     assert matplotlib.image.imread(tmp_path / "report" / "head_flow.png").std() > 0
-    assert "no head flow" not in capsys.readouterr().out
+    assert "no head flow" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
