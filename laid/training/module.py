@@ -19,6 +19,7 @@ from laid.evaluation.scoring import score
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
 from laid.training.calibration import calibrate
+from laid.training.finite_guard import check_finite
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
@@ -88,6 +89,7 @@ class LaidModule(L.LightningModule):
         self.teacher: TeacherSource | None = None
         self.objective: Objective | None = None
         self._seen: list[dict[str, Tensor]] = []
+        self._asked: list[str] = []
         self._tally: dict[int, Tensor] = {}
 
     def prepare_data(self) -> None:
@@ -193,14 +195,20 @@ class LaidModule(L.LightningModule):
         teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
+        self._asked += [entry.id for entry in batch.entries]
         self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the terms (means over the batches of the step, unweighted and weighted), the
-        learning rates, and the gradient norm of both groups before clipping."""
+        learning rates, and the gradient norm of both groups before clipping.
+
+        Raises:
+            UserError: a term or a norm is not finite.
+        """
         assert self.objective is not None
         seen, self._seen = self._seen, []
+        asked, self._asked = self._asked, []
         means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
         weighted = {
             f"train/{name}_weighted": weight * means[name]
@@ -211,6 +219,7 @@ class LaidModule(L.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=1)
         for group in optimizer.param_groups:
             self.log(f"lr/{group['name']}", group["lr"], batch_size=1)
+        finite = {f"train/{name}": value for name, value in means.items()}
         for name, module in (("student", self.student), ("mixing", self.objective)):
             assert module is not None
             grads = [p.grad for p in module.parameters() if p.grad is not None]
@@ -218,6 +227,10 @@ class LaidModule(L.LightningModule):
                 continue
             norm = full_tensor(torch.nn.utils.get_total_norm(grads))
             self.log(f"grad_norm/{name}", norm, batch_size=1)
+            # With float16 a gradient that overflows skips the step, and the scale is lowered.
+            if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+                finite[f"grad_norm/{name}"] = norm
+        check_finite(finite, self.trainer.global_step + 1, asked)
 
     def on_validation_epoch_start(self) -> None:
         # The same sizes on every rank, whichever of them it meets itself.
