@@ -33,14 +33,14 @@ from laid.losses.divergence import DivergenceArgs
 from laid.planning.plan_options import GPUS
 from laid.planning.plan_tables import GIB, highest
 from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
-from laid.planning.rehearsal import (
+from laid.planning.simulated_step import (
     STUDENT,
     PlannedModule,
     PlannedStrategy,
     Setting,
     prepare_training,
-    rehearse_test,
-    rehearse_training,
+    simulate_test,
+    simulate_training,
     train_once,
     watch_teacher,
 )
@@ -160,7 +160,7 @@ class Bench:
         setting = self.setting(student, images)
         config = load_config(student)
         row = _row("test", student, images, tokens_of(config, images, setting.grid))
-        planned = rehearse_test(PlannedModule(_by_sdpa(student)), setting)
+        planned = simulate_test(PlannedModule(_by_sdpa(student)), setting)
         row["planned_gib"] = highest(planned)[1].bytes / GIB
         row["flops"] = sum(planned.flops.values())
         self.begin()
@@ -187,7 +187,7 @@ class Bench:
         module.student_args = _by_sdpa(module.student_args)
         if module.teacher_args is not None:
             module.teacher_args = _by_sdpa(module.teacher_args)
-        tracker = rehearse_training(module, setting)
+        tracker = simulate_training(module, setting)
         cost = Cost.of(tracker.flops, setting.images, 1, lambda _: tokens)
         return {"planned_gib": highest(tracker)[1].bytes / GIB, "flops": cost.at(setting.images)}
 

@@ -3,6 +3,7 @@
 import colorsys
 import math
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
@@ -13,33 +14,9 @@ CELL = 28
 
 _SCALE = 2  # drawn this much larger and averaged down, for soft edges
 
-# COCO's own ids and names. Category k has shape k % 4 and hue k // 4.
-CATEGORIES: dict[int, str] = {
-    1: "person",
-    2: "bicycle",
-    3: "car",
-    5: "airplane",
-    6: "bus",
-    7: "train",
-    8: "truck",
-    9: "boat",
-    15: "bench",
-    16: "bird",
-    17: "cat",
-    18: "dog",
-    19: "horse",
-    20: "sheep",
-    21: "cow",
-    22: "elephant",
-    23: "bear",
-    24: "zebra",
-    25: "giraffe",
-    27: "backpack",
-    28: "umbrella",
-    31: "handbag",
-    32: "tie",
-    33: "suitcase",
-}
+_LINES = (files("laid.minicoco") / "categories.txt").read_text("utf-8").splitlines()
+CATEGORIES = {int(number): name for number, name in map(str.split, _LINES)}
+"""COCO's own ids and names. Category k has shape k % 4 and hue k // 4."""
 
 
 def _polar(*points: tuple[float, float]) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_options import PlanOptions
 from laid.planning.plan_tables import Limit, flops_table, highest, memory_table, verdict
 from laid.planning.planned_inputs import ANSWER, image_grid, tokens_of
-from laid.planning.rehearsal import PlannedModule, Setting, rehearse_test, rehearse_training
+from laid.planning.simulated_step import PlannedModule, Setting, simulate_test, simulate_training
 from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
 from laid.settings.run_settings import read_settings, settings_parser
 from laid.training.sharded_strategy import NAME
@@ -70,7 +70,7 @@ class Plan:
     module: PlannedModule
 
     def text(self) -> str:
-        """Memory, FLOPs and hours by a rehearsal of training and test.
+        """Memory, FLOPs and hours of a simulated training step and test.
 
         Raises:
             UserError: a setting does not fit.
@@ -105,7 +105,7 @@ class Plan:
                 f"{data.max_length}: laid fit would refuse them"
             )
         tester = copy.deepcopy(module)
-        tracker = rehearse_training(module, setting)
+        tracker = simulate_training(module, setting)
         of = f"{images} images of {options.image_width} x {options.image_height}, {length:,} tokens"
         teacher = module.teacher_args
         lines = [
@@ -138,7 +138,7 @@ class Plan:
     def _tested(self, module: Any, setting: Setting, images: int, limit: Limit) -> str:
         batch = self.data.eval_batch_size
         test = Setting(None, setting.precision, images, setting.grid, batch)
-        tracker = rehearse_test(module, test)
+        tracker = simulate_test(module, test)
         tokens = tokens_of(load_config(module.student_args), images, setting.grid)
         title = f"test of {images} images, {tokens:,} tokens, {batch} at a time on one device"
         remedies = [] if batch == 1 else ["--data.eval_batch_size 1"]

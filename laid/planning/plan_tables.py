@@ -9,7 +9,7 @@ from laid.common.errors import UserError
 from laid.common.tables import Table, text
 from laid.planning.flop_counting import Work
 from laid.planning.memory_tracker import KINDS, MemoryTracker, Peak
-from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
+from laid.planning.simulated_step import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
 
 GIB = 2**30
 _UNITS = {"GIB": GIB, "GB": 10**9}

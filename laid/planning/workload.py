@@ -16,7 +16,7 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.data.loader import EpochSampler
 from laid.planning.flop_counting import Work
-from laid.planning.rehearsal import BACKWARD, STUDENT, TEACHER
+from laid.planning.simulated_step import BACKWARD, STUDENT, TEACHER
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is rehearsed.
+    """What is simulated.
 
     Attributes:
         devices: ranks that the models are sharded across; None: one device, no sharding.
@@ -101,7 +101,7 @@ class PlannedStrategy(ShardedStrategy):
         return replace(super().placement, weights=self._weights)
 
 
-def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
+def simulate_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
     """Two steps of training on one of the ranks.
 
     Args:
@@ -138,7 +138,7 @@ def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) 
     return tracker
 
 
-def rehearse_test(module: LaidModule, setting: Setting) -> MemoryTracker:
+def simulate_test(module: LaidModule, setting: Setting) -> MemoryTracker:
     """The first two tokens of an answer, on one device, without sharding."""
     tracker = MemoryTracker(_vocabularies(module))
     with fake_floats(), tracker.watching():
