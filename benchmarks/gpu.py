@@ -32,7 +32,7 @@ from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
 from laid.planning.plan_options import GPUS
 from laid.planning.plan_tables import GIB, highest
-from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
+from laid.planning.planned_inputs import haystack_inputs, tokens_of
 from laid.planning.simulated_step import (
     STUDENT,
     PlannedModule,
@@ -46,6 +46,7 @@ from laid.planning.simulated_step import (
 )
 from laid.planning.workload import Cost
 from laid.training.objective import ObjectiveArgs
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.vision_language_model import VLM
 
@@ -90,7 +91,7 @@ class Bench:
     def setting(self, student: ModelArgs, images: int) -> Setting:
         """One haystack, on one device."""
         width, height = (112, 84) if self.tiny else (640, 480)
-        grid = image_grid(load_config(student), width, height, None, None)
+        grid = family_of(load_config(student)).planned_grid(width, height, None, None)
         return Setting(None, "32-true", images, grid, clip=1.0)
 
     def synchronise(self) -> float:
