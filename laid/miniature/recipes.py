@@ -6,19 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """How a vision tower is trained.
-
-    Attributes:
-        steps: optimizer steps.
-        batch: images per step.
-        noise: standard deviation of the pixel noise, of contrast and of brightness.
-    """
+    """How a vision tower is trained."""
 
     steps: int = 6000
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
     noise: float = 0.1
+    """Standard deviation of the pixel noise, of contrast and of brightness."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,6 @@ class TinyRecipe:
     Attributes:
         images: drawn for training.
         held_out: drawn to measure the tower on.
-        tower, base, teacher: one recipe a stage.
         test_per_size, test_sizes: entries that the cards' accuracy is measured on.
     """
 

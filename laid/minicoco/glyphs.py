@@ -42,17 +42,14 @@ _HUES = (0.0, 0.135, 0.33, 0.5, 0.635, 0.83)  # red, yellow, green, cyan, blue, 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One object, drawn.
-
-    Attributes:
-        corners: [V, 2] its outline as (x, y) pixels in the cell.
-        cover: [CELL, CELL, 1] float32, how much of each pixel it covers, 0 to 1.
-        paint: [CELL, CELL, 3] float32, its colours, 0 to 255.
-    """
+    """One object, drawn."""
 
     corners: npt.NDArray[np.float64]
+    """[V, 2] its outline as (x, y) pixels in the cell."""
     cover: npt.NDArray[np.float32]
+    """[CELL, CELL, 1] how much of each pixel it covers, 0 to 1."""
     paint: npt.NDArray[np.float32]
+    """[CELL, CELL, 3] its colours, 0 to 255."""
 
 
 def draw_glyph(kind: int, rng: np.random.Generator) -> Glyph:

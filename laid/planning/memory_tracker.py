@@ -91,7 +91,10 @@ class MemoryTracker(TorchDispatchMode):
         communicates = func.namespace in ("fsdp", "c10d")
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._record(leaf, "gathered" if communicates else self._kind(leaf))
+                shape = leaf.shape
+                is_logits = len(shape) > 1 and shape[-1] in self.vocabularies
+                kind = "logits" if is_logits and leaf.is_floating_point() else "activations"
+                self._record(leaf, "gathered" if communicates else kind)
         if counted := _flops_of(func, args, kwargs or {}, out, self.attended):
             flops, attention = counted
             # Activation checkpointing runs forward operations within the backward pass, with
@@ -152,11 +155,6 @@ class MemoryTracker(TorchDispatchMode):
             self,
         ):
             yield self
-
-    def _kind(self, tensor: Tensor) -> str:
-        shape = tensor.shape
-        is_logits = len(shape) > 1 and shape[-1] in self.vocabularies
-        return "logits" if is_logits and tensor.is_floating_point() else "activations"
 
     def _record(self, tensor: Tensor, kind: str) -> _Storage:
         if isinstance(tensor, DTensor):
