@@ -1,7 +1,7 @@
 """Hyperparameters of the tiny models' pretraining."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,10 @@ class TinyRecipe:
 
     images: int = 24000
     held_out: int = 2000
-    tower: TowerRecipe = field(default_factory=TowerRecipe)
-    base: DecoderRecipe = field(default_factory=lambda: DecoderRecipe((1, 2, 4)))
-    teacher: DecoderRecipe = field(
-        default_factory=lambda: DecoderRecipe(
-            (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
-        )
+    tower: TowerRecipe = TowerRecipe()
+    base: DecoderRecipe = DecoderRecipe((1, 2, 4))
+    teacher: DecoderRecipe = DecoderRecipe(
+        (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
     )
     test_per_size: int = 400
     test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)

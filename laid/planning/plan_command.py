@@ -114,7 +114,7 @@ class Plan:
         return "\n".join(lines)
 
     def _setting(self) -> tuple[Setting, int]:
-        """What is simulated, and the micro-batches of an optimizer step."""
+        """What is simulated, and the number of micro-batches of an optimizer step."""
         config, options, data = self.config, self.options, self.data
         devices = self._devices()
         batch, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices or 1)
@@ -205,20 +205,16 @@ class Plan:
     def _remedies(self, setting: Setting) -> list[str]:
         """What to change, the cheapest first."""
         student, images = self.module.student_args, setting.images
+        sharded = setting.devices is not None
+        lora = not sharded and self.module.lora_args is None
         turns = [
             (not student.activation_checkpointing, "--model.student.activation_checkpointing true"),
             (setting.batch > 1, "--data.batch_size 1"),
             (setting.precision == "32-true", "--trainer.precision bf16-mixed"),
             (not student.freeze_vision, "--model.student.freeze_vision true"),
-            (
-                setting.devices is None and self.module.lora_args is None,
-                "--config configs/method/laid_lora.yaml: adapters alone are trained",
-            ),
-            (setting.devices is None, f"--trainer.strategy {NAME} and several devices"),
-            (
-                setting.devices is not None,
-                f"more devices than {setting.devices}, to shard the models across",
-            ),
+            (lora, "--config configs/method/laid_lora.yaml: adapters alone are trained"),
+            (not sharded, f"--trainer.strategy {NAME} and several devices"),
+            (sharded, f"more devices than {setting.devices}, to shard the models across"),
             (images > 2, f"haystacks of fewer images than {images}: --data.train.max_size"),
             (True, "smaller images: --data.max_pixels"),
         ]

@@ -7,6 +7,7 @@ The module, its objective, the way models are built and sharded, and the optimiz
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,9 +115,9 @@ def simulate_training(module: LaidModule, setting: Setting, real: bool = False) 
         tracker.enter(BUILT)
         optimizer = prepare_training(module, strategy, setting)
         assert module.student is not None
-        tracker.tag("student", _held(module))
+        tracker.tag("student", chain(module.parameters(), module.buffers()))
         for vlm in _teachers(module):
-            tracker.tag("teacher", _held(vlm))
+            tracker.tag("teacher", chain(vlm.parameters(), vlm.buffers()))
         if not real:
             for vlm in (*_teachers(module), module.student):
                 _attend(vlm, tracker)
@@ -144,7 +145,7 @@ def simulate_test(module: LaidModule, setting: Setting) -> MemoryTracker:
         module.trainer = _trainer("test", strategy, setting)
         module.configure_model()
         assert module.student is not None
-        tracker.tag("student", _held(module.student))
+        tracker.tag("student", chain(module.student.parameters(), module.student.buffers()))
         _attend(module.student, tracker)
         tracker.enter(TEST)
         inputs = _inputs(module.student, setting, with_answer=False)
@@ -241,18 +242,13 @@ def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
 
 
 def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
-    return haystack_inputs(
-        vlm.family.config, setting.images, setting.grid, setting.batch, with_answer
-    )
+    images, grid, batch = setting.images, setting.grid, setting.batch
+    return haystack_inputs(vlm.family.config, images, grid, batch, with_answer)
 
 
 def _tracker(module: LaidModule) -> MemoryTracker:
     given = [args for args in (module.student_args, module.teacher_args) if args is not None]
     return MemoryTracker(frozenset(load_config(args).text_config.vocab_size for args in given))
-
-
-def _held(module: torch.nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
 
 
 @contextmanager
