@@ -29,11 +29,7 @@ _PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed"}
 
 
 def run(words: list[str]) -> None:
-    """The command line of ``plan``.
-
-    Raises:
-        UserError: a setting that ``laid fit`` would refuse, or one that a plan can't follow.
-    """
+    """The command line of ``plan``."""
     print(plan(words))
 
 
@@ -44,7 +40,7 @@ def plan(words: Sequence[str]) -> str:
         words: the command line after ``plan``.
 
     Raises:
-        UserError: as ``run``.
+        UserError: a setting that ``laid fit`` would refuse, or one that a plan can't follow.
     """
     parser = settings_parser("laid plan", (__doc__ or "").splitlines()[0], PlannedModule)
     parser.add_class_arguments(PlanOptions)
@@ -214,7 +210,7 @@ class Plan:
             (not student.freeze_vision, "--model.student.freeze_vision true"),
             (lora, "--config configs/method/laid_lora.yaml: adapters alone are trained"),
             (not sharded, f"--trainer.strategy {NAME} and several devices"),
-            (sharded, f"more devices than {setting.devices}, to shard the models across"),
+            (sharded, f"more devices than {setting.devices} to shard the models across"),
             (images > 2, f"haystacks of fewer images than {images}: --data.train.max_size"),
             (True, "smaller images: --data.max_pixels"),
         ]
