@@ -10,15 +10,14 @@ runs/tiny/events.out.tfevents.*   TensorBoard
 
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
+from laid.checkpoints.checkpoint_files import read_meta, refusing_damage
 from laid.common.atomic_files import discard_dir
 from laid.common.errors import UserError
 
@@ -29,10 +28,6 @@ CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
 EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
-META = "meta.pt"
-"""Of a checkpoint that is a folder, the file with all but the tensors."""
-FILES = "files"
-"""In it, the key under which the sizes of the folder's other files stand."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,11 @@ def _newest(run: Path, given: str) -> Found:
 
 def _found(path: Path, run: Path) -> Found:
     embedded = read_embedded(path)
-    return Found(path, run, yaml.safe_load(embedded["config"]), embedded["identity"])
+    try:
+        config = yaml.safe_load(embedded["config"])
+    except yaml.YAMLError as reason:
+        raise UserError(f"checkpoint {path} cannot be read: its settings are no YAML") from reason
+    return Found(path, run, config, embedded["identity"])
 
 
 def read_embedded(path: Path) -> dict[str, Any]:
@@ -104,25 +103,12 @@ def read_embedded(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, or not a checkpoint of laid.
     """
-    try:
-        # Memory-mapped: of a 100 GB checkpoint only the pages that are looked at are read.
-        file = path / META if path.is_dir() else path
-        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        if path.is_dir():
-            for name, size in content[FILES].items():
-                if (path / name).stat().st_size != size:
-                    raise UserError(f"{name} is not as it was written")
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as reason:
-        raise UserError(
-            f"checkpoint {path} cannot be read: it is damaged or not a checkpoint"
-        ) from reason
-    except Exception as reason:  # torch's unpickler raises its own, unrelated classes
-        raise UserError(f"checkpoint {path} is not one that laid wrote: {reason}") from reason
-    if not isinstance(content, dict) or EMBEDDED not in content:
-        raise UserError(
-            f"checkpoint {path} is not one that laid wrote: it has no settings of a run in it"
-        )
-    return dict(content[EMBEDDED])
+    content = read_meta(path)
+    with refusing_damage(path):
+        if EMBEDDED not in content:
+            raise UserError("it is not one that laid wrote: it has no settings of a run in it")
+        embedded = content[EMBEDDED]
+        return {"config": str(embedded["config"]), "identity": dict(embedded["identity"])}
 
 
 _MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")

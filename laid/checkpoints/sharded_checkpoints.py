@@ -1,8 +1,7 @@
-"""Checkpoints in pieces: a folder to which each rank writes its share of the tensors.
+"""Sharded checkpoints: a folder to which each rank writes its shards of the tensors.
 
-    step=50.ckpt/.metadata      which piece of which tensor is where (torch.distributed.checkpoint)
-    step=50.ckpt/__0_0.distcp   rank 0's pieces
-    step=50.ckpt/meta.pt        all the rest, and the sizes of the files above
+    step=50.ckpt/__0_0.distcp   rank 0's shards (torch.distributed.checkpoint, DCP)
+    step=50.ckpt/meta.pt        all the rest, the index of the shards, and the files' sizes
 
 Any number of ranks reads what another number wrote, sharded or not; and sharded models read
 checkpoints that are one file.
@@ -19,15 +18,23 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 
+from laid.checkpoints.checkpoint_files import (
+    FILES,
+    INDEX,
+    META,
+    load_plain,
+    read_meta,
+    refusing_damage,
+)
 from laid.checkpoints.module_state import check_fits, drop, without_frozen
-from laid.checkpoints.runs import FILES, META
+from laid.checkpoints.shard_index import PlainLoadPlanner, ShardReader, index_of, metadata_of
 from laid.common.atomic_files import atomic_dir, discard
 from laid.distributed.process_group import made_by_first
 from laid.distributed.sharded_tensors import own_rows, shared_like
@@ -38,7 +45,7 @@ MIXING = "mixing."
 
 
 def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint whose tensors are shared out; all ranks call it together.
+    """Writes a checkpoint whose tensors are sharded across ranks; all ranks call it together.
 
     The folder takes its name when it is whole.
 
@@ -51,7 +58,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
     with ExitStack() as stack:
         folder = Path(made_by_first(lambda: str(stack.enter_context(atomic_dir(path)))))
         try:
-            dcp.save(tensors, checkpoint_id=folder)
+            metadata = dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
             first = next(iter(reason.failures.values()))[0]
             raise OSError(
@@ -59,72 +66,89 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             ) from None
 
         def finish() -> None:
+            (folder / ".metadata").unlink()  # a pickle; INDEX has what it says
+            checkpoint[INDEX] = index_of(metadata)
             checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
             torch.save(checkpoint, folder / META)
             discard(path)
 
         made_by_first(finish)
-    made_by_first(lambda: None)  # nobody goes on before it has its name
+    made_by_first(lambda: None)  # no rank continues before it has its name
 
 
 def load_sharded(
     path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
-    """Reads each rank's share of a checkpoint, file or folder, into module and optimizers.
+    """Reads each rank's shard of a checkpoint, file or folder, into module and optimizers.
 
     Returns:
         What the checkpoint has besides.
 
     Raises:
-        UserError: it is of a model of another shape, or of another optimizer.
+        UserError: it is damaged, or of a model of another shape or of another optimizer.
     """
     if not path.is_dir():
         return _load_file(path, module, optimizers)
+    content, metadata = _open(path)
     weights = _ours(module, cast(dict[str, Tensor], get_model_state_dict(module)))
-    _fitting(weights, _shapes(path))
-    dcp.load({WEIGHTS: weights}, checkpoint_id=path)
+    _fitting(weights, _shapes(metadata))
+    _read(path, metadata, {WEIGHTS: weights})
     module.load_state_dict(weights, strict=module.strict_loading)
     for at, optimizer in enumerate(optimizers):
         state = get_optimizer_state_dict(module, optimizer)
-        dcp.load({f"optimizer_{at}": state}, checkpoint_id=path)
+        _read(path, metadata, {f"optimizer_{at}": state})
         set_optimizer_state_dict(module, optimizer, state)
-    return _meta(path)
+    return content
 
 
 def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
-    """A checkpoint, file or folder, in one process and as if it had always been one file."""
+    """A checkpoint, file or folder, in one process and as if it had always been one file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.is_dir():
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return content
-    metadata = dcp.FileSystemReader(path).read_metadata()
-    flat: dict[str, Any] = {}
-    for key, stored in metadata.state_dict_metadata.items():
-        if with_optimizer or key.startswith(f"{WEIGHTS}."):
-            flat[key] = 0
-            if isinstance(stored, TensorStorageMetadata):
-                flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype)
-    with catch_warnings():
-        simplefilter("ignore", UserWarning)  # that one process is meant
-        dcp.load(flat, checkpoint_id=path, no_dist=True)
+        with refusing_damage(path):
+            return dict(load_plain(path))
+    content, metadata = _open(path)
     tensors: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, last = metadata.planner_data[key]
-        place = tensors
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    content = {**_meta(path), WEIGHTS: tensors.pop(WEIGHTS)}
-    if with_optimizer:
-        content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
+    with refusing_damage(path):
+        flat: dict[str, Any] = {}
+        for key, stored in metadata.state_dict_metadata.items():
+            if with_optimizer or key.startswith(f"{WEIGHTS}."):
+                flat[key] = 0
+                if isinstance(stored, TensorStorageMetadata):
+                    flat[key] = torch.empty(stored.size, dtype=stored.properties.dtype)
+        _read(path, metadata, flat, no_dist=True)
+        for key, value in flat.items():
+            *parents, last = metadata.planner_data[key]
+            place = tensors
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        content[WEIGHTS] = tensors.pop(WEIGHTS)
+        if with_optimizer:
+            content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
     return content
 
 
 def read_without_optimizer(path: Path) -> dict[str, Any]:
     """A checkpoint to look into; of a file only the pages that are used are read."""
-    if path.is_dir():
-        return read_whole(path, with_optimizer=False)
-    content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    return content
+    return read_whole(path, with_optimizer=False) if path.is_dir() else read_meta(path)
+
+
+def _open(path: Path) -> tuple[dict[str, Any], Metadata]:
+    """What a folder has besides tensors, and where these are."""
+    content = read_meta(path)
+    with refusing_damage(path):
+        return content, metadata_of(content.pop(INDEX), content.pop(FILES))
+
+
+def _read(path: Path, metadata: Metadata, into: dict[str, Any], no_dist: bool = False) -> None:
+    with refusing_damage(path), catch_warnings():
+        simplefilter("ignore", UserWarning)  # that one process is meant
+        reader = ShardReader(path, metadata)
+        dcp.load(into, storage_reader=reader, planner=PlainLoadPlanner(), no_dist=no_dist)
 
 
 def _ours(module: L.LightningModule, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -144,26 +168,19 @@ def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str,
     return theirs
 
 
-def _shapes(path: Path) -> dict[str, Tensor]:
+def _shapes(metadata: Metadata) -> dict[str, Tensor]:
     """The model's tensors in a folder, on the meta device."""
-    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     return {
         key.removeprefix(f"{WEIGHTS}."): torch.empty(value.size, device="meta")
-        for key, value in stored.items()
+        for key, value in metadata.state_dict_metadata.items()
         if key.startswith(f"{WEIGHTS}.") and isinstance(value, TensorStorageMetadata)
     }
-
-
-def _meta(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path / META, map_location="cpu", weights_only=True)
-    del content[FILES]
-    return content
 
 
 def _load_file(
     path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    content = read_meta(path)
     ours = _ours(module, module.state_dict())
     theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
@@ -179,7 +196,7 @@ def _load_file(
             for number, of_one in saved["state"].items()
         }
         optimizer.load_state_dict({**saved, "state": state})
-    return dict(content)
+    return content
 
 
 def _numbered(named: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
     """
     folder = resolve_model(args.path)
     try:
-        config = AutoConfig.from_pretrained(folder, revision=args.revision)
+        config = AutoConfig.from_pretrained(folder, revision=args.revision, trust_remote_code=False)
     except (OSError, ValueError) as reason:
         raise cannot_load("configuration", args.path, reason) from reason
     if not isinstance(config, Qwen2_5_VLConfig):
@@ -90,6 +90,7 @@ def load_model(
             config=_extended_config(args, extension),
             dtype=getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
+            use_safetensors=True,  # the other format is a pickle
         )
     except (OSError, ValueError, RuntimeError) as reason:
         raise cannot_load("weights", args.path, reason) from reason

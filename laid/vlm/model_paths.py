@@ -44,7 +44,8 @@ def weights_fingerprint(path: str, revision: str | None) -> str:
     and last MiB of each), or the commit of a hub id."""
     folder = Path(resolve_model(path))
     if not folder.is_dir():
-        return str(AutoConfig.from_pretrained(path, revision=revision)._commit_hash)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        return str(config._commit_hash)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size

@@ -45,7 +45,9 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     """
     folder = resolve_model(args.path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=args.revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, revision=args.revision, trust_remote_code=False
+        )
         images = Qwen2VLImageProcessorPil.from_pretrained(folder, revision=args.revision)
     except (OSError, ValueError) as reason:
         raise cannot_load("processor", args.path, reason) from reason
