@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from laid.checkpoints.runs import EMBEDDED
 from laid.checkpoints.sharded_checkpoints import read_whole
-from laid.common.atomic_files import discard, leftovers, replacing
+from laid.common.atomic_files import discard, replacing, sweep
 from laid.common.errors import UserError
 from laid.distributed.stop_request import StopRequest
 
@@ -82,8 +82,7 @@ class RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero and self.dirpath:
-            for left in leftovers(Path(self.dirpath)):
-                discard(left)
+            sweep(Path(self.dirpath))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

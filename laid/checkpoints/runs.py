@@ -10,6 +10,7 @@ runs/tiny/events.out.tfevents.*   TensorBoard
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from laid.checkpoints.checkpoint_files import read_meta, refusing_damage
-from laid.common.atomic_files import discard_dir
+from laid.common.atomic_files import discard, sweep
 from laid.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def claim_run(runs: Path, name: str) -> Path:
 def give_back_run(folder: Path) -> None:
     """Removes the folder of a run that failed before its first step."""
     if not _checkpoints(folder):
-        discard_dir(folder)
+        discard(folder)
 
 
 def _is_named(folder: str, name: str | None) -> bool:
@@ -193,4 +194,6 @@ def _step(path: Path) -> int:
 
 
 def _checkpoints(run: Path) -> list[Path]:
+    with suppress(OSError):  # one that was being replaced when its process died is given back
+        sweep(run / CHECKPOINTS)
     return [p for p in (run / CHECKPOINTS).glob(f"*{SUFFIX}") if not p.name.startswith(".")]

@@ -35,7 +35,7 @@ from laid.checkpoints.checkpoint_files import (
 )
 from laid.checkpoints.module_state import check_fits, drop, without_frozen
 from laid.checkpoints.shard_index import PlainLoadPlanner, ShardReader, index_of, metadata_of
-from laid.common.atomic_files import atomic_dir, discard
+from laid.common.atomic_files import atomic_dir
 from laid.distributed.process_group import made_by_first
 from laid.distributed.sharded_tensors import own_rows, shared_like
 
@@ -56,7 +56,9 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
     for at, state in enumerate(checkpoint.pop(STATES, [])):
         tensors[f"optimizer_{at}"] = state
     with ExitStack() as stack:
-        folder = Path(made_by_first(lambda: str(stack.enter_context(atomic_dir(path)))))
+        folder = Path(
+            made_by_first(lambda: str(stack.enter_context(atomic_dir(path, lambda there: True))))
+        )
         try:
             metadata = dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
@@ -70,7 +72,6 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             checkpoint[INDEX] = index_of(metadata)
             checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
             torch.save(checkpoint, folder / META)
-            discard(path)
 
         made_by_first(finish)
     made_by_first(lambda: None)  # no rank continues before it has its name
