@@ -7,6 +7,7 @@ Any number of ranks reads what another number wrote, sharded or not; and sharded
 checkpoints that are one file.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from warnings import catch_warnings, simplefilter
 
 import lightning as L
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -29,14 +31,23 @@ from laid.checkpoints.checkpoint_files import (
     FILES,
     INDEX,
     META,
+    load_mapped,
+    load_mapped_part,
     load_plain,
     read_meta,
     refusing_damage,
 )
 from laid.checkpoints.module_state import check_fits, drop, without_frozen
-from laid.checkpoints.shard_index import PlainLoadPlanner, ShardReader, index_of, metadata_of
+from laid.checkpoints.shard_index import (
+    PlainLoadPlanner,
+    ShardReader,
+    fingerprints,
+    index_of,
+    metadata_of,
+)
 from laid.common.atomic_files import atomic_dir
-from laid.distributed.process_group import made_by_first
+from laid.common.errors import UserError
+from laid.distributed.process_group import gather, made_by_first, ranks
 from laid.distributed.sharded_tensors import own_rows, shared_like
 
 WEIGHTS = "state_dict"
@@ -66,10 +77,12 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             raise OSError(
                 f"cannot write the checkpoint {path}: {first}. Is the disk full?"
             ) from None
+        rank = dist.get_rank() if ranks() > 1 else 0
+        prints = ChainMap(*gather(fingerprints(folder, metadata, rank)))
 
         def finish() -> None:
             (folder / ".metadata").unlink()  # a pickle; INDEX has what it says
-            checkpoint[INDEX] = index_of(metadata)
+            checkpoint[INDEX] = index_of(metadata, prints)
             checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
             torch.save(checkpoint, folder / META)
 
@@ -109,6 +122,8 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
         UserError: it is damaged.
     """
     if not path.is_dir():
+        if not with_optimizer:
+            return read_without_optimizer(path)
         with refusing_damage(path):
             return dict(load_plain(path))
     content, metadata = _open(path)
@@ -135,7 +150,10 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
 
 def read_without_optimizer(path: Path) -> dict[str, Any]:
     """A checkpoint to look into; of a file only the pages that are used are read."""
-    return read_whole(path, with_optimizer=False) if path.is_dir() else read_meta(path)
+    if path.is_dir():
+        return read_whole(path, with_optimizer=False)
+    with refusing_damage(path):
+        return load_mapped_part(path, WEIGHTS)
 
 
 def _open(path: Path) -> tuple[dict[str, Any], Metadata]:
@@ -181,7 +199,7 @@ def _shapes(metadata: Metadata) -> dict[str, Tensor]:
 def _load_file(
     path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
-    content = read_meta(path)
+    content = _load_together(path)
     ours = _ours(module, module.state_dict())
     theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
@@ -197,6 +215,20 @@ def _load_file(
             for number, of_one in saved["state"].items()
         }
         optimizer.load_state_dict({**saved, "state": state})
+    return content
+
+
+def _load_together(path: Path) -> dict[str, Any]:
+    """A file's content in every process, memory-mapped; each checks its share of the tensors."""
+    rank = dist.get_rank() if ranks() > 1 else 0
+    content, failure = {}, None
+    try:
+        with refusing_damage(path):
+            content = dict(load_mapped(path, lambda number: number % ranks() == rank))
+    except UserError as reason:
+        failure = reason
+    if failures := [one for one in gather(failure) if one is not None]:
+        raise failures[0]
     return content
 
 

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from laid.common.errors import UserError
+from laid.vlm.export_marker import check_export
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.self_extend import set_self_extend
 from laid.vlm.weight_files import Rows, fill_at_random, fill_buffers, fill_from_files, whole
@@ -83,9 +85,11 @@ def load_model(
         materialise(model, args, "cpu", whole if weights else None)
         return model
     _check_attention(args)
+    if Path(folder := resolve_model(args.path)).is_dir():
+        check_export(Path(folder))
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            resolve_model(args.path),
+            folder,
             revision=args.revision,
             config=_extended_config(args, extension),
             dtype=getattr(torch, args.dtype),

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.common.errors import UserError
+from laid.vlm.export_marker import check_export
 from laid.vlm.model_paths import cannot_load, resolve_model
 
 Rows = Callable[[Tensor], tuple[Tensor, int]]
@@ -83,7 +84,9 @@ def fill_from_files(
     """
     targets = own_parameters(model)
     missing = set(targets)
-    for file in _files(_folder(path, revision, local_files_only=True), path):
+    folder = _folder(path, revision, local_files_only=True)
+    check_export(folder)
+    for file in _files(folder, path):
         try:
             with safe_open(file, framework="pt") as content:
                 for key in content.keys():  # noqa: SIM118  # no mapping

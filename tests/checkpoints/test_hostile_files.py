@@ -10,7 +10,7 @@ import pytest
 import torch
 from checkpoints.conftest import Marker, write_file, write_folder
 
-from laid.checkpoints.checkpoint_files import META
+from laid.checkpoints.checkpoint_files import META, fingerprint
 from laid.checkpoints.runs import find_checkpoint
 from laid.checkpoints.sharded_checkpoints import read_whole, read_without_optimizer
 from laid.miniature.resumable_stage import Stage
@@ -46,14 +46,15 @@ def test_what_is_no_tensor_in_a_shard(tmp_path, marker):
     path = write_folder(tmp_path / "step=1.ckpt")
     meta = torch.load(path / META, weights_only=True)
     evil = saved(Marker(marker))
+    printed = fingerprint(io.BytesIO(evil))
     for name, entry in meta["index"].items():
         if "dtype" not in entry:
             (shard,) = path.glob("*.distcp")
-            _, _, file, _, _ = entry["pieces"][0]
+            _, _, file, *_ = entry["pieces"][0]
             with shard.open("ab") as end:
                 first = end.tell()
                 end.write(evil)
-            meta["index"][name]["pieces"] = [(None, None, file, first, len(evil))]
+            meta["index"][name]["pieces"] = [(None, None, file, first, len(evil), printed)]
             meta["files"][file] = shard.stat().st_size
     torch.save(meta, path / META)
     with pytest.raises(ValueError, match="not one that laid wrote"):
@@ -66,7 +67,7 @@ def test_an_index_that_points_elsewhere(tmp_path, file):
     path = write_folder(tmp_path / "step=1.ckpt")
     meta = torch.load(path / META, weights_only=True)
     for entry in meta["index"].values():
-        entry["pieces"] = [(o, s, file, f, n) for o, s, _, f, n in entry["pieces"]]
+        entry["pieces"] = [(o, s, file, *rest) for o, s, _, *rest in entry["pieces"]]
     torch.save(meta, path / META)
     with pytest.raises(ValueError, match="its index does not fit its files"):
         read_whole(path)
