@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
+from laid.distributed.sharded_tensors import first_not_finite
 
 
 def without_frozen(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -30,6 +31,16 @@ def check_fits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
             "model.student, model.lora, model.mixing and model.objective.alignment as the run "
             "has them."
         )
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], whose: str) -> None:
+    """Refuses weights with a NaN or an infinity; all ranks ask together.
+
+    Raises:
+        UserError: on every rank, if one has such a weight.
+    """
+    if (name := first_not_finite(state.items())) is not None:
+        raise UserError(f"{whose} is not finite: {name} holds a NaN or an infinity")
 
 
 def drop(state: dict[str, Tensor], prefix: str) -> None:

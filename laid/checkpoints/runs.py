@@ -9,7 +9,6 @@ runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -39,6 +38,11 @@ class Found:
     run: Path
     config: dict[str, Any]
     identity: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of the fit in its run, and step."""
+        return self.identity["fit"], self.identity["step"]
 
 
 def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
@@ -76,17 +80,34 @@ def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
 
 
 def _newest(run: Path, given: str) -> Found:
-    """A run's checkpoint of the highest step that can be read."""
-    # By step, since copying a run may give its files any times; then by time.
-    candidates = sorted(_checkpoints(run), key=lambda c: (_step(c), c.stat().st_mtime_ns))
+    """A run's newest checkpoint that can be read: of its last fit, that of the highest step.
+
+    A run that was resumed from an older checkpoint has later steps of the branch that was left.
+    """
+    candidates = _checkpoints(run)
     if not candidates:
         raise UserError(f"--ckpt_path {given}: no checkpoint in {run / CHECKPOINTS}/")
-    for path in reversed(candidates):
+    readable = []
+    for path in candidates:
         try:
-            return _found(path, run)
-        except ValueError as reason:
-            print(f"laid: {reason}; looking at the one before it")
-    raise UserError(f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read")
+            readable.append(_found(path, run))
+        except UserError as reason:
+            print(f"laid: {reason}; looking at the others")
+    if not readable:
+        raise UserError(
+            f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read"
+        )
+    # By what they say of themselves, since copying a run may give its files any times.
+    return max(readable, key=lambda f: (*f.place, f.path.stat().st_mtime_ns))
+
+
+def next_fit(checkpoints: Path) -> int:
+    """The number of a fit that begins: one more than that of the last with a checkpoint here."""
+    numbers = [-1]
+    for path in _checkpoints(checkpoints.parent):
+        with suppress(UserError):
+            numbers.append(_found(path, checkpoints.parent).place[0])
+    return max(numbers) + 1
 
 
 def _found(path: Path, run: Path) -> Found:
@@ -109,7 +130,10 @@ def read_embedded(path: Path) -> dict[str, Any]:
         if EMBEDDED not in content:
             raise UserError("it is not one that laid wrote: it has no settings of a run in it")
         embedded = content[EMBEDDED]
-        return {"config": str(embedded["config"]), "identity": dict(embedded["identity"])}
+        identity = {"fit": 0, **embedded["identity"]}
+        if not all(type(identity[key]) is int for key in ("fit", "step")):
+            raise UserError("its fit and step are no whole numbers")
+        return {"config": str(embedded["config"]), "identity": identity}
 
 
 _MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")
@@ -186,11 +210,6 @@ def _is_named(folder: str, name: str | None) -> bool:
         return True
     stem, _, number = folder.rpartition("-")
     return stem == name and number.isdigit()
-
-
-def _step(path: Path) -> int:
-    found = re.search(r"step=(\d+)", path.name)
-    return int(found[1]) if found else -1
 
 
 def _checkpoints(run: Path) -> list[Path]:

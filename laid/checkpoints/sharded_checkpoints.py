@@ -37,7 +37,7 @@ from laid.checkpoints.checkpoint_files import (
     read_meta,
     refusing_damage,
 )
-from laid.checkpoints.module_state import check_fits, drop, without_frozen
+from laid.checkpoints.module_state import check_fits, drop, refuse_not_finite, without_frozen
 from laid.checkpoints.shard_index import (
     PlainLoadPlanner,
     ShardReader,
@@ -107,6 +107,7 @@ def load_sharded(
     weights = _ours(module, cast(dict[str, Tensor], get_model_state_dict(module)))
     _fitting(weights, _shapes(metadata))
     _read(path, metadata, {WEIGHTS: weights})
+    refuse_not_finite(weights, f"checkpoint {path}")
     module.load_state_dict(weights, strict=module.strict_loading)
     for at, optimizer in enumerate(optimizers):
         state = get_optimizer_state_dict(module, optimizer)
@@ -125,7 +126,9 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
         if not with_optimizer:
             return read_without_optimizer(path)
         with refusing_damage(path):
-            return dict(load_plain(path))
+            content = dict(load_plain(path))
+            refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
+            return content
     content, metadata = _open(path)
     tensors: dict[str, Any] = {}
     with refusing_damage(path):
@@ -143,6 +146,7 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
                 place = place.setdefault(parent, {})
             place[last] = value
         content[WEIGHTS] = tensors.pop(WEIGHTS)
+        refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
         if with_optimizer:
             content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
     return content
@@ -153,7 +157,9 @@ def read_without_optimizer(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return read_whole(path, with_optimizer=False)
     with refusing_damage(path):
-        return load_mapped_part(path, WEIGHTS)
+        content = load_mapped_part(path, WEIGHTS)
+        refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
+        return content
 
 
 def _open(path: Path) -> tuple[dict[str, Any], Metadata]:
@@ -205,6 +211,7 @@ def _load_file(
     for name, tensor in ours.items():
         mine, first = own_rows(tensor)
         mine.copy_(theirs[name][first : first + len(mine)] if mine.ndim else theirs[name])
+    refuse_not_finite(ours, f"checkpoint {path}")
     for optimizer, saved in zip(optimizers, content.pop(STATES), strict=False):
         params = [p for group in optimizer.param_groups for p in group["params"]]
         state = {
