@@ -8,6 +8,7 @@ runs/tiny/figures/*.png
 runs/tiny/events.out.tfevents.*   TensorBoard
 """
 
+import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from laid.checkpoints.checkpoint_files import read_meta, refusing_damage
+from laid.checkpoints.trusted_settings import trusted_settings
 from laid.common.atomic_files import discard, sweep
 from laid.common.errors import UserError
 
 if TYPE_CHECKING:
     from lightning import Trainer
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
@@ -38,6 +42,8 @@ class Found:
     run: Path
     config: dict[str, Any]
     identity: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+    """Settings that it has and that are not trusted."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -56,6 +62,17 @@ def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
     Raises:
         UserError: there is none, or it is not one of ours.
     """
+    found = _find(given, runs, name)
+    if found.left_out:
+        log.warning(
+            "%s of the checkpoint's settings not used: classes and folders are taken from the "
+            "command line and --config alone",
+            ", ".join(found.left_out),
+        )
+    return found
+
+
+def _find(given: str, runs: Path, name: str | None) -> Found:
     path = Path(given)
     if given == "last":
         folders = [p for p in runs.glob("*") if p.is_dir() and _is_named(p.name, name)]
@@ -92,7 +109,7 @@ def _newest(run: Path, given: str) -> Found:
         try:
             readable.append(_found(path, run))
         except UserError as reason:
-            print(f"laid: {reason}; looking at the others")
+            log.warning("%s; looking at the others", reason)
     if not readable:
         raise UserError(
             f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read"
@@ -113,10 +130,11 @@ def next_fit(checkpoints: Path) -> int:
 def _found(path: Path, run: Path) -> Found:
     embedded = read_embedded(path)
     try:
-        config = yaml.safe_load(embedded["config"])
+        with refusing_damage(path):
+            config, left_out = trusted_settings(yaml.safe_load(embedded["config"]))
     except yaml.YAMLError as reason:
         raise UserError(f"checkpoint {path} cannot be read: its settings are no YAML") from reason
-    return Found(path, run, config, embedded["identity"])
+    return Found(path, run, config, embedded["identity"], tuple(left_out))
 
 
 def read_embedded(path: Path) -> dict[str, Any]:

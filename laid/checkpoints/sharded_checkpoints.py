@@ -61,7 +61,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
     The folder takes its name when it is whole.
 
     Raises:
-        OSError: it can't be written; nothing is left of it then.
+        UserError: it can't be written; nothing is left of it then.
     """
     tensors = {WEIGHTS: checkpoint.pop(WEIGHTS)}
     for at, state in enumerate(checkpoint.pop(STATES, [])):
@@ -74,7 +74,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             metadata = dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
             first = next(iter(reason.failures.values()))[0]
-            raise OSError(
+            raise UserError(
                 f"cannot write the checkpoint {path}: {first}. Is the disk full?"
             ) from None
         rank = dist.get_rank() if ranks() > 1 else 0

@@ -41,8 +41,7 @@ def export(
 
     Raises:
         UserError: there is no such checkpoint, it is damaged, or the folder exists and is not to
-            be replaced.
-        OSError: the folder cannot be written.
+            be replaced or can't be written.
     """
     target = Path(os.path.realpath(out))
 
@@ -64,7 +63,7 @@ def export(
         try:
             _write(folder, found, dtype)
         except SafetensorError as reason:
-            raise OSError(f"cannot write {target}: {reason}. Is the disk full?") from None
+            raise UserError(f"cannot write {target}: {reason}. Is the disk full?") from None
         mark_export(folder, str(found.path))
     print(f"laid: {found.path} -> {out}")
 

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from laid.callbacks.head_flow import HeadFlow
 from laid.callbacks.test_recorder import PredictionWriter, TestRecorder
-from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO, RunCheckpoint
+from laid.checkpoints.checkpoint_callback import RunCheckpoint
+from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
 from laid.checkpoints.runs import (
     CHECKPOINTS,
     Found,

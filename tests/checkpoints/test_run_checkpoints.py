@@ -45,7 +45,7 @@ def test_a_branch_is_continued_and_the_checkpoint_it_came_from_is_pruned(laid, c
     assert names(copy) == ["step=1.ckpt", "step=3-v1.ckpt", "step=3.ckpt", "step=4.ckpt"]
     assert find_checkpoint(str(copy), copy.parent).path.name == "step=3-v1.ckpt"
     done = laid("fit", "--ckpt_path", copy, "--trainer.max_steps", 5)
-    assert "step=3-v1.ckpt" in done.stdout.splitlines()[0]
+    assert "step=3-v1.ckpt" in done.stdout + done.stderr
     assert names(copy) == ["step=1.ckpt", "step=3.ckpt", "step=4.ckpt", "step=5.ckpt"]
 
 
@@ -83,3 +83,82 @@ def test_a_checkpoint_names_no_file_for_removal(laid, copy, tmp_path):
         for later in copy.glob("checkpoints/step=5*"):
             later.unlink()
         torch.save(content, path)
+
+
+VAL = ("--trainer.limit_val_batches", 1.0, "--trainer.num_sanity_val_steps", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--checkpoint.save_top_k", 0), "checkpoint.save_top_k 0 would keep no checkpoint"),
+        (("--checkpoint.filename", "../{step}"), "checkpoint.filename '../{step}': expected"),
+        (("--checkpoint.filename", "/tmp/a"), "checkpoint.filename '/tmp/a': expected"),
+        (("--checkpoint.monitor", "train/los"), "no such metric; there are epoch, "),
+        (("--checkpoint.monitor", "val/acuracy", *VAL), "no such metric; there are epoch, "),
+        (("--checkpoint.monitor", "val/accuracy"), "there is no validation"),
+        (
+            ("--checkpoint.monitor", "val/accuracy", "--checkpoint.mode", "min"),
+            "would keep the worst checkpoints by val/accuracy: expected max",
+        ),
+        (
+            ("--checkpoint.monitor", "train/loss", "--checkpoint.mode", "max"),
+            "would keep the worst checkpoints by train/loss: expected min",
+        ),
+    ],
+)
+def test_what_would_keep_nothing_or_the_wrong_ones_is_refused(laid, config, options, message):
+    done = laid("fit", "--config", config, "--name", "refused", *QUICK, *options, code=2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_with_a_monitor_the_best_and_the_last_are_kept(laid, config, work):
+    """Of each epoch of six steps the validation comes after the last."""
+    options = (
+        "--config", config, "--name", "monitored", *QUICK[:2], *VAL, "--data.workers", 0,
+        "--checkpoint.monitor", "val/accuracy", "--checkpoint.save_top_k", 1,
+        "--checkpoint.every_n_train_steps", 4,
+    )  # fmt: skip
+    laid("fit", *options, "--trainer.max_steps", 5)
+    run = work / "runs" / "monitored"
+    assert names(run)[-1] == "step=5.ckpt"
+    assert find_checkpoint(str(run), work).identity["step"] == 5
+    laid("fit", "--ckpt_path", run, "--trainer.max_steps", 11)
+    assert "step=11.ckpt" in names(run)
+    assert len(names(run)) <= 2
+    content = torch.load(run / "checkpoints" / "step=11.ckpt", weights_only=True)
+    (state,) = (v for k, v in content["callbacks"].items() if k.startswith("RunCheckpoint"))
+    assert len(state["best_k_models"]) == 1
+    assert place(run / "checkpoints" / "step=11.ckpt") == (22, 11)
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["with max_epochs", "without"])
+@pytest.mark.parametrize("step", [6, 9], ids=["at an epoch's end", "in mid-epoch"])
+def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(
+    laid, config, work, fitted, step, both
+):
+    epochs = () if both else ("--trainer.max_epochs", -1)
+    name = f"ended-{step}-{both}"
+    # One checkpoint, which the end of training writes.
+    options = ("--checkpoint.every_n_train_steps", 1000, "--checkpoint.save_top_k", 1)
+    schedule = ("--model.optimizer.schedule", "constant_with_warmup", "--name", name)
+    more = (*QUICK, *options, *epochs)
+    laid("fit", "--config", config, *schedule, *more, "--trainer.max_steps", step)
+    run = work / "runs" / name
+    laid("fit", "--ckpt_path", run, "--trainer.max_steps", 12)
+    assert place(run / "checkpoints" / "step=12.ckpt") == (24, 12)
+    assert names(run) == ["step=12.ckpt"]
+    uninterrupted = ("--name", f"{name}-whole", "--trainer.max_steps", 12)
+    laid("fit", "--config", config, *schedule[:2], *more, *uninterrupted)
+    whole = work / "runs" / f"{name}-whole" / "checkpoints" / "step=12.ckpt"
+    one, two = (torch.load(p, weights_only=True) for p in (run / "checkpoints/step=12.ckpt", whole))
+    assert one["epoch"] == two["epoch"]
+    for key, value in one["state_dict"].items():
+        assert torch.equal(value, two["state_dict"][key]), key
+
+
+def test_a_resumed_fit_that_takes_no_step_fails(laid, run):
+    done = laid("fit", "--ckpt_path", run, code=2)
+    assert "nothing was trained: the run is at step 4" in done.stderr
+    assert "to test it: laid test" not in done.stdout + done.stderr

@@ -114,13 +114,13 @@ def test_a_seed_that_was_not_laid_down_is_not_known(tmp_path):
     assert trained(tmp_path, seed_everything=True)["seed"] is None
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, capsys):
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, caplog):
     run = tmp_path / "tiny"
     write_checkpoint(run, 2)
     damaged = write_checkpoint(run, 4)
     damaged.write_bytes(damaged.read_bytes()[:200])
     assert find_checkpoint(str(run), tmp_path).identity["step"] == 2
-    assert "step=4.ckpt cannot be read" in capsys.readouterr().out
+    assert "step=4.ckpt cannot be read" in caplog.text
     with pytest.raises(ValueError, match="cannot be read"):
         find_checkpoint(str(damaged), tmp_path)
 
