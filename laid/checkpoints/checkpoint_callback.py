@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laid.checkpoints.runs import EMBEDDED, next_fit
 from laid.common.errors import UserError
-from laid.distributed.process_group import made_by_first
+from laid.distributed.process_group import made_by_first, ranks
 from laid.distributed.sharded_tensors import first_not_finite
 from laid.distributed.stop_request import StopRequest
 
@@ -67,7 +67,8 @@ class RunCheckpoint(ModelCheckpoint):
         self._stop = StopRequest()
         self._fit = 0
         self._resumed_at: int | None = None
-        self._checked = False
+        self._checked = self._training = False
+        self._validated_at: int | None = None
         self._newest = ""
         """With ``monitor``, the checkpoint of the last state."""
 
@@ -113,6 +114,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._training = True
         if trainer.ckpt_path is not None and self.dirpath:
             resumed = Path(self.dirpath) / Path(trainer.ckpt_path).name
             # In the place of the newest: the next one takes that, and this is pruned.
@@ -147,10 +149,19 @@ class RunCheckpoint(ModelCheckpoint):
                 f"{', '.join(sorted(known))}"
             )
 
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        candidates = super()._monitor_candidates(trainer)
+        if self._of_validation and self._validated_at != trainer.global_step:
+            candidates.pop(str(self.monitor), None)  # of weights that are no more
+        return candidates
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The sanity check sees some of the sizes only.
-        if self._of_validation and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._of_validation:
+            self._validated_at = trainer.global_step
             self._check_monitor(trainer)
+            if self._defer_save_until_validation:
+                self._defer_save_until_validation = False
+                self._save(trainer)
         super().on_validation_end(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -172,17 +183,16 @@ class RunCheckpoint(ModelCheckpoint):
         self._stop.agree(trainer)
         if not self._checked and not self._of_validation:
             self._check_monitor(trainer)
-        deferred, self._defer_save_until_validation = self._defer_save_until_validation, False
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        due = self._defer_save_until_validation
-        self._defer_save_until_validation |= deferred
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        if due and not progress.is_last_batch:
-            self._save_newest(trainer)  # there was no validation yet
+        loop = trainer.fit_loop.epoch_loop
         # Not left to ``on_train_end``: a checkpoint from there, after the epoch was counted, would
         # be resumed an epoch too late where ``max_steps`` ended training.
-        if not due and self._is_last_step(trainer, progress.is_last_batch):
-            self._save(trainer)
+        last = self._is_last_step(trainer, loop.batch_progress.is_last_batch)
+        if last or self._defer_save_until_validation:
+            validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            self._defer_save_until_validation = self._of_validation and validates
+            if not self._defer_save_until_validation:
+                self._save(trainer)
 
     @staticmethod
     def _is_last_step(trainer: Trainer, epoch_ends: bool) -> bool:
@@ -193,6 +203,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)  # where something else has stopped training
+        self._training = False
         super().on_train_end(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -230,8 +241,13 @@ class RunCheckpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        asked_to_stop = isinstance(exception, SIGTERMException) and trainer.state.fn == "fit"
-        if asked_to_stop and self._between_steps(trainer) and _not_finite(trainer) is None:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        # One rank's error is not the others'; and what is raised inside a step leaves half of it.
+        by_data = isinstance(exception, UserError | OSError) and ranks() == 1
+        by_data &= batches.ready == batches.completed
+        asked_to_stop = isinstance(exception, SIGTERMException)
+        savable = self._training and (asked_to_stop or by_data) and self._between_steps(trainer)
+        if savable and _not_finite(trainer) is None:
             self._save(trainer)
         if not isinstance(exception, UserError):  # the reason may be that nothing can be saved
             super().on_exception(trainer, pl_module, exception)

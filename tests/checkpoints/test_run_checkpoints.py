@@ -113,24 +113,66 @@ def test_what_would_keep_nothing_or_the_wrong_ones_is_refused(laid, config, opti
     assert "Traceback" not in done.stderr
 
 
+def scores(path):
+    """What a checkpoint says of the best: steps with their scores."""
+    content = torch.load(path, weights_only=True)
+    (state,) = (v for k, v in content["callbacks"].items() if k.startswith("RunCheckpoint"))
+    return {
+        int(re.findall(r"step=(\d+)", name)[0]): float(score)
+        for name, score in state["best_k_models"].items()
+    }
+
+
 def test_with_a_monitor_the_best_and_the_last_are_kept(laid, config, work):
-    """Of each epoch of six steps the validation comes after the last."""
+    """Validated after every third step; a step that was not validated has no accuracy."""
     options = (
         "--config", config, "--name", "monitored", *QUICK[:2], *VAL, "--data.workers", 0,
-        "--checkpoint.monitor", "val/accuracy", "--checkpoint.save_top_k", 1,
-        "--checkpoint.every_n_train_steps", 4,
+        "--trainer.val_check_interval", 3, "--checkpoint.monitor", "val/accuracy",
+        "--checkpoint.save_top_k", 1, "--checkpoint.every_n_train_steps", 1,
     )  # fmt: skip
     laid("fit", *options, "--trainer.max_steps", 5)
     run = work / "runs" / "monitored"
-    assert names(run)[-1] == "step=5.ckpt"
-    assert find_checkpoint(str(run), work).identity["step"] == 5
-    laid("fit", "--ckpt_path", run, "--trainer.max_steps", 11)
-    assert "step=11.ckpt" in names(run)
-    assert len(names(run)) <= 2
-    content = torch.load(run / "checkpoints" / "step=11.ckpt", weights_only=True)
-    (state,) = (v for k, v in content["callbacks"].items() if k.startswith("RunCheckpoint"))
-    assert len(state["best_k_models"]) == 1
-    assert place(run / "checkpoints" / "step=11.ckpt") == (22, 11)
+    last = run / "checkpoints" / "step=5.ckpt"
+    assert list(scores(last)) == [3]
+    assert names(run) == ["step=3.ckpt", "step=5.ckpt"]
+    assert find_checkpoint(str(run), work).path == last
+    laid("fit", "--ckpt_path", run, "--trainer.max_steps", 6)
+    last = run / "checkpoints" / "step=6.ckpt"  # validated, and at an epoch's end
+    assert set(scores(last)) <= {3, 6}
+    assert find_checkpoint(str(run), work).path == last
+    laid("fit", "--ckpt_path", run, "--trainer.max_steps", 8)
+    assert place(run / "checkpoints" / "step=8.ckpt") == (16, 8)
+    kept = {f"step={step}.ckpt" for step in scores(run / "checkpoints" / "step=8.ckpt")}
+    assert set(names(run)) == {*kept, "step=8.ckpt"}
+    assert len(kept) == 1
+
+
+def test_with_a_monitor_of_every_epoch_in_the_default_rhythm(laid, config, work):
+    """Nothing is due before the end: the last state is kept all the same, with its accuracy."""
+    options = (
+        "--config", config, "--name", "default", *QUICK[:2], *VAL, "--data.workers", 0,
+        "--checkpoint.monitor", "val/accuracy", "--checkpoint.save_top_k", 1,
+        "--checkpoint.every_n_train_steps", 1000, "--trainer.max_epochs", 1,
+    )  # fmt: skip
+    laid("fit", *options)
+    run = work / "runs" / "default"
+    assert names(run) == ["step=6.ckpt"]
+    assert list(scores(run / "checkpoints" / "step=6.ckpt")) == [6]
+    laid("fit", "--ckpt_path", run, "--trainer.max_epochs", 2)
+    assert place(run / "checkpoints" / "step=12.ckpt") == (24, 12)
+
+
+def test_a_bad_image_in_mid_training_costs_no_step(laid, config, drawn, work, tmp_path):
+    shutil.copytree(drawn, tmp_path / "coco")
+    options = ("--config", config, *QUICK, "--data.coco_root", tmp_path / "coco")
+    every = ("--checkpoint.every_n_train_steps", 1000)
+    laid("fit", *options, "--name", "whole", "--trainer.max_steps", 1)  # the entries are made
+    for path in sorted((tmp_path / "coco" / "train2017").iterdir())[::30]:
+        path.write_bytes(path.read_bytes()[:300])
+    done = laid("fit", *options, *every, "--name", "bad-image", code=2)
+    found = find_checkpoint(str(work / "runs" / "bad-image"), work)
+    assert found.identity["step"] > 0, done.stderr
+    assert place(found.path) == (2 * found.identity["step"], found.identity["step"])
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["with max_epochs", "without"])
