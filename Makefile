@@ -1,17 +1,17 @@
-# laid: `make demo` and `make test` need nothing before them but Python >= 3.11 and make.
+# laid: `make demo` and `make test` need only Python >= 3.11 and make.
 #
-#   make test VENV=/path/to/env          use another environment; what it has already, torch too, is kept
-#   make setup PYTHON=python3.12         the interpreter a new environment is made with
+#   make test VENV=/path/to/env          use another environment; its installed packages, torch too, are kept
+#   make setup PYTHON=python3.12         interpreter of a new environment
 #   make setup TORCH=torch==2.12.1       another torch
-#   make setup TORCH_INDEX=URL           take torch from this index as well as pip's own (empty: from pip's own only)
+#   make setup TORCH_INDEX=URL           look for torch on this index as well as on pip's own (empty: only pip's own)
 #   make test ARGS="-k alignment"        more arguments for pytest
 
 VENV   ?= .venv
 PYTHON ?= python3
 ARGS   ?=
 
-# Without an NVIDIA driver: the release the tests ran with, as a CPU build where one can be had. On Linux a plain
-# torch brings gigabytes of CUDA, so PyTorch's CPU index is asked as well; pip prefers its "+cpu" to a plain build.
+# Without an NVIDIA driver: the release that the tests ran with, as a CPU build if there is one. On Linux a plain
+# torch installs gigabytes of CUDA, so PyTorch's CPU index is added; pip prefers its "+cpu" to a plain build.
 CPU_INDEX   := https://download.pytorch.org/whl/cpu
 DRIVER      := $(or $(wildcard /dev/nvidia0),$(shell command -v nvidia-smi 2>/dev/null))
 TORCH       ?= $(if $(DRIVER),torch,torch==2.13.0)
@@ -25,12 +25,12 @@ STAMP := $(VENV)/.laid-setup
 .DELETE_ON_ERROR:
 .PHONY: help setup demo table tiny-checkpoints test test-slow lint clean distclean
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## Make the environment and install laid in it (once, and again when pyproject.toml changes)
+setup: $(STAMP)  ## Create the environment and install laid (again whenever pyproject.toml changes)
 
-demo: $(STAMP)  ## Distil the miniature's teacher into its student on the CPU, test all three, compare
+demo: $(STAMP)  ## Train the tiny student on the CPU, test it, its base and its teacher, write a report
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-base
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-teacher --model.student.path tiny/teacher
 	$(BIN)/laid fit --config configs/tiny.yaml --name demo
@@ -38,31 +38,33 @@ demo: $(STAMP)  ## Distil the miniature's teacher into its student on the CPU, t
 	$(BIN)/laid compare runs/demo-base runs/demo-laid runs/demo-teacher --base demo-base --teacher demo-teacher \
 	  --out runs/demo-report
 
-table: $(STAMP)  ## All methods on the miniature, five seeds, into docs/results (long; goes on where it was)
+table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, into docs/results (50 minutes; resumes)
 	$(BIN)/python benchmarks/sweep.py benchmarks/table.yaml
 	$(BIN)/laid compare runs/table/*/results.json --base base --teacher teacher --out docs/results
 
-tiny-checkpoints: $(STAMP)  ## Train the miniature's models from nothing, into tiny-checkpoints/ (long)
+tiny-checkpoints: $(STAMP)  ## Train the packaged tiny models from scratch, into tiny-checkpoints/ (long; resumes)
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints
 
-test: $(STAMP)  ## Run the tests, less the slow ones
+test: $(STAMP)  ## Run the tests, except the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## Run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
-lint: $(STAMP)  ## Check the style (ruff) and the types (mypy)
+lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (import-linter)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-clean:  ## Remove build leftovers and caches; runs/ is yours and stays
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## Remove build files and caches; runs/ is kept
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean  ## Remove .venv as well
+distclean: clean  ## Also remove .venv
 	rm -rf .venv
 
-# The stamp comes last: a setup that was cut short leaves none, and the next one takes up where it stopped.
+# The stamp is written last, so an interrupted setup is completed by the next one.
 $(STAMP): pyproject.toml
 	@python="$(PYTHON)"; [ ! -x $(BIN)/python ] || python=$(BIN)/python; \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from laid.common.tables import Table, text
 from laid.comparison.bootstrap import interval, replicate
 from laid.comparison.methods import Answers, Method
 
@@ -25,7 +26,7 @@ def method(label: str, correct_SE: NDArray[np.bool_]) -> Method:
     ids = tuple(f"{index:03d}" for index in range(ENTRIES))
     seeds = len(correct_SE)
     answers = Answers("entries", {1: ids}, {1: correct_SE})
-    return Method(label, ({},) * seeds, (), tuple(range(seeds)), answers)
+    return Method(label, (), (), tuple(range(seeds)), answers)
 
 
 def coverage(seeds: int, spread: float) -> float:
@@ -51,10 +52,13 @@ def coverage(seeds: int, spread: float) -> float:
 
 def main() -> None:
     density = NormalDist().pdf(SKILL / 2**0.5) / 2**0.5
-    print("seeds", *(f"{100 * spread * density:6.1f}" for spread in SPREADS), "points of spread")
+    rows = []
     for seeds in (1, 2, 3, 5):
         spreads = SPREADS[:1] if seeds == 1 else SPREADS
-        print(f"{seeds:5d}", *(f"{100 * coverage(seeds, s):5.1f}%" for s in spreads), flush=True)
+        rows.append([str(seeds), *(f"{100 * coverage(seeds, s):.1f}%" for s in spreads)])
+    header = ["seeds", *(f"{100 * spread * density:.1f}" for spread in SPREADS)]
+    notes = ["Columns: standard deviation of the seeds' own accuracies, in points."]
+    print(text(Table("coverage", "Coverage of the 95% interval", header, rows, notes)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from laid.common.tables import Table, text
+
 _STEPS = {
     "first load": "index",
     "second load": "index",
@@ -97,13 +99,14 @@ def main() -> None:
         write_annotations(path, args.images, args.annotations, args.seed)
         report: dict[str, object] = {"file_mib": path.stat().st_size >> 20, **vars(args)}
         report.pop("step")
-        print(f"{'step':24}{'seconds':>10}{'peak MiB':>10}")
+        rows = []
         for name, step in _STEPS.items():
             command = [sys.executable, __file__, "--step", step, str(root), str(cache)]
             ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             row = json.loads(ran.stdout)
             report[name] = row
-            print(f"{name:24}{row['seconds']:>10}{row['peak_mib']:>10}")
+            rows.append([name, str(row["seconds"]), str(row["peak_mib"])])
+    print(text(Table("coco", "COCO index", ["step", "seconds", "peak MiB"], rows)))
     print(json.dumps(report))
 
 

@@ -3,12 +3,12 @@
     python benchmarks/gpu.py --configs FOLDER [--out runs/gpu] [--images 2 10 20] [--steps 5]
     python benchmarks/gpu.py --size tiny    # the same on the tiny models, also without a GPU
 
-FOLDER holds 3b/config.json and 7b/config.json of Qwen2.5-VL; weights are random, so nothing is
-downloaded. Measured are a step of the 7B student alone (cross-entropy), a step of the 3B student
-with a 7B teacher beside it (Eq. 8), each with a batch of one haystack of 640 x 480 images, and a
-test prompt of 150 images; with sdpa and, where it is installed, with flash attention. Beside each
-stands what ``laid plan`` says of its memory. Weights are held in bfloat16, so that one card holds
-them with their gradients and AdamW. Writes gpu.json and gpu.md.
+FOLDER has 3b/config.json and 7b/config.json of Qwen2.5-VL; weights are random, so nothing is
+downloaded. Measured are a training step of the 7B student alone (cross-entropy), one of the 3B
+student with a 7B teacher (Eq. 8), each on one haystack of 640 x 480 images, and a test prompt of
+150 images; with sdpa and, if it is installed, with flash attention; and beside each the memory that
+``laid plan`` predicts. Weights are in bfloat16, so that they, their gradients and AdamW's moments
+fit on one card. Writes gpu.json and gpu.md.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from lightning.fabric.utilities import move_data_to_device
 from transformers.utils import is_flash_attn_2_available
 
 from laid.common.atomic_files import atomic_write_text
-from laid.planning.plan_command import GPUS
+from laid.common.tables import Table, markdown
+from laid.losses.alignment import AlignmentArgs
+from laid.losses.divergence import DivergenceArgs
+from laid.planning.plan_options import GPUS
 from laid.planning.plan_tables import GIB, highest
 from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
 from laid.planning.rehearsal import (
-    BACKWARD,
-    OPTIMIZER,
     STUDENT,
-    TEACHER,
     PlannedModule,
     PlannedStrategy,
     Setting,
@@ -66,7 +66,7 @@ COLUMNS = {
 
 
 class Bench:
-    """The device, and what is built on it, one thing at a time."""
+    """The device, and one model or pair of models at a time on it."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
@@ -78,7 +78,7 @@ class Bench:
         self.tiny = args.size == "tiny"
 
     def model(self, size: str, attention: str, role: str) -> ModelArgs:
-        """A model of random weights."""
+        """A model with random weights."""
         return ModelArgs(
             path=f"tiny/{role}" if self.tiny else str(Path(self.args.configs) / size),
             dtype="bfloat16",
@@ -88,44 +88,45 @@ class Bench:
         )
 
     def setting(self, student: ModelArgs, images: int) -> Setting:
-        """One haystack of full-size images, on one device."""
+        """One haystack, on one device."""
         width, height = (112, 84) if self.tiny else (640, 480)
         grid = image_grid(load_config(student), width, height, None, None)
         return Setting(None, "32-true", images, grid, clip=1.0)
 
     def synchronise(self) -> float:
-        """The time, once the device has done what was asked of it."""
+        """The time in seconds, after the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def begin(self) -> None:
-        """Forgets what was before, and its peak."""
+        """Frees memory and resets its peak."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def peak_gib(self) -> float | None:
-        """Most that tensors took since ``begin``; not to be had on a CPU."""
+        """Peak memory of tensors since ``begin``; None on a CPU."""
         on_card = self.device.type == "cuda"
         return torch.cuda.max_memory_allocated() / GIB if on_card else None
 
     def training(self, case: str, student: ModelArgs, teacher: ModelArgs | None) -> list[dict]:
-        """Rows of one pair of models, by images of a haystack."""
-        objective = ObjectiveArgs() if teacher else ObjectiveArgs(laid=0.0, kl=0.0, sft=1.0)
+        """One row per haystack size."""
+        objective = ObjectiveArgs()
+        if teacher is None:
+            objective = ObjectiveArgs(laid=AlignmentArgs(weight=0.0), kl=DivergenceArgs(weight=0.0))
         module = PlannedModule(student, teacher, objective=objective)
         unbuilt = copy.deepcopy(module)
         strategy = PlannedStrategy(None, "32-true", weights=True)
         self.begin()
         setting = self.setting(student, self.args.images[0])
         optimizer = prepare_training(module, strategy, setting, self.device)
-        spent: dict[str, float] = {}
-        clock = _Clock(self.synchronise, spent)
+        clock = _Clock(self.synchronise)
         watch_teacher(module, clock.enter)
 
         def step(setting: Setting, inputs: Any) -> float:
-            spent.clear()
+            clock.spent = {}
             begun = clock.enter(STUDENT)
             train_once(module, optimizer, strategy, setting, inputs, True, clock.enter)
             return clock.enter("over") - begun
@@ -137,30 +138,28 @@ class Bench:
             inputs = haystack_inputs(config, images, setting.grid, 1, with_answer=True)
             inputs.pixel_values_PC.normal_()
             inputs = move_data_to_device(inputs, self.device)
-            row = {"case": case, "attention": student.attn_implementation, "images": images}
-            row["tokens"] = inputs.tokens
-            row.update(self.planned(unbuilt, setting, row["tokens"]))
+            row = _row(case, student, images, inputs.tokens)
+            row |= self.planned(unbuilt, setting, inputs.tokens)
             try:
                 self.begin()
                 for _ in range(self.args.warmup):
                     step(setting, inputs)
-                times = [(step(setting, inputs), dict(spent)) for _ in range(self.args.steps)]
+                times = [(step(setting, inputs), clock.spent) for _ in range(self.args.steps)]
             except torch.OutOfMemoryError:
                 rows.append({**row, "note": "out of memory"})
+                clock.enter("over")
                 optimizer.zero_grad()
                 continue
             seconds = statistics.median(whole for whole, _ in times)
-            phases = {p: statistics.median(of[p] for _, of in times) for p in clock.seen(times)}
+            phases = {p: statistics.median(of[p] for _, of in times) for p in clock.spent}
             rows.append(self.timed(row, seconds) | {"phases": phases, "n": len(times)})
         return rows
 
     def test(self, student: ModelArgs, images: int) -> list[dict]:
-        """The row of a test prompt: all of it and two answer tokens."""
+        """The row of a test prompt and two answer tokens."""
         setting = self.setting(student, images)
-        row: dict[str, Any] = {"case": "test", "attention": student.attn_implementation}
-        row["images"] = images
         config = load_config(student)
-        row["tokens"] = tokens_of(config, images, setting.grid)
+        row = _row("test", student, images, tokens_of(config, images, setting.grid))
         planned = rehearse_test(PlannedModule(_by_sdpa(student)), setting)
         row["planned_gib"] = highest(planned)[1].bytes / GIB
         row["flops"] = sum(planned.flops.values())
@@ -183,17 +182,17 @@ class Bench:
         return [self.timed(row, statistics.median(times)) | {"n": len(times)}]
 
     def planned(self, unbuilt: PlannedModule, setting: Setting, tokens: int) -> dict[str, float]:
-        """What ``laid plan`` says of a step: peak memory, and FLOPs without recomputation."""
+        """A step's peak memory and FLOPs, less recomputation, as ``laid plan`` predicts them."""
         module = copy.deepcopy(unbuilt)
         module.student_args = _by_sdpa(module.student_args)
         if module.teacher_args is not None:
             module.teacher_args = _by_sdpa(module.teacher_args)
-        ledger = rehearse_training(module, setting)
-        cost = Cost.of(ledger.flops, setting.images, 1, lambda _: tokens)
-        return {"planned_gib": highest(ledger)[1].bytes / GIB, "flops": cost.at(setting.images)}
+        tracker = rehearse_training(module, setting)
+        cost = Cost.of(tracker.flops, setting.images, 1, lambda _: tokens)
+        return {"planned_gib": highest(tracker)[1].bytes / GIB, "flops": cost.at(setting.images)}
 
     def timed(self, row: dict, seconds: float) -> dict:
-        """A row with its speeds."""
+        """A row with its speed and peak memory."""
         speed = row["flops"] / seconds / 1e12
         return {
             **row,
@@ -208,8 +207,9 @@ class Bench:
 class _Clock:
     """Seconds by phase."""
 
-    def __init__(self, now: Callable[[], float], spent: dict[str, float]):
-        self.now, self.spent = now, spent
+    def __init__(self, now: Callable[[], float]):
+        self.now = now
+        self.spent: dict[str, float] = {}
         self.phase, self.since = "over", 0.0
 
     def enter(self, phase: str) -> float:
@@ -219,9 +219,10 @@ class _Clock:
         self.phase, self.since = phase, now
         return now
 
-    @staticmethod
-    def seen(times: list[tuple[float, dict[str, float]]]) -> list[str]:
-        return [phase for phase in (TEACHER, STUDENT, BACKWARD, OPTIMIZER) if phase in times[0][1]]
+
+def _row(case: str, student: ModelArgs, images: int, tokens: int) -> dict[str, Any]:
+    attention = student.attn_implementation
+    return {"case": case, "attention": attention, "images": images, "tokens": tokens}
 
 
 def _by_sdpa(args: ModelArgs) -> ModelArgs:
@@ -230,8 +231,8 @@ def _by_sdpa(args: ModelArgs) -> ModelArgs:
     return args
 
 
-def lacking(attention: str) -> str | None:
-    """Why an attention implementation can't be measured here."""
+def unavailable(attention: str) -> str | None:
+    """Why an attention implementation can't be measured here; None if it can."""
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         return "flash-attn is not installed, or there is no GPU"
     return None
@@ -245,20 +246,18 @@ def table(card: str, rows: list[dict]) -> str:
             return "–"
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    lines = [f"Device: {card}", "", "| " + " | ".join(COLUMNS.values()) + " |"]
-    lines.append("|" + "---|" * len(COLUMNS))
-    lines += ["| " + " | ".join(cell(row.get(c, "")) for c in COLUMNS) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    cells = [[cell(row.get(column, "")) for column in COLUMNS] for row in rows]
+    return markdown(Table("gpu", f"Device: {card}", list(COLUMNS.values()), cells))
 
 
 def main() -> None:
-    """Measures, and writes after each case what there is so far."""
+    """Measures case by case, and writes all rows after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     parser.add_argument("--configs", help="folder with 3b/config.json and 7b/config.json")
     parser.add_argument("--images", type=int, nargs="+", default=[2, 10, 20])
     parser.add_argument("--test_images", type=int, default=150)
-    parser.add_argument("--steps", type=int, default=5, help="measured steps, of which the median")
+    parser.add_argument("--steps", type=int, default=5, help="measured, for the median")
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--peak_tflops", type=float, help="the card's bfloat16 peak, for the MFU")
     parser.add_argument("--out", default="runs/gpu")
@@ -274,7 +273,7 @@ def main() -> None:
         atomic_write_text(Path(args.out) / "gpu.md", table(bench.card, rows))
 
     for attention in ATTENTION:
-        if reason := lacking(attention):
+        if reason := unavailable(attention):
             rows.append({"case": "all", "attention": attention, "note": f"skipped: {reason}"})
             write()
             continue

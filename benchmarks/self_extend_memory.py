@@ -2,10 +2,10 @@
 
     python benchmarks/self_extend_memory.py [--lengths 1024 2048 4096 8192 16384] [--eager_to 4096]
 
-One layer of Qwen2.5-VL's decoder with random weights, 4 query heads and 1 key head of 128, float32,
-one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a process of its own
-(forked, so Linux or macOS): it reports the peak resident size beyond that of the model before its
-first long prompt. Prints a table and the same numbers as JSON.
+One layer of Qwen2.5-VL's decoder with random weights, 4 query heads and 1 KV head, head_dim 128,
+float32, one thread; the prompt is images of 20 x 14 visual tokens. Every cell is a process of its
+own (forked, so Linux or macOS), which measures how far its peak resident memory grows during the
+prompt. Prints a table and the same results as JSON.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from laid.common.tables import NONE, Table, text
 from laid.miniature.packaged_models import corpus
 from laid.miniature.tiny_models import tiny_config, tiny_processor
 from laid.vlm.self_extend import set_self_extend
@@ -61,7 +62,7 @@ def measure(kind: str, length: int, args: SelfExtendArgs, out: Connection) -> No
 
 
 def main() -> None:
-    """Every kind at every length, each in its own process; report."""
+    """Every kind at every length, each in its own process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384], help="in tokens"
@@ -74,7 +75,7 @@ def main() -> None:
     settings = SelfExtendArgs(group=args.group, window=args.window)
     forking = multiprocessing.get_context("fork")
     report: dict[str, object] = {"window": args.window, "group": args.group}
-    print(f"{'tokens':>8}" + "".join(f"{kind + ' MiB':>18}{'s':>8}" for kind in _KINDS), flush=True)
+    rows = []
     for length in args.lengths:
         row = {}
         for kind in _KINDS:
@@ -86,8 +87,12 @@ def main() -> None:
             row[kind] = receive.recv()
             process.join()
         report[str(length)] = row
-        cells = "".join(f"{one['mib']:>18}{one['seconds']:>8}" for one in row.values())
-        print(f"{length:>8}{cells}", flush=True)
+        measured = [
+            str(row[k][key]) if k in row else NONE for k in _KINDS for key in ("mib", "seconds")
+        ]
+        rows.append([str(length), *measured])
+    header = ["tokens", *(f"{kind} {key}" for kind in _KINDS for key in ("MiB", "s"))]
+    print(text(Table("memory", "Attention of one layer", header, rows)))
     print(json.dumps(report))
 
 

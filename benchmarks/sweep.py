@@ -1,4 +1,4 @@
-"""Fits and tests a list of runs, some at a time; started again, it goes on where it was.
+"""Fits and tests a list of runs, some at a time; started again, it resumes.
 
     python benchmarks/sweep.py benchmarks/mixing.yaml [--jobs 2] [--only shared-]
 
@@ -6,19 +6,19 @@ The YAML file:
 
     root: runs/mixing              # folder of the runs
     config: [configs/tiny.yaml]    # of every command
-    prepare:                       # commands that make what runs need
+    prepare:                       # commands to run first, unless what they make exists
       - makes: runs/mixing/x
         command: [python, benchmarks/x.py, runs/mixing/x]
-    fit: [--trainer.max_steps, 1500]     # more arguments of every `laid fit`
+    fit: [--trainer.max_steps, 1500]     # further arguments of every `laid fit`
     test: [--data.test.per_size, 200]    # ... and of every `laid test`
     seeds: [0, 1, 2]               # of seed_everything; a run may have its own
     runs:
-      kd: {fit: [--model.objective.laid, 0]}
+      kd: {fit: [--model.objective.laid.weight, 0]}
       base: {fit: false}           # only tested, once
       window: {fit: false, test: [--config, configs/window/yarn.yaml]}
 
-Run NAME of seed S is fitted into ROOT/NAME-seedS and tested there. A fit that was cut off goes on
-from its last checkpoint, a test from its last answer, and what is done is not done again.
+Run NAME of seed S is fitted into ROOT/NAME-seedS and tested there. An interrupted fit resumes from
+its last checkpoint, a test from its last answer; what is finished is not repeated.
 """
 
 import argparse
@@ -33,15 +33,17 @@ from typing import Any
 
 import yaml
 
+from laid.common.tables import Table, markdown
+
 FITTED, TESTED = "fitted", "tested"
-"""Files that stand in a run's folder when its training and its test came to the end."""
+"""Files that mark a run's folder when its training and its test are finished."""
 
 
 def main() -> None:
-    """Reads the command line and runs the sweep."""
+    """Runs the sweep of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="YAML file of runs")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--only", default="", help="only runs whose name contains this")
     parser.add_argument("--seeds", type=int, nargs="*", help="instead of the file's")
     args = parser.parse_args()
@@ -64,7 +66,7 @@ def expand(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     root = Path(sweep["root"])
     config = [part for path in sweep["config"] for part in ("--config", path)]
     runs = []
-    # Seed by seed, so that one seed of everything is there first.
+    # Seed by seed, so that all runs of one seed are finished first.
     seeds = sweep.get("seeds", [0])
     wanted = [(s, n, r or {}) for s in seeds for n, r in sweep["runs"].items()]
     for seed, label, run in wanted:
@@ -88,7 +90,7 @@ def expand(sweep: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def do(run: dict[str, Any]) -> str | None:
-    """Fits and tests one run, as far as it is not done; its name when it failed."""
+    """Fits and tests one run, without what is finished; returns its name if it failed."""
     folder: Path = run["folder"]
     log = folder.parent / f"{folder.name}.log"
     try:
@@ -125,9 +127,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         rows.append((list(cells), [run["name"], *shares]))
     if not rows:
         return ""
-    header = ["run", *rows[0][0]]
-    lines = [header, ["---"] * len(header), *(cells for _, cells in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    title = "Accuracy in percent by haystack size"
+    return markdown(Table("sweep", title, ["run", *rows[0][0]], [cells for _, cells in rows]))
 
 
 def _laid(arguments: list[Any], log: Path) -> None:

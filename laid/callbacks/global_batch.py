@@ -1,15 +1,18 @@
-"""Gradient accumulation, derived from the global batch size."""
+"""Micro-batch and gradient accumulation, derived from the global batch size."""
 
+import logging
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from laid.common.errors import UserError
 
+log = logging.getLogger(__name__)
+
 
 class GlobalBatch(Callback):
-    """Sets ``accumulate_grad_batches`` so that an optimizer step sees ``global_batch_size``
-    haystacks, whatever the number of devices.
+    """Sets ``accumulate_grad_batches`` so that an optimizer step has ``global_batch_size``
+    haystacks on any number of devices.
 
     The paper states a global batch of 8 and, in the same sentence, 1 x 8 accumulation on 4 GPUs,
     which is 32; we keep the global 8 (docs/paper.md).
@@ -19,30 +22,33 @@ class GlobalBatch(Callback):
         if stage != "fit":
             return
         data = trainer.datamodule
-        each, derived = share_out(data.global_batch_size, data.batch_size, trainer.world_size)
-        if each != data.batch_size:
-            data.batch_size = each
-            if trainer.is_global_zero:
-                print(
-                    f"laid: {each} haystacks on a device at a time rather than data.batch_size: "
-                    f"{trainer.world_size} devices share data.global_batch_size "
-                    f"{data.global_batch_size}"
-                )
-        if trainer.accumulate_grad_batches not in (1, derived):
+        micro_batch, accumulation = split_global_batch(
+            data.global_batch_size, data.batch_size, trainer.world_size
+        )
+        if micro_batch != data.batch_size:
+            data.batch_size = micro_batch
+            log.info(
+                "micro-batches of %d rather than data.batch_size: data.global_batch_size %d is "
+                "split over %d devices",
+                micro_batch,
+                data.global_batch_size,
+                trainer.world_size,
+            )
+        if trainer.accumulate_grad_batches not in (1, accumulation):
             raise UserError(
                 f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "
-                f"data.global_batch_size {data.global_batch_size}, from which {derived} follows: "
-                "leave it out"
+                f"data.global_batch_size {data.global_batch_size}, from which {accumulation} "
+                "follows: leave it out"
             )
-        trainer.accumulate_grad_batches = derived
+        trainer.accumulate_grad_batches = accumulation
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Counts the batches of a run that is taken up again as this number of devices has them.
+        """Converts a resumed run's count of batches to this number of devices.
 
-        Lightning counts the batches of one device, and goes on at that number whatever the devices
-        are now. Checkpoints are made between steps, so the steps say how many batches they are.
+        Lightning counts the batches of one device, and resumes at that count whatever the number of
+        devices is now. Checkpoints are saved between optimizer steps, so the steps determine it.
         """
         steps = checkpoint["global_step"]
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -52,30 +58,31 @@ class GlobalBatch(Callback):
         now = steps * trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):
             ready = counts["ready"] * now // before
-            # How far a batch had come when the checkpoint was made stays as it was.
+            # "started", "processed" and "completed" stay as far behind "ready" as they were.
             behind = {name: counts["ready"] - count for name, count in counts.items()}
             counts.update({name: ready - count for name, count in behind.items()})
 
 
-def share_out(wanted: int, each: int, ranks: int) -> tuple[int, int]:
-    """How an optimizer step's haystacks are dealt out.
+def split_global_batch(global_batch: int, micro_batch: int, ranks: int) -> tuple[int, int]:
+    """How an optimizer step's haystacks are split over ranks and gradient accumulation.
 
     Args:
-        wanted: haystacks of the step over all ranks.
-        each: haystacks that a rank takes at a time, where there are enough.
+        global_batch: haystacks of an optimizer step, over all ranks.
+        micro_batch: haystacks of a rank's forward pass, where there are enough.
+        ranks: how many.
 
     Returns:
-        Haystacks that a rank takes at a time, and how many times it does so in a step.
+        The micro-batch (smaller where a rank's share is smaller), and the accumulation steps.
 
     Raises:
-        UserError: they can't be dealt out evenly.
+        UserError: they can't be split evenly.
     """
-    if ranks > 1 and each <= wanted < each * ranks:
-        each = max(1, wanted // ranks)
-    at_once = each * ranks
-    if wanted % at_once:
+    if ranks > 1 and micro_batch <= global_batch < micro_batch * ranks:
+        micro_batch = max(1, global_batch // ranks)
+    at_once = micro_batch * ranks
+    if global_batch % at_once:
         raise UserError(
-            f"data.global_batch_size {wanted} does not divide by data.batch_size {each} x "
-            f"{ranks} devices = {at_once}: choose a multiple of {at_once}"
+            f"data.global_batch_size {global_batch} is not divisible by data.batch_size "
+            f"{micro_batch} x {ranks} devices = {at_once}: choose a multiple of {at_once}"
         )
-    return each, wanted // at_once
+    return micro_batch, global_batch // at_once

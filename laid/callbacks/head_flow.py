@@ -99,7 +99,7 @@ class HeadFlow(Callback):
         self._measure(trainer, pl_module, "student_after")
         self.mixing["after"] = _matrices(pl_module)
         if trainer.is_global_zero:
-            self._write(trainer)
+            self._write(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         last = pl_module.student.shape.layers - 1
@@ -131,7 +131,7 @@ class HeadFlow(Callback):
                 sums[name].append(torch.stack(rows).mean(0).cpu())
         return {name: normalised(torch.stack(rows)).tolist() for name, rows in sums.items()}
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
         everything = {
             "sizes": self.sizes,
@@ -143,7 +143,8 @@ class HeadFlow(Callback):
         atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
         figures = {"head_flow": flow_figure(self.sizes, self.curves)}
         if self.mixing["after"]:
-            figures["mixing"] = mixing_figure(self.mixing)
+            titles = {name: m.title for name, m in pl_module.objective.matrices().items()}
+            figures["mixing"] = mixing_figure(self.mixing, titles)
         for name, figure in figures.items():
             save_png(figure, folder / "figures" / f"{name}.png")
         for logger in trainer.loggers:
@@ -187,5 +188,4 @@ def normalised(activation_SK: Tensor) -> Tensor:
 
 
 def _matrices(pl_module: LightningModule) -> dict[str, list[list[float]]]:
-    mixing = pl_module.mixing
-    return {} if mixing is None else {k: w.tolist() for k, w in mixing.matrices().items()}
+    return {name: m.values_ST.tolist() for name, m in pl_module.objective.matrices().items()}

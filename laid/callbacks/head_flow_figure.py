@@ -46,8 +46,15 @@ def _draw_heads(axis: Axes, sizes: list[int], values: list[list[float]]) -> None
         axis.legend(fontsize=7, ncols=2, loc="lower left")
 
 
-def mixing_figure(mixing: dict[str, dict[str, list[list[float]]]]) -> Figure:
-    """Each mixing matrix as an image, before and after: student heads down, teacher across."""
+def mixing_figure(
+    mixing: dict[str, dict[str, list[list[float]]]], titles: dict[str, str]
+) -> Figure:
+    """Each mixing matrix as an image, before and after: student heads down, teacher across.
+
+    Args:
+        mixing: by stage (``before``, ``after``) and the matrix's short name.
+        titles: what each matrix is, by its short name.
+    """
     names = list(mixing["after"])
     stages = [stage for stage in ("before", "after") if stage in mixing]
     figure = Figure(figsize=(3.4 * len(names) + 0.6, 2.8 * len(stages)), layout="constrained")
@@ -62,8 +69,7 @@ def mixing_figure(mixing: dict[str, dict[str, list[list[float]]]]) -> Figure:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
             figure.colorbar(image, ax=axis, shrink=0.85)
-            kind = "queries" if name[0] == "q" else "keys"
-            axis.set_title(f"{kind}, pair {name[1:]}, {stage}", fontsize=10)
+            axis.set_title(f"{titles[name]}, {stage}", fontsize=10)
             axis.set_xlabel("teacher head", fontsize=8)
             axis.set_ylabel("student head", fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""Tokens and images a second, and peak memory."""
+"""Tokens and images per second, and peak memory."""
 
 import resource
 import sys
@@ -12,11 +12,11 @@ from laid.data.prompt import Batch
 
 
 class Throughput(Callback):
-    """Logs ``speed/tokens_per_second``, ``speed/images_per_second`` (of all ranks together) and
-    ``memory/peak_gib``: of the GPU's allocator, or of the process where there is no GPU.
+    """Logs ``speed/tokens_per_second``, ``speed/images_per_second`` (this rank's, times the number
+    of ranks) and ``memory/peak_gib``: of the GPU's allocator, or of the process without a GPU.
 
-    The rates are over the batches since the last logged step, from batch end to batch end, with
-    loading, teacher, backward and optimizer in them.
+    The rates are over the batches since the last logged step, from batch end to batch end: data
+    loading, teacher, backward pass and optimizer are included.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,7 +49,7 @@ class Throughput(Callback):
         self._begin()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # What validation took is not training's.
+        # Validation's time is not training's.
         self._begin()
 
     def _begin(self) -> None:
@@ -58,7 +58,7 @@ class Throughput(Callback):
 
 
 def peak_gib(device: torch.device) -> float:
-    """Peak memory so far in GiB."""
+    """Peak memory of a device, or of the process if it is the CPU, so far; in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from laid.checkpoints.runs import EMBEDDED, next_fit
+from laid.checkpoints.runs import EMBEDDED, FORMAT, next_fit
 from laid.common.errors import UserError
-from laid.distributed.process_group import made_by_first, ranks
+from laid.distributed.process_group import on_rank_zero, world_size
 from laid.distributed.sharded_tensors import first_not_finite
 from laid.distributed.stop_request import StopRequest
 
@@ -79,14 +79,14 @@ class RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and self.dirpath:
-            self._fit = made_by_first(lambda: next_fit(Path(str(self.dirpath))))
+            self._fit = on_rank_zero(lambda: next_fit(Path(str(self.dirpath))))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         identity = {"step": trainer.global_step, "fit": self._fit, "id": uuid.uuid4().hex}
-        checkpoint[EMBEDDED] = {"config": self.config, "identity": identity}
+        checkpoint[EMBEDDED] = {"format": FORMAT, "config": self.config, "identity": identity}
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop.listen(trainer)
@@ -243,7 +243,7 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         batches = trainer.fit_loop.epoch_loop.batch_progress.current
         # One rank's error is not the others'; and what is raised inside a step leaves half of it.
-        by_data = isinstance(exception, UserError | OSError) and ranks() == 1
+        by_data = isinstance(exception, UserError | OSError) and world_size() == 1
         by_data &= batches.ready == batches.completed
         asked_to_stop = isinstance(exception, SIGTERMException)
         savable = self._training and (asked_to_stop or by_data) and self._between_steps(trainer)

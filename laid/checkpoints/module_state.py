@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import first_not_finite
 
+OBJECTIVE = "objective."
+"""Prefix of what the loss terms learn, in a module's state."""
+
 
 def without_frozen(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state of the module less the parameters that training leaves as they are."""
@@ -28,7 +31,7 @@ def check_fits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
         raise UserError(
             f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
             f"{first} ({_shape(theirs, first)} there, {_shape(ours, first)} here). Leave "
-            "model.student, model.lora, model.mixing and model.objective.alignment as the run "
+            "model.student, model.lora and the terms of model.objective as the run "
             "has them."
         )
 

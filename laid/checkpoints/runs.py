@@ -10,6 +10,7 @@ runs/tiny/events.out.tfevents.*   TensorBoard
 
 import logging
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -22,6 +23,7 @@ from laid.checkpoints.checkpoint_files import read_meta, refusing_damage
 from laid.checkpoints.trusted_settings import trusted_settings
 from laid.common.atomic_files import discard, sweep
 from laid.common.errors import UserError
+from laid.evaluation.results import Training
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -32,6 +34,8 @@ CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
 EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
+FORMAT = 3
+"""Of a checkpoint's keys and settings; raise it when an older checkpoint can't be read."""
 
 
 @dataclass(frozen=True)
@@ -148,19 +152,21 @@ def read_embedded(path: Path) -> dict[str, Any]:
         if EMBEDDED not in content:
             raise UserError("it is not one that laid wrote: it has no settings of a run in it")
         embedded = content[EMBEDDED]
+        if (found := embedded.get("format", 1)) != FORMAT:
+            raise UserError(
+                f"it has format {found}, and this version of laid reads {FORMAT}: use the version "
+                "of laid that wrote it, or train again"
+            )
         identity = {"fit": 0, **embedded["identity"]}
         if not all(type(identity[key]) is int for key in ("fit", "step")):
             raise UserError("its fit and step are no whole numbers")
         return {"config": str(embedded["config"]), "identity": identity}
 
 
-_MACHINE = ("workers", "batch_size", "eval_batch_size", "cache_features", "feature_gib")
-"""Settings of the data that say how it is computed, not what."""
-_TEST = ("validate", "test", "predict")
 _TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
 
 
-def training_of(found: Found, folder: Path) -> dict[str, Any]:
+def training_of(found: Found, folder: Path, without: Collection[str]) -> Training:
     """What results say of the training behind a checkpoint.
 
     Two checkpoints are seeds of one method when all of it is equal but the seed and the run.
@@ -168,24 +174,21 @@ def training_of(found: Found, folder: Path) -> dict[str, Any]:
     Args:
         found: the checkpoint.
         folder: where the results lie.
-
-    Returns:
-        ``name`` and ``seed`` of the run (the seed None where it was not laid down), ``run``, its
-        folder as seen from the results', and ``settings``, those that decide what is learned.
+        without: settings of the data that do not decide what is learned.
     """
     config = found.config
     seed = config.get("seed_everything")
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
-    return {
-        "name": config.get("name"),
-        "seed": None if isinstance(seed, bool) else seed,
-        "run": os.path.relpath(found.run, folder),
-        "settings": {
+    return Training(
+        name=config.get("name"),
+        seed=None if isinstance(seed, bool) else seed,
+        run=os.path.relpath(found.run, folder),
+        settings={
             "model": config.get("model"),
-            "data": {k: v for k, v in data.items() if k not in (*_MACHINE, *_TEST)},
+            "data": {k: v for k, v in data.items() if k not in without},
             "trainer": {k: trainer.get(k) for k in _TRAINER},
         },
-    }
+    )
 
 
 def run_folder(trainer: "Trainer") -> Path:

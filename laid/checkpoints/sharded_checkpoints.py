@@ -37,7 +37,13 @@ from laid.checkpoints.checkpoint_files import (
     read_meta,
     refusing_damage,
 )
-from laid.checkpoints.module_state import check_fits, drop, refuse_not_finite, without_frozen
+from laid.checkpoints.module_state import (
+    OBJECTIVE,
+    check_fits,
+    drop,
+    refuse_not_finite,
+    without_frozen,
+)
 from laid.checkpoints.shard_index import (
     PlainLoadPlanner,
     ShardReader,
@@ -47,12 +53,11 @@ from laid.checkpoints.shard_index import (
 )
 from laid.common.atomic_files import atomic_dir
 from laid.common.errors import UserError
-from laid.distributed.process_group import gather, made_by_first, ranks
-from laid.distributed.sharded_tensors import own_rows, shared_like
+from laid.distributed.process_group import gather, on_rank_zero, world_size
+from laid.distributed.sharded_tensors import local_rows, shard_like
 
 WEIGHTS = "state_dict"
 STATES = "optimizer_states"
-MIXING = "mixing."
 
 
 def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
@@ -68,7 +73,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
         tensors[f"optimizer_{at}"] = state
     with ExitStack() as stack:
         folder = Path(
-            made_by_first(lambda: str(stack.enter_context(atomic_dir(path, lambda there: True))))
+            on_rank_zero(lambda: str(stack.enter_context(atomic_dir(path, lambda there: True))))
         )
         try:
             metadata = dcp.save(tensors, checkpoint_id=folder)
@@ -77,7 +82,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             raise UserError(
                 f"cannot write the checkpoint {path}: {first}. Is the disk full?"
             ) from None
-        rank = dist.get_rank() if ranks() > 1 else 0
+        rank = dist.get_rank() if world_size() > 1 else 0
         prints = ChainMap(*gather(fingerprints(folder, metadata, rank)))
 
         def finish() -> None:
@@ -86,8 +91,8 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             checkpoint[FILES] = {file.name: file.stat().st_size for file in folder.iterdir()}
             torch.save(checkpoint, folder / META)
 
-        made_by_first(finish)
-    made_by_first(lambda: None)  # no rank continues before it has its name
+        on_rank_zero(finish)
+    on_rank_zero(lambda: None)  # no rank continues before it has its name
 
 
 def load_sharded(
@@ -182,13 +187,13 @@ def _ours(module: L.LightningModule, state: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors for a model, without mixing weights where it has none.
+    """A checkpoint's tensors for a model, without the objective where it has none.
 
     Raises:
         UserError: the checkpoint is of a model of another shape.
     """
-    if not any(key.startswith(MIXING) for key in ours):
-        drop(theirs, MIXING)
+    if not any(key.startswith(OBJECTIVE) for key in ours):
+        drop(theirs, OBJECTIVE)
     check_fits(ours, theirs)
     return theirs
 
@@ -209,14 +214,14 @@ def _load_file(
     ours = _ours(module, module.state_dict())
     theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
-        mine, first = own_rows(tensor)
+        mine, first = local_rows(tensor)
         mine.copy_(theirs[name][first : first + len(mine)] if mine.ndim else theirs[name])
     refuse_not_finite(ours, f"checkpoint {path}")
     for optimizer, saved in zip(optimizers, content.pop(STATES), strict=False):
         params = [p for group in optimizer.param_groups for p in group["params"]]
         state = {
             number: {
-                key: shared_like(params[number], value) if value.ndim else value
+                key: shard_like(params[number], value) if value.ndim else value
                 for key, value in of_one.items()
             }
             for number, of_one in saved["state"].items()
@@ -227,11 +232,11 @@ def _load_file(
 
 def _load_together(path: Path) -> dict[str, Any]:
     """A file's content in every process, memory-mapped; each checks its share of the tensors."""
-    rank = dist.get_rank() if ranks() > 1 else 0
+    rank = dist.get_rank() if world_size() > 1 else 0
     content, failure = {}, None
     try:
         with refusing_damage(path):
-            content = dict(load_mapped(path, lambda number: number % ranks() == rank))
+            content = dict(load_mapped(path, lambda number: number % world_size() == rank))
     except UserError as reason:
         failure = reason
     if failures := [one for one in gather(failure) if one is not None]:

@@ -1,5 +1,6 @@
 """``laid export``: a checkpoint as a plain Hugging Face folder."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from laid.vlm.hf_folder import write_model, write_processor
 from laid.vlm.lora import LoraArgs, base_of, check_base, merged
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.processor import ProcessorArgs, load_processor
+
+log = logging.getLogger(__name__)
 
 STUDENT = "student.hf."
 """Prefix of the student's parameters in a checkpoint."""
@@ -65,7 +68,7 @@ def export(
         except SafetensorError as reason:
             raise UserError(f"cannot write {target}: {reason}. Is the disk full?") from None
         mark_export(folder, str(found.path))
-    print(f"laid: {found.path} -> {out}")
+    log.info("%s -> %s", found.path, out)
 
 
 def _write(folder: Path, found: Found, dtype: str | None) -> None:

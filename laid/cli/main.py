@@ -1,105 +1,137 @@
-"""The command line: Lightning's ``fit``, ``validate``, ``test``, ``predict``, and our commands."""
+"""The command line: one table of commands, and how they end."""
 
+import argparse
+import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 
-USAGE = """\
+from laid.common.errors import UserError
+from laid.common.logging_setup import set_up_logging
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: as it is typed.
+        help: one line.
+        function: module and name, imported when it is called: torch and transformers take seconds.
+        by_signature: whether the function's parameters are the options; otherwise it takes the
+            words after the command.
+    """
+
+    name: str
+    help: str
+    function: str
+    by_signature: bool = False
+
+    def run(self, words: list[str]) -> None:
+        """Runs it with the words after its name."""
+        module, name = self.function.split(":")
+        function = getattr(import_module(module), name)
+        if not self.by_signature:
+            function(words)
+            return
+        from jsonargparse import auto_cli
+
+        from laid.common.command_parser import CommandParser
+
+        prog = f"laid {self.name}"
+        auto_cli(function, words, prog=prog, as_positional=False, parser_class=CommandParser)
+
+
+# fmt: off
+COMMANDS = (
+    Command("fit", "train: distil a teacher's long window into a student",
+            "laid.cli.lightning_app:fit"),
+    Command("validate", "accuracy of a checkpoint on the validation entries",
+            "laid.cli.lightning_app:validate"),
+    Command("test", "accuracy by haystack size, of a checkpoint or of a base model",
+            "laid.cli.lightning_app:test"),
+    Command("predict", "answer a Visual Haystacks file, or a question about a folder of images",
+            "laid.cli.lightning_app:predict"),
+    Command("plan", "memory, FLOPs and hours of a run, without weights or a GPU",
+            "laid.planning.plan_command:run"),
+    Command("compare", "several results side by side: tables, figures, paired tests",
+            "laid.comparison.compare_command:run"),
+    Command("export", "write a checkpoint as a plain Hugging Face folder",
+            "laid.cli.export_command:export", by_signature=True),
+    Command("pretrain tiny", "train the package's tiny models from nothing",
+            "laid.miniature.pretrain_command:pretrain_tiny", by_signature=True),
+    Command("data build", "write Visual Haystacks files from a COCO folder",
+            "laid.data.build_command:build", by_signature=True),
+)
+# fmt: on
+USAGE = f"""\
 usage: laid COMMAND [options]       laid COMMAND --help says more
 
-  fit            train: distil a teacher's long window into a student
-  validate       accuracy of a checkpoint on the validation entries
-  test           accuracy by haystack size, of a checkpoint or of a base model
-  predict        answer a Visual Haystacks file, or a question about a folder of images
-  plan           memory, FLOPs and hours of a run, without weights or a GPU
-  compare        several results side by side: tables, figures, paired tests
-  export         write a checkpoint as a plain Hugging Face folder
-  pretrain tiny  train the package's tiny models from nothing
-  data build     write Visual Haystacks files from a COCO folder
-"""
+{chr(10).join(f"  {command.name:<15}{command.help}" for command in COMMANDS)}
 
-LIGHTNING = ("fit", "validate", "test", "predict")
+with any command: -v, --verbose for details; -q, --quiet for results and errors only
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``laid``; ``argv`` is the command line without the program's name.
 
-    What a user can mend ends in one line on stderr and exit code 2; ``LAID_TRACEBACK=1`` shows
-    where it was raised.
+    What a user can mend ends in one line on stderr and exit code 2 (``LAID_TRACEBACK=1`` shows
+    where it was raised); everything else is a bug and keeps its traceback.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     # The workers of a DataLoader are forked after the tokenizer was used, which warns otherwise.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    command = find_command(argv)
-    if os.environ.get("LAID_TRACEBACK"):
-        command()
-        return
+    options = argparse.ArgumentParser("laid", add_help=False, allow_abbrev=False)
+    loudness = options.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true")
+    loudness.add_argument("-q", "--quiet", action="store_true")
+    given, words = options.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    set_up_logging(given.verbose, given.quiet)
+    command = find_command(words)
     try:
-        command()
+        command.run(words[len(command.name.split()) :])
     except Exception as error:
-        if not is_users(error):
+        if os.environ.get("LAID_TRACEBACK") or not is_users(error):
             raise
-        print(f"laid: error: {reason(error)}", file=sys.stderr)
+        log.error("error: %s", reason(error))
         sys.exit(2)
 
 
-def find_command(argv: list[str]) -> Callable[[], None]:
-    """The command that ``argv`` names, ready to run; exits where it names none."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
+def find_command(words: list[str]) -> Command:
+    """The command that a command line begins with; exits where it begins with none."""
+    if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
-        sys.exit(0 if argv else 2)
-    if argv[0] in ("-V", "--version"):
+        sys.exit(0 if words else 2)
+    if words[0] in ("-V", "--version"):
         from laid import __version__
 
         print(f"laid {__version__}")
         sys.exit(0)
-    # Imported when asked for: torch and transformers take seconds to load.
-    if argv[0] in LIGHTNING:
-        from laid.cli.lightning_app import run
-
-        return lambda: run(argv)
-    if argv[0] == "plan":
-        from laid.planning.plan_command import run as plan
-
-        return lambda: plan(argv[1:])
-    if argv[0] == "compare":
-        from laid.comparison.compare_command import run as compare
-
-        return lambda: compare(argv[1:])
-    if argv[0] == "export":
-        from laid.cli.export_command import export
-
-        return lambda: call(export, "laid export", argv[1:])
-    if argv[:2] == ["pretrain", "tiny"]:
-        from laid.miniature.pretrain_command import pretrain_tiny
-
-        return lambda: call(pretrain_tiny, "laid pretrain tiny", argv[2:])
-    if argv[:2] == ["data", "build"]:
-        from laid.data.build_command import build
-
-        return lambda: call(build, "laid data build", argv[2:])
-    print(f"laid: error: no command {' '.join(argv[:2])!r}\n\n{USAGE}", end="", file=sys.stderr)
+    for command in COMMANDS:
+        name = command.name.split()
+        if words[: len(name)] == name:
+            return command
+    log.error("error: no command %r\n\n%s", " ".join(words[:2]), USAGE)
     sys.exit(2)
 
 
-def call(function: Callable[..., object], prog: str, argv: list[str]) -> None:
-    """Runs a function with its signature as the command line."""
-    from jsonargparse import auto_cli
-
-    auto_cli(function, args=argv, prog=prog, as_positional=False)
-
-
 def is_users(error: Exception) -> bool:
-    """Whether an error is about what the user gave; Lightning has a class of its own for it."""
+    """Whether an error is about what the user gave: ours, Lightning's, or the system's own."""
+    if isinstance(error, OSError):
+        # Libraries raise it without a number, and a DataLoader's worker loses the number.
+        return error.errno is not None or "[Errno " in str(error)
     misconfigured = type(error).__name__ == "MisconfigurationException"
-    return isinstance(error, ValueError | OSError) or misconfigured
+    return isinstance(error, UserError) or misconfigured
 
 
 def reason(error: BaseException) -> str:
     """The message of an error, without the traceback that a data worker puts before it."""
     text = str(error)
     if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
-        kind = type(error).__name__
-        _, found, after = text.rpartition(f"\n{kind}: ")
-        text = after if found else text
+        *_, text = re.split(rf"\n(?:[\w.]+\.)?{type(error).__name__}: ", text)
     return text.strip() or type(error).__name__

@@ -5,7 +5,6 @@ import json
 import os
 from pathlib import Path
 
-from laid.common.atomic_files import atomic_write_bytes as atomic_write_bytes
 from laid.common.atomic_files import atomic_write_text
 
 _MANIFEST = "manifest.json"

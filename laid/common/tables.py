@@ -12,6 +12,9 @@ from typing import Literal
 WIDTH = 120
 """Characters of a line on the terminal."""
 
+NONE = "–"
+"""In place of a number that is not known."""
+
 Value = float | int | str | tuple[float, float, float] | None
 
 # What Markdown would take for its own; brackets and "<0.001" it leaves alone.
@@ -58,8 +61,10 @@ class Table:
         name: of its files, without ending.
         title: above it.
         header: one word a column.
-        rows: as many cells each; a str is a cell without a value.
+        rows: as many cells each; a str is a cell without a value. In plain text a row may have
+            fewer, and one of a single cell does not widen the first column.
         notes: beneath it.
+        widths: the least width of each column in plain text, in characters.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     notes: Sequence[str] = ()
+    widths: Sequence[int] = ()
 
     def cells(self) -> list[list[Cell]]:
         return [[Cell(c) if isinstance(c, str) else c for c in row] for row in self.rows]
@@ -92,13 +98,8 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A ``table`` float with ``booktabs`` lines; bold is ``\\textbf``, underlined
-    ``\\underline``."""
-    marks = {
-        "": ("", ""),
-        "bold": (r"\textbf{", "}"),
-        "underline": (r"\underline{", "}"),
-    }
+    """A ``table`` float with ``booktabs`` lines."""
+    marks = {"": ("", ""), "bold": (r"\textbf{", "}"), "underline": (r"\underline{", "}")}
 
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join(cells) + r" \\"
@@ -128,42 +129,32 @@ def comma_separated(table: Table) -> str:
 
     A column with intervals is three: NAME, NAME_low and NAME_high. An unknown is empty.
     """
-    cells = table.cells()
-    wide = [
-        any(isinstance(row[at].value, tuple) for row in cells) for at in range(len(table.header))
-    ]
+    rows = [[_values(cell) for cell in row] for row in table.cells()]
+    widths = [max([1, *(len(row[at]) for row in rows)]) for at in range(len(table.header))]
+    header = [[word, f"{word}_low", f"{word}_high"] for word in table.header]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    header: list[str] = []
-    for word, three in zip(table.header, wide, strict=True):
-        header += [word, f"{word}_low", f"{word}_high"] if three else [word]
-    writer.writerow(header)
-    for row in cells:
-        line: list[str] = []
-        for cell, three in zip(row, wide, strict=True):
-            value = cell.text if cell.value is None else cell.value
-            if not three:
-                assert not isinstance(value, tuple)
-                line.append(_number(value))
-            elif isinstance(value, tuple):
-                line += [_number(part) for part in value]
-            else:
-                line += [_number(value), "", ""]
-        writer.writerow(line)
+    for row in [header, *rows]:
+        padded = ([*cell, "", ""][:width] for cell, width in zip(row, widths, strict=True))
+        writer.writerow([value for cell in padded for value in cell])
     return out.getvalue()
 
 
 def text(table: Table) -> str:
     """Columns for the terminal: names to the left, all else to the right."""
+    columns = len(table.header)
     rows = [list(table.header), *[[cell.text for cell in row] for row in table.cells()]]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(table.header))]
+    widths = list(table.widths or [0] * columns)
+    for row in rows:
+        if len(row) > 1:
+            widths[: len(row)] = [max(w, len(word)) for w, word in zip(widths, row, strict=False)]
 
     def line(row: Sequence[str]) -> str:
         first, *others = row
-        padded = [word.rjust(width) for word, width in zip(others, widths[1:], strict=True)]
+        padded = [word.rjust(width) for word, width in zip(others, widths[1:], strict=False)]
         return "  ".join([first.ljust(widths[0]), *padded]).rstrip()
 
-    ruler = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    ruler = "─" * (sum(widths) + 2 * (columns - 1))
     notes = [textwrap.fill(note, WIDTH) for note in table.notes]
     return "\n".join([line(rows[0]), ruler, *map(line, rows[1:]), *notes])
 
@@ -172,9 +163,14 @@ def _tex(words: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in words)
 
 
+def _values(cell: Cell) -> list[str]:
+    value = cell.text if cell.value is None else cell.value
+    return [_number(part) for part in (value if isinstance(value, tuple) else (value,))]
+
+
 def _number(value: float | int | str) -> str:
     if isinstance(value, str):
-        return "" if value == "–" else value
+        return "" if value == NONE else value
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return str(value)

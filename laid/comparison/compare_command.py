@@ -1,21 +1,23 @@
 """``laid compare``: several results side by side, as a report."""
 
-import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from laid.callbacks.head_flow_figure import flow_figure
+from laid.callbacks.head_flow_file import read_head_flow
 from laid.common.atomic_files import atomic_write_text
+from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.tables import Table, comma_separated, latex, markdown, text
-from laid.comparison.methods import Method, find, gather
+from laid.comparison.methods import Method, find_method, read_methods
 from laid.comparison.report_tables import bootstrap_line, method_lines, tables
 from laid.comparison.study import Study
 from laid.evaluation.accuracy_figures import accuracy_figure, bar_figure, depth_figure, save_png
 from laid.evaluation.accuracy_table import format_table
+
+log = logging.getLogger(__name__)
 
 THRESHOLDS = (0.5, 0.75)
 FIGURES = {
@@ -29,7 +31,7 @@ _ON_SCREEN = ("gains", "windows")
 
 def compare(
     results: Sequence[str],
-    out: str,
+    out: str = "report",
     base: str | None = None,
     teacher: str | None = None,
     threshold: Sequence[float] = THRESHOLDS,
@@ -41,22 +43,22 @@ def compare(
 
     Args:
         results: Results files (``runs/NAME/results.json``), or folders that hold one. Training
-            seeds of one method are put together.
+            seeds of one method are grouped.
         out: Folder to write into.
         base: Name of the method that gains and tests refer to. None: there are none.
-        teacher: Name of the teacher, which is shown and not ranked.
+        teacher: Name of the teacher's result, which is shown and not ranked.
         threshold: Accuracies between 0 and 1 that an effective window stays above.
 
     Raises:
-        UserError: a file is missing or not a results file; no method is named so; a threshold is
-            no accuracy.
+        UserError: a file is missing or not a results file; no method has that name; a
+            threshold is not an accuracy.
     """
     outside = [t for t in threshold if not 0 < t < 1]
     if outside or not threshold:
         raise UserError(f"--threshold {outside or 'none'}: expected accuracies such as 0.5 0.75")
-    methods, notes = gather(results)
-    of_base = find(methods, base, "--base") if base is not None else None
-    of_teacher = find(methods, teacher, "--teacher") if teacher is not None else None
+    methods, notes = read_methods(results)
+    of_base = find_method(methods, base, "--base") if base is not None else None
+    of_teacher = find_method(methods, teacher, "--teacher") if teacher is not None else None
     if of_base is not None and of_base is of_teacher:
         raise UserError(f"--base and --teacher are both {base!r}: name two of the results")
     if of_base is None:
@@ -72,17 +74,18 @@ def compare(
         atomic_write_text(folder / f"{table.name}.csv", comma_separated(table))
         atomic_write_text(folder / f"{table.name}.tex", latex(table))
     atomic_write_text(folder / "report.md", _report(study, made, figures, notes))
-    shown = [format_table([study.summary(method) for method in study.rows])]
+    shown = [format_table(study.summaries())]
     shown += [text(table) for table in made if table.name in _ON_SCREEN]
-    printed = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
-    atomic_write_text(folder / "table.txt", printed + "\n")
-    print(printed)
-    print(f"laid: {folder / 'report.md'}")
+    written = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
+    atomic_write_text(folder / "table.txt", written + "\n")
+    print("\n\n".join(shown))
+    for line in (*notes, folder / "report.md"):
+        log.info("%s", line)
 
 
 def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
-    """Draws what can be drawn; gives file names with titles, and what is missing."""
-    summaries = [study.summary(method) for method in study.rows]
+    """Draws what can be drawn; returns file names with titles, and a note on what is missing."""
+    summaries = study.summaries()
     made = {
         "accuracy_by_size": accuracy_figure(summaries),
         "accuracy_bars": bar_figure(summaries),
@@ -95,15 +98,9 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
         if safe in made:  # two labels that differ in signs only
             safe = f"{safe}-{len(made)}"
         name = "head_flow" if len(flows) == 1 else safe
-        try:
-            content = json.loads(flow.read_text(encoding="utf-8"))
-            made[name] = flow_figure(content["sizes"], content["curves"])
-        except (ValueError, KeyError, TypeError, AttributeError) as reason:
-            raise UserError(
-                f"{flow} is not what laid writes of a head flow ({type(reason).__name__}: "
-                f"{reason}): remove it, or train anew"
-            ) from reason
-        beside = ", and the teacher's" if "teacher" in content["curves"] else ""
+        measured = read_head_flow(flow)
+        made[name] = flow_figure(measured.sizes, measured.curves)
+        beside = ", and the teacher's" if "teacher" in measured.curves else ""
         titles[name] = f"{FIGURES['head_flow']}{beside} ({label})"
     for name, figure in made.items():
         save_png(figure, folder / f"{name}.png")
@@ -112,14 +109,12 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
 
 
 def _head_flow(method: Method) -> Path | None:
-    """Where the head flow of a method's first seed lies: beside its results or in its run."""
-    training = method.results[0].get("training") or {}
+    """The head flow of a method's first seed: beside its results or in its run."""
+    training = method.results[0].training
     home = method.files[0].parent
-    for folder in (home, home / training.get("run", ".")):
-        path = folder / "figures" / "head_flow.json"
-        if path.is_file():
-            return path
-    return None
+    folders = [home, home / training.run] if training else [home]
+    found = (folder / "figures" / "head_flow.json" for folder in folders)
+    return next((path for path in found if path.is_file()), None)
 
 
 def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes: list[str]) -> str:
@@ -134,15 +129,8 @@ def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes:
 
 def run(argv: list[str]) -> None:
     """The command line of ``compare``."""
-    parser = ArgumentParser(prog="laid compare", description="Several results side by side.")
+    parser = CommandParser(prog="laid compare", description="Several results side by side.")
     parser.add_argument("results", nargs="+", type=str, help="runs/NAME/results.json, or runs/NAME")
-    parser.add_argument("--out", type=str, default="report", help="Folder to write into.")
-    parser.add_argument(
-        "--base", type=str | None, help="Name of the result that gains and tests refer to."
-    )
-    parser.add_argument(
-        "--teacher", type=str | None, help="Name of the teacher's result, which is not ranked."
-    )
     parser.add_argument(
         "--threshold",
         nargs="+",
@@ -150,5 +138,5 @@ def run(argv: list[str]) -> None:
         default=list(THRESHOLDS),
         help="Accuracies that the effective window stays above. 0.5 is chance.",
     )
-    given = parser.parse_args(argv)
-    compare(given.results, given.out, given.base, given.teacher, given.threshold)
+    parser.add_function_arguments(compare, skip={"results", "threshold"})
+    compare(**vars(parser.parse_args(argv)))

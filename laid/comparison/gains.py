@@ -6,19 +6,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from laid.evaluation.results import LONG_FROM, SHORT_UP_TO
-
 Number = TypeVar("Number", float, NDArray[np.float64])
-
-
-def short_sizes(sizes: Iterable[int]) -> list[int]:
-    """Those of a short window, 1 to 20 images (the paper's Table 1)."""
-    return sorted(size for size in sizes if size <= SHORT_UP_TO)
-
-
-def long_sizes(sizes: Iterable[int]) -> list[int]:
-    """Those of a long window, 50 images and more (the paper's Table 1)."""
-    return sorted(size for size in sizes if size >= LONG_FROM)
 
 
 def gain(

@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from laid.comparison.bootstrap import Replicates, interval
-from laid.comparison.gains import long_sizes, short_sizes
 from laid.comparison.methods import Method, not_paired
+from laid.evaluation.results import WINDOWS, Interval
 
 LEVEL = 0.05
 
+Drawn = tuple[Replicates | None, Replicates | None]
+"""The bootstrap replicates of two methods; None for one without records."""
+
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedTest:
     """One method less another, at some haystack sizes.
 
     Attributes:
@@ -32,7 +35,7 @@ class Comparison:
 
     sizes: tuple[int, ...]
     difference: float
-    interval: tuple[float, float]
+    interval: Interval
     ahead: int
     behind: int
     n: int
@@ -40,8 +43,8 @@ class Comparison:
     adjusted: float
 
     @property
-    def supported(self) -> bool:
-        """Whether a difference may be claimed: test and interval both say so."""
+    def significant(self) -> bool:
+        """Whether the difference is significant by the test and by the interval."""
         low, high = self.interval
         return self.adjusted < LEVEL and not low <= 0 <= high
 
@@ -67,13 +70,6 @@ def sign_flip(differences: Sequence[int]) -> float:
     return min(1.0, float(spread[far].sum()))
 
 
-def mcnemar(ahead: int, behind: int) -> float:
-    """McNemar's exact test: entries that only one of two models got right (Psychometrika 12,
-    1947; the exact form is the sign test of these entries).
-    """
-    return sign_flip([1] * ahead + [-1] * behind)
-
-
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down correction for several tests (Scandinavian Journal of Statistics 6, 1979).
 
@@ -87,12 +83,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare(
+def paired_test(
     one: Method,
     other: Method,
     sizes: Sequence[int],
-    replicates: tuple[Replicates | None, Replicates | None],
-) -> Comparison | None:
+    replicates: Drawn,
+) -> PairedTest | None:
     """One method less another over some sizes together; None where they can't be paired.
 
     With several training seeds, an entry's difference is that of the means over seeds.
@@ -114,7 +110,7 @@ def compare(
         means.append(difference_E.mean() / (len(one_SE) * len(other_SE)))
         drawn.append(replicates[0][size] - replicates[1][size])
     p = sign_flip(whole)
-    return Comparison(
+    return PairedTest(
         sizes=tuple(sizes),
         difference=float(np.mean(means)),
         interval=interval(np.mean(drawn, axis=0)),
@@ -126,25 +122,21 @@ def compare(
     )
 
 
-def corrected(family: Sequence[Comparison | None]) -> list[Comparison | None]:
+def corrected(family: Sequence[PairedTest | None]) -> list[PairedTest | None]:
     """The same comparisons with p adjusted as one family."""
     adjusted = iter(holm([c.p for c in family if c is not None]))
     return [c and replace(c, adjusted=next(adjusted)) for c in family]
 
 
-def by_size(
-    one: Method, other: Method, replicates: tuple[Replicates | None, Replicates | None]
-) -> dict[int, Comparison | None]:
+def by_size(one: Method, other: Method, replicates: Drawn) -> dict[int, PairedTest | None]:
     """At every size that both were tested at; these sizes are one family."""
-    sizes = sorted(set(one.sizes) & set(other.sizes))
-    family = [compare(one, other, [size], replicates) for size in sizes]
+    sizes = one.shared_sizes(other)
+    family = [paired_test(one, other, [size], replicates) for size in sizes]
     return dict(zip(sizes, corrected(family), strict=True))
 
 
-def by_window(
-    one: Method, other: Method, replicates: tuple[Replicates | None, Replicates | None]
-) -> dict[str, Comparison | None]:
+def by_window(one: Method, other: Method, replicates: Drawn) -> dict[str, PairedTest | None]:
     """Over the short and over the long sizes that both were tested at; the two are one family."""
-    sizes = set(one.sizes) & set(other.sizes)
-    family = [compare(one, other, part(sizes), replicates) for part in (short_sizes, long_sizes)]
-    return dict(zip(("short", "long"), corrected(family), strict=True))
+    sizes = one.shared_sizes(other)
+    family = [paired_test(one, other, part(sizes), replicates) for part in WINDOWS.values()]
+    return dict(zip(WINDOWS, corrected(family), strict=True))

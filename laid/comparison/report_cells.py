@@ -3,42 +3,42 @@
 import math
 from collections.abc import Sequence
 
-from laid.common.tables import Cell, Value
-from laid.comparison.paired_tests import Comparison
-from laid.comparison.study import Bounded, Interval, Measured
-
-NONE = "–"
+from laid.common.tables import NONE, Cell, Value
+from laid.comparison.paired_tests import PairedTest
+from laid.comparison.study import Bounded, Measured
+from laid.evaluation.accuracy_table import interval_text, percent
+from laid.evaluation.results import Interval
 
 
 def listed(sizes: Sequence[int]) -> str:
     return ", ".join(map(str, sizes)) or "no"
 
 
-def arrow(test: Comparison | None) -> str:
-    """Up or down where a difference may be claimed."""
-    if test is None or not test.supported:
+def arrow(test: PairedTest | None) -> str:
+    """Up or down where the difference is significant."""
+    if test is None or not test.significant:
         return ""
     return "↑" if test.difference > 0 else "↓"
 
 
 def accuracy_cell(measured: Measured, after: str = "") -> Cell:
-    return Cell(f"{100 * measured.value:.1f}{after}", _percents(measured))
+    return Cell(f"{percent(measured.value)}{after}", _percents(measured))
 
 
 def interval_cell(measured: Measured) -> Cell | str:
     if measured.interval is None:
         return NONE
-    return Cell("–".join(_bound(bound) for bound in measured.interval))
+    return Cell(interval_text(measured.interval))
 
 
 def gain_cell(
-    gain: Measured | None, test: Comparison | None = None, brackets: bool = False
+    gain: Measured | None, test: PairedTest | None = None, brackets: bool = False
 ) -> Cell | str:
-    """A relative change in percent, with an arrow where the test bears it out."""
+    """A relative change in percent, with an arrow where the test agrees."""
     if gain is None or not math.isfinite(gain.value):
         return NONE
-    borne_out = test is not None and gain.value * test.difference > 0
-    after = arrow(test) if borne_out else ""
+    agrees = test is not None and gain.value * test.difference > 0
+    after = arrow(test) if agrees else ""
     spread = _brackets(gain.interval) if brackets else ""
     return Cell(f"{signed(100 * gain.value)}%{after}{spread}", _percents(gain))
 
@@ -100,7 +100,7 @@ def bounded_cell(found: Bounded, sizes: Sequence[int] | None, digits: int) -> Ce
     return Cell(f"{shown} [{' to '.join(ends)}]", (known, *bounds))
 
 
-def comparison_cells(test: Comparison) -> list[Cell | str]:
+def test_cells(test: PairedTest) -> list[Cell | str]:
     return [
         Cell(str(test.n), test.n),
         points_cell(Measured(test.difference, test.interval)),
@@ -118,7 +118,3 @@ def _percents(measured: Measured) -> Value:
 
 def _brackets(bounds: Interval | None) -> str:
     return "" if bounds is None else " [{} to {}]".format(*(signed(100 * b) for b in bounds))
-
-
-def _bound(share: float) -> str:
-    return {0.0: "0", 1.0: "100"}.get(share, f"{100 * share:.1f}")

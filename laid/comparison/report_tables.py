@@ -4,24 +4,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from laid.common.tables import Cell, Table
+from laid.common.tables import NONE, Cell, Table
 from laid.comparison.bootstrap import REPLICATES
-from laid.comparison.gains import long_sizes, short_sizes
 from laid.comparison.methods import Method, not_paired
 from laid.comparison.paired_tests import LEVEL
 from laid.comparison.report_cells import (
-    NONE,
     accuracy_cell,
     arrow,
     bounded_cell,
-    comparison_cells,
     decay_cell,
     gain_cell,
     interval_cell,
     listed,
     p_cell,
+    test_cells,
 )
 from laid.comparison.study import Study
+from laid.evaluation.results import long_sizes, short_sizes
 
 _WITHOUT = re.compile(
     r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
@@ -38,7 +37,7 @@ def tables(study: Study) -> list[Table]:
         found.append(gain_table(study))
     found.append(window_table(study))
     if study.tested:
-        found.append(comparison_table(study))
+        found.append(test_table(study))
     found.append(token_table(study))
     if ablation := ablation_table(study):
         found.append(ablation)
@@ -47,7 +46,7 @@ def tables(study: Study) -> list[Table]:
 
 def accuracy_table(study: Study) -> Table:
     """The paper's Table 1."""
-    notes = ["Accuracy in percent by images in the haystack.", *_marked(study)]
+    notes = ["Accuracy in percent by images in the haystack.", *_mark_notes(study)]
     return _accuracies(
         study,
         [(m, m.title) for m in study.rows],
@@ -85,7 +84,7 @@ def ablation_table(study: Study) -> Table | None:
 
 
 def interval_table(study: Study) -> Table:
-    """Beneath Table 1: what each of its accuracies is worth."""
+    """Below Table 1: the interval and n of its accuracies."""
     rows = []
     for method in study.rows:
         measured = study.accuracy(method)
@@ -150,11 +149,11 @@ def window_table(study: Study) -> Table:
         "slower: the base's decay over the method's. In brackets the 95% bootstrap interval.",
     ]
     if any(threshold <= 0.5 for threshold in study.thresholds):
-        notes.append("0.5 is chance: a model that knows nothing stands above it half of the time.")
+        notes.append("0.5 is chance: a model that guesses is above it half of the time.")
     return Table("windows", "Effective window and decay", header, rows, notes)
 
 
-def comparison_table(study: Study) -> Table:
+def test_table(study: Study) -> Table:
     """Every paired comparison with the base."""
     assert study.base is not None
     header = ["method", "images", "n", "difference", "ahead", "behind", "p", "p Holm"]
@@ -163,7 +162,7 @@ def comparison_table(study: Study) -> Table:
         tests = {str(s): t for s, t in study.tests[method.label].items()}
         for size, test in {**tests, **study.windows[method.label]}.items():
             if test is not None:
-                rows.append([method.title, size, *comparison_cells(test)])
+                rows.append([method.title, size, *test_cells(test)])
     notes = [
         f"Against {study.base.title}, on the same entries. Difference: of the accuracies, in "
         "points, with the 95% interval of the paired bootstrap. Ahead, behind: entries at which "
@@ -176,10 +175,10 @@ def comparison_table(study: Study) -> Table:
 
 
 def token_table(study: Study) -> Table:
-    """The paper's Table 2: the length of the inputs that were asked."""
+    """The paper's Table 2: the length of the inputs."""
     columns: list[tuple[list[str], dict[int, float]]] = []
     for method in study.rows:
-        tokens = {s: method.results[0]["by_size"][str(s)]["mean_tokens"] for s in method.sizes}
+        tokens = {s: method.results[0].by_size[s].mean_tokens for s in method.sizes}
         for names, same in columns:
             if same == tokens:
                 names.append(method.label)
@@ -220,20 +219,20 @@ def _accuracies(
     return Table(name, title, header, rows, notes)
 
 
-def _marked(study: Study) -> list[str]:
+def _mark_notes(study: Study) -> list[str]:
     notes = []
     if len(study.ranked) > 1:
         without = f" ({study.teacher.title} is not ranked)" if study.teacher else ""
         notes.append(
-            "Bold: the best of its column, where the paired test tells it from the second. "
-            "Underlined: the second, and a best that is not told from it, where the test tells "
-            f"them from the third{without}."
+            "Bold: the best of its column, where it is significantly better than the second. "
+            "Underlined: the second, and a best that is not significantly better, where they are "
+            f"significantly better than the third{without}."
         )
     if study.tested and study.base:
         notes.append(
-            f"↑ ↓: better, worse than {study.base.title} by the paired test (p below {LEVEL:g} "
-            "after Holm's correction, and the bootstrap interval without 0). No arrow means that "
-            "no difference was shown, not that there is none."
+            f"↑ ↓: significantly better, worse than {study.base.title}: p of the paired test below "
+            f"{LEVEL:g} after Holm's correction, and a bootstrap interval without 0. No arrow "
+            "means that the difference is not significant, not that there is none."
         )
     return notes
 
@@ -242,9 +241,9 @@ def method_lines(study: Study) -> list[str]:
     """What was tested: a line a result."""
     lines = []
     for method in study.rows:
-        for seed, file, result in zip(method.seeds, method.files, method.results, strict=True):
+        for seed, file, results in zip(method.seeds, method.files, method.results, strict=True):
             of_seed = "" if seed is None else f", training seed {seed}"
-            lines.append(f"{method.label}{of_seed}: `{file}`, `{result['command']}`")
+            lines.append(f"{method.label}{of_seed}: `{file}`, `{results.command}`")
     return lines
 
 
@@ -262,7 +261,7 @@ def _header(first: str, study: Study) -> list[str]:
 
 
 def _counts(method: Method) -> str:
-    n = [method.results[0]["by_size"][str(size)]["n"] for size in method.sizes]
+    n = [method.results[0].by_size[size].n for size in method.sizes]
     entries = f"{n[0]}" if len(set(n)) == 1 else f"{min(n)} to {max(n)}"
     known = [str(seed) for seed in method.seeds if seed is not None]
     seeds = f", training seed{'s' * (len(known) > 1)} {', '.join(known)}" if known else ""
@@ -275,7 +274,7 @@ def _not_tested(study: Study) -> list[str]:
     notes = []
     for method in study.tested:
         reasons: dict[str, list[int]] = {}
-        for size in sorted(set(method.sizes) & set(study.base.sizes)):
+        for size in method.shared_sizes(study.base):
             if reason := not_paired(method, study.base, size):
                 reasons.setdefault(reason, []).append(size)
         for reason, sizes in reasons.items():
@@ -285,7 +284,7 @@ def _not_tested(study: Study) -> list[str]:
 
 def _other_sizes(study: Study) -> list[str]:
     assert study.base is not None
-    both = {m.title: sorted(set(m.sizes) & set(study.base.sizes)) for m in study.tested}
+    both = {m.title: m.shared_sizes(study.base) for m in study.tested}
     return [
         f"{title} shares {listed(sizes)} images with the base only: its gains are over these."
         for title, sizes in both.items()

@@ -4,8 +4,9 @@ Tables and figures (`laid.comparison.report_tables`) are made from these and com
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,11 +19,18 @@ from laid.comparison.effective_window import (
     effective_window,
     window_ratio,
 )
-from laid.comparison.gains import gain, long_sizes, short_sizes
+from laid.comparison.gains import gain
 from laid.comparison.methods import Method
-from laid.comparison.paired_tests import Comparison, by_size, by_window, compare, corrected
+from laid.comparison.paired_tests import (
+    Drawn,
+    PairedTest,
+    by_size,
+    by_window,
+    corrected,
+    paired_test,
+)
+from laid.evaluation.results import WINDOWS, DepthBin, Interval, Summary
 
-Interval = tuple[float, float]
 Mark = Literal["", "bold", "underline"]
 
 
@@ -47,8 +55,7 @@ class Study:
     Args:
         methods: the methods, each once, base and teacher among them.
         base: the method that gains, ratios and tests refer to; None: there are none.
-        teacher: the method that the others strive for. It is no competitor: no gain, no test and
-            no mark of the best.
+        teacher: shown, and neither ranked nor tested: it has no gain, no test and no mark.
         thresholds: of the effective window.
         replicates: of the bootstrap.
 
@@ -74,8 +81,8 @@ class Study:
         self.thresholds = list(thresholds)
         self.sizes = sorted({size for m in self.rows for size in m.sizes})
         self._drawn = {m.label: replicate(m, replicates) for m in self.rows}
-        self.tests: dict[str, dict[int, Comparison | None]] = {}
-        self.windows: dict[str, dict[str, Comparison | None]] = {}
+        self.tests: dict[str, dict[int, PairedTest | None]] = {}
+        self.windows: dict[str, dict[str, PairedTest | None]] = {}
         for method in self.tested:
             assert base is not None
             both = self._both(method, base)
@@ -86,39 +93,32 @@ class Study:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
         drawn = self._drawn[method.label]
-        found = {}
-        for size, value in method.accuracy().items():
-            of_one = method.results[0]["by_size"][str(size)]["interval"]
-            several = len(method.seeds) > 1 and drawn is not None
-            bounds = interval(drawn[size]) if several and drawn else (of_one[0], of_one[1])
-            found[size] = Measured(value, bounds)
-        return found
+        if drawn is not None and len(method.seeds) > 1:
+            return {s: Measured(of, interval(drawn[s])) for s, of in method.accuracy().items()}
+        cells = method.results[0].by_size
+        return {s: Measured(of, cells[s].interval) for s, of in method.accuracy().items()}
 
-    def summary(self, method: Method) -> dict[str, Any]:
-        """The seeds of a method together in the form of a results file, for tables and figures."""
-        measured = self.accuracy(method)
+    def summaries(self) -> list[Summary]:
+        """Of all rows, for tables and figures."""
+        return [self.summary(method) for method in self.rows]
+
+    def summary(self, method: Method) -> Summary:
+        """The training seeds of a method together."""
         cells = {}
-        for size, (value, bounds) in measured.items():
-            of_seeds = [r["by_size"][str(size)] for r in method.results]
-            bins = zip(*(cell["needle_depth"] for cell in of_seeds), strict=True)
-            cells[str(size)] = {
-                **of_seeds[0],
-                "accuracy": value,
-                "interval": list(bounds or ()),
-                "compliance": fmean(cell["compliance"] for cell in of_seeds),
-                "mean_tokens": fmean(cell["mean_tokens"] for cell in of_seeds),
-                "needle_depth": [_mean_bin(of_bin) for of_bin in bins],
-            }
-        mean = {
-            part.__name__: [measured[size].value for size in part(measured)]
-            for part in (short_sizes, long_sizes)
-        }
-        return {
-            "name": method.title,
-            "by_size": cells,
-            "short": fmean(mean["short_sizes"]) if mean["short_sizes"] else None,
-            "long": fmean(mean["long_sizes"]) if mean["long_sizes"] else None,
-        }
+        for size, (value, bounds) in self.accuracy(method).items():
+            of_seeds = [results.by_size[size] for results in method.results]
+            bins = zip(*(cell.needle_depth for cell in of_seeds), strict=True)
+            cells[size] = replace(
+                of_seeds[0],
+                accuracy=value,
+                interval=bounds or of_seeds[0].interval,
+                compliance=fmean(cell.compliance for cell in of_seeds),
+                mean_tokens=fmean(cell.mean_tokens for cell in of_seeds),
+                needle_depth=tuple(_mean_bin(of_bin) for of_bin in bins),
+            )
+        windows = ([cells[size].accuracy for size in part(cells)] for part in WINDOWS.values())
+        means = [fmean(shares) if shares else None for shares in windows]
+        return Summary(method.title, cells, *means)
 
     def gains(self, method: Method) -> dict[str, Measured | None]:
         """Short and long gain over the sizes that base and method share; None without any."""
@@ -126,8 +126,8 @@ class Study:
         mine, base = method.accuracy(), self.base.accuracy()
         drawn, of_base = self._drawn[method.label], self._drawn[self.base.label]
         found: dict[str, Measured | None] = {}
-        for name, part in (("short", short_sizes), ("long", long_sizes)):
-            sizes = part(mine.keys() & base.keys())
+        for name, part in WINDOWS.items():
+            sizes = part(method.shared_sizes(self.base))
             if not sizes:
                 found[name] = None
                 continue
@@ -163,7 +163,7 @@ class Study:
     def decay_ratio(self, method: Method) -> Bounded | None:
         """How many times slower than the base's it decays, over the sizes that both share."""
         assert self.base is not None
-        sizes = set(method.sizes) & set(self.base.sizes)
+        sizes = method.shared_sizes(self.base)
         if len(sizes) < 2:
             return None
 
@@ -174,12 +174,12 @@ class Study:
         return self._against_base(method, ratio)
 
     def marks(self, methods: Sequence[Method]) -> dict[tuple[str, int], Mark]:
-        """The best and the second of each size among some methods, where tests tell them apart.
+        """The best and the second of each size among some methods, where tests are significant.
 
-        A method is bold when it is the best and tested better than the second. It is underlined
-        when it is the second and tested better than the third, or the best, tested better than
-        the third but not than the second. Each of these three comparisons is one family over the
-        sizes.
+        A method is bold when it is the best and significantly better than the second. It is
+        underlined when it is the second and significantly better than the third, or the best and
+        significantly better than the third but not than the second. Each of these three
+        comparisons is one family over the sizes.
         """
         ranks: dict[int, list[Method]] = {}
         for size in self.sizes:
@@ -197,14 +197,14 @@ class Study:
         return marks
 
     def _ahead(self, ranks: Mapping[int, Sequence[Method]], i: int, j: int) -> set[int]:
-        """The sizes at which the method of rank i is tested better than that of rank j."""
+        """The sizes at which the method of rank i is significantly better than that of rank j."""
         sizes = [size for size, rank in ranks.items() if len(rank) > j]
         pairs = [(ranks[size][i], ranks[size][j], size) for size in sizes]
-        family = [compare(one, other, [s], self._both(one, other)) for one, other, s in pairs]
-        told = zip(sizes, corrected(family), strict=True)
-        return {size for size, test in told if test and test.supported and test.difference > 0}
+        family = [paired_test(one, other, [s], self._both(one, other)) for one, other, s in pairs]
+        tests = zip(sizes, corrected(family), strict=True)
+        return {size for size, test in tests if test and test.significant and test.difference > 0}
 
-    def _both(self, one: Method, other: Method) -> tuple[Replicates | None, Replicates | None]:
+    def _both(self, one: Method, other: Method) -> Drawn:
         return self._drawn[one.label], self._drawn[other.label]
 
     def _against_base(
@@ -226,6 +226,6 @@ def _bounded(point: Bounds, spread: Bounds | None) -> Bounded:
     return Bounded(point.low_R.item(), point.high_R.item(), bounds)
 
 
-def _mean_bin(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    accuracies = [cell["accuracy"] for cell in of_seeds]
-    return {**of_seeds[0], "accuracy": None if None in accuracies else fmean(accuracies)}
+def _mean_bin(of_seeds: Sequence[DepthBin]) -> DepthBin:
+    known = [cell.accuracy for cell in of_seeds if cell.accuracy is not None]
+    return replace(of_seeds[0], accuracy=fmean(known) if len(known) == len(of_seeds) else None)

@@ -1,5 +1,6 @@
 """The command ``laid data build``: haystack files for training and test from a COCO folder."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from laid.data.haystack_builder import build_entries, build_training_entries
 from laid.data.vhs_files import write_vhs
 from laid.minicoco.drawing import ensure_minicoco
 
-"""The haystack sizes of the paper's tables."""
+log = logging.getLogger(__name__)
 
 
 def build(
@@ -61,16 +62,16 @@ def build(
     with only_writer(folder):
         wanted = [folder / "train.json"] if train_entries else []
         wanted += [folder / f"test_{size}.json" for size in sizes]
-        there = [path.name for path in wanted if path.exists()]
-        if there and not overwrite:
+        existing = [path.name for path in wanted if path.exists()]
+        if existing and not overwrite:
             raise UserError(
-                f"{folder} already holds {', '.join(there)}. Choose another folder, or give "
+                f"{folder} already holds {', '.join(existing)}. Choose another folder, or give "
                 "overwrite=true to replace them."
             )
         root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
         if train_entries and sizes and train_split == test_split:
-            print(f"Note: training and test both draw from the images of {test_split}.")
-        # All are drawn before the first is written: a size that is impossible should leave nothing.
+            log.warning("training and test share the images of %s", test_split)
+        # All are drawn before the first is written: an impossible size must leave nothing behind.
         files: dict[Path, Dataset] = {}
         if train_entries:
             index = CocoIndex.load_complete(root, train_split, min_area)
@@ -85,4 +86,4 @@ def build(
                 files[folder / f"test_{size}.json"] = entries.select(rows)
         for path, entries in files.items():
             write_vhs(entries, path)
-            print(f"{path}: {len(entries)} entries, {sum(entries['size'])} images shown")
+            log.info("%s: %d entries, %d images shown", path, len(entries), sum(entries["size"]))

@@ -5,11 +5,10 @@ import functools
 import hashlib
 import io
 import json
-import os
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,11 @@ import numpy.typing as npt
 from laid.common.atomic_files import atomic_write_bytes
 from laid.common.cache_folder import cache_root, sha256_of
 from laid.common.errors import UserError
-from laid.data.coco_instances import TABLE_NAMES, Table, parse_instances
+from laid.data.coco_instances import InstanceTable, parse_instances
+from laid.data.image_names import check_present, missing_under
 
 # Part of the compact index's file name: raise it when what is stored changes its meaning.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,18 +88,18 @@ class CocoIndex:
         path = _annotation_file(root, split)
         folder = Path(cache_dir) if cache_dir is not None else cache_root() / "coco"
         table = _cached_table(path, folder)
-        n, c = len(table["files"]), len(table["categories"])
+        n, c = len(table.files), len(table.categories)
         present = np.zeros((n, c), dtype=bool)
         clear = np.zeros((n, c), dtype=bool)
-        present.flat[table["cells"]] = True
-        clear.flat[table["cells"][table["largest"] >= min_area]] = True
+        present.flat[table.cells] = True
+        clear.flat[table.cells[table.largest >= min_area]] = True
         return cls(
             root=root,
             split=split,
-            categories=tuple(table["categories"].tolist()),
-            files=np.array([f"{split}/{name}" for name in table["files"].tolist()]),
-            widths=table["widths"],
-            heights=table["heights"],
+            categories=tuple(table.categories.tolist()),
+            files=np.array([f"{split}/{name}" for name in table.files.tolist()]),
+            widths=table.widths,
+            heights=table.heights,
             clear=clear,
             present=present,
         )
@@ -112,12 +112,7 @@ class CocoIndex:
             UserError: as ``load``; or images are missing.
         """
         index = cls.load(root, split, min_area)
-        missing = index.missing_images()
-        if missing:
-            raise UserError(
-                f"{len(missing)} of the {len(index)} images of {split} are not in {root}, such as "
-                f"{', '.join(missing[:3])}. Unpack the rest of {split}.zip there."
-            )
+        check_present(root, index.files.tolist(), f"instances_{split}.json")
         return index
 
     @functools.cached_property
@@ -130,15 +125,8 @@ class CocoIndex:
         return digest.hexdigest()
 
     def missing_images(self) -> list[str]:
-        """The ``files`` that are not on disk (a partial download), found in one listing."""
-        there = {entry.name for entry in os.scandir(self.root / self.split)}
-        folder = f"{self.split}/"
-        # A name with a folder of its own is not in the listing, so look for that one itself.
-        return [
-            name
-            for name in self.files.tolist()
-            if name.removeprefix(folder) not in there and not (self.root / name).is_file()
-        ]
+        """The ``files`` that are not on disk (a partial download)."""
+        return missing_under(self.root, self.files.tolist())
 
 
 def _annotation_file(root: Path, split: str) -> Path:
@@ -151,30 +139,26 @@ def _annotation_file(root: Path, split: str) -> Path:
         found = sorted(p.name for p in root.glob("annotations/instances_*.json"))
         raise UserError(
             f"{path} is missing; found {', '.join(found) or 'no instances_*.json'} in "
-            f"{path.parent}. Unpack COCO's annotations_trainval2017.zip there, or name another "
-            "split."
+            f"{path.parent}. COCO's are in annotations_trainval2017.zip."
         )
     if not (root / split).is_dir():
         raise UserError(
-            f"the images of split {split!r} should be in {root / split}, which does not exist. "
-            f"Unpack {split}.zip there."
+            f"the images of split {split!r} should be in {root / split}, which does not exist; "
+            f"{root} holds {', '.join(sorted(p.name for p in root.iterdir()))}."
         )
     return path
 
 
-def _cached_table(path: Path, folder: Path) -> Table:
-    """What the annotation file says, from the cache where the cache has it.
-
-    See ``parse_instances`` for the table; it is kept under a hash of the file's content.
-    """
+def _cached_table(path: Path, folder: Path) -> InstanceTable:
+    """What the annotation file says, kept in the cache under a hash of the file's content."""
     saved = folder / f"{sha256_of(path)[:32]}-v{_FORMAT}.npz"
     # A truncated or overwritten zip fails in one of these ways; parsing again mends them all.
     damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
     with contextlib.suppress(*damage), np.load(saved, allow_pickle=False) as archive:
-        return {name: archive[name] for name in TABLE_NAMES}
+        return InstanceTable(**{field.name: archive[field.name] for field in fields(InstanceTable)})
     table = parse_instances(path)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **table)
+    np.savez(buffer, allow_pickle=False, **vars(table))
     try:
         atomic_write_bytes(saved, buffer.getvalue())
     except OSError as error:

@@ -1,10 +1,12 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -12,17 +14,34 @@ from tqdm import tqdm
 from laid.common.errors import UserError
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
+from laid.data.image_files import check_images
 from laid.data.loader import EpochSampler, HaystackLoader
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
-IMAGES_AT_ONCE = 32
-"""Images that the vision towers are shown together when features are computed beforehand."""
+log = logging.getLogger(__name__)
+
+FEATURE_BATCH = 32
+"""Images of one forward pass of the vision towers when features are computed beforehand."""
 
 
 class HaystackDataModule(L.LightningDataModule):
     """Visual haystacks over COCO images."""
+
+    # fmt: off
+    LEARNED = (
+        "coco_root", "processor", "revision", "train", "needles", "min_area", "prefix",
+        "min_pixels", "max_pixels", "max_length", "global_batch_size", "group_by_size", "seed",
+        "order_seed",
+    )
+    """Settings that decide what is learned."""
+    NOT_LEARNED = (
+        "batch_size", "eval_batch_size", "cache_features", "feature_gib", "workers",
+        "validate", "test", "predict",
+    )
+    """Settings that say how it is computed, and what is tested."""
+    # fmt: on
 
     def __init__(
         self,
@@ -52,7 +71,7 @@ class HaystackDataModule(L.LightningDataModule):
         """
         Args:
             coco_root: COCO folder with annotations/ and image folders; minicoco is a small drawn
-                one that laid makes on first use.
+                one, made on first use.
             processor: Folder or hub id of tokenizer and image processor; the command line takes
                 the student's.
             revision: Its revision on the hub; the command line takes the student's.
@@ -67,17 +86,18 @@ class HaystackDataModule(L.LightningDataModule):
             min_pixels: Images with fewer pixels are enlarged. None: as the processor says.
             max_pixels: Images with more pixels are reduced. None: as the processor says.
             max_length: Longest input in tokens; a longer entry is an error. None: no limit.
-            cache_features: Before a stage begins, compute what the frozen vision towers make of
-                each of its images, and give the models that in place of pixels. For data sets
-                whose features fit in memory; the vision tower must be frozen.
+            cache_features: Compute the frozen vision towers' features of each image once, before
+                a stage begins, and give the models these in place of pixels. For datasets whose
+                features fit in memory; the vision tower must be frozen.
             feature_gib: Most memory for these features, in GiB and for each model.
-            batch_size: Haystacks on one device at a time; fewer where the devices' share of
-                global_batch_size is.
-            global_batch_size: Haystacks of one optimizer step; accumulation follows from it. What
-                an epoch has over a multiple of it is left out, others each time.
-            eval_batch_size: Haystacks on one device at a time in validation, test, prediction.
-            group_by_size: Train on haystacks of like sizes in a step, so that little is padding.
-            workers: Processes that read and encode images for each device.
+            batch_size: Haystacks of a micro-batch on one device; fewer where a device's part of
+                global_batch_size is smaller.
+            global_batch_size: Haystacks of one optimizer step over all devices; gradient
+                accumulation follows from it. The remainder of an epoch that does not fill a step
+                is dropped; which haystacks these are changes with the epoch.
+            eval_batch_size: Haystacks of a batch on one device in validation, test, prediction.
+            group_by_size: Train on haystacks of similar sizes in a step, to save padding.
+            workers: Processes that read and encode images, for each device.
             seed: Seed of the entries that are built.
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
@@ -116,69 +136,82 @@ class HaystackDataModule(L.LightningDataModule):
         self._place: dict[str, int] | None = None
 
     def prepare_data(self) -> None:
-        """Draws the mini-COCO where it is asked for; on one process of a node."""
+        """Draws the mini-COCO if ``coco_root`` names it; Lightning calls it once a node."""
         if self.coco_root == MINICOCO:
             ensure_minicoco()
 
     def setup(self, stage: str) -> None:
-        """Loads or builds the entries of a stage: fit, validate, test or predict."""
+        """Loads or builds the entries of a stage: fit, validate, test or predict.
+
+        Of a test, ``test_entries`` are asked; ``test_available`` counts, by haystack size, all that
+        the sources have.
+        """
         self.encoder = PromptEncoder(
             load_processor(self.processor_args), self.prefix, self.max_length
         )
         self.root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
-        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed)
+        tokens = self.encoder.processor.tokenizer.get_added_vocab()
+        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, tokens)
+        self.source.check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)
             self._check_training()
         if stage in ("fit", "validate"):
-            self.validate_entries = self.source.evaluation("validate", self.validate_args)
+            self.validate_entries, _ = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
-            self.test_entries = self.source.evaluation("test", self.test_args)
+            self.test_entries, self.test_available = self.source.evaluation("test", self.test_args)
             self.test_fingerprint = self.source.fingerprint(self.test_entries)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
+        self._check_images(stage)
 
     def _check_training(self) -> None:
         if len(self.train_entries) < self.global_batch_size:
             raise UserError(
                 f"there are {len(self.train_entries)} training entries, fewer than "
-                f"data.global_batch_size {self.global_batch_size}: not one step"
+                f"data.global_batch_size {self.global_batch_size}: too few for one optimizer step"
             )
         train, validate = self.train_args, self.validate_args
         if train.source is None and validate.source is None and train.split == validate.split:
-            print(f"laid: training and validation share the images of {train.split}")
+            log.warning("training and validation share the images of %s", train.split)
+
+    def _entries(self, stage: str) -> list[Dataset]:
+        names = {"fit": ("train_entries", "validate_entries")}.get(stage, (f"{stage}_entries",))
+        return [getattr(self, name) for name in names]
+
+    def _images(self, stage: str) -> set[str]:
+        parts = self._entries(stage)
+        return {name for part in parts for images in part["images"] for name in images}
+
+    def _check_images(self, stage: str) -> None:
+        # One process of each node looks at its disk.
+        if self.trainer is None or self.trainer.local_rank == 0:
+            check_images(self.root, self._images(stage) - self.grids.keys(), self.encoder.patches)
 
     def unseen_images(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-        """Names, patches and grids of a stage's images, some at a time; no batch has them read
-        from then on.
+        """Names, patches and grids of a stage's images, ``FEATURE_BATCH`` at a time.
 
-        The module teaches them to its models (``cache_features``).
+        The module caches their features in its models (``cache_features``); batches carry no
+        pixels of these images from then on.
         """
-        entries = {
-            "fit": lambda: [self.train_entries, self.validate_entries],
-            "validate": lambda: [self.validate_entries],
-            "test": lambda: [self.test_entries],
-            "predict": lambda: [self.predict_entries],
-        }[stage]()
-        shown = {name for part in entries for entry in part for name in entry["images"]}
-        names = sorted(shown - self.grids.keys())
-        data = self._dataset([], with_answer=False)
-        quiet = self._share()["rank"] > 0
+        names = sorted(self._images(stage) - self.grids.keys())
+        data = self._dataset(self._entries(stage)[0], with_answer=False)
+        quiet = self._rank()["rank"] > 0
         with tqdm(
             total=len(names), desc="image features", unit="image", mininterval=1, disable=quiet
         ) as bar:
-            for at in range(0, len(names), IMAGES_AT_ONCE):
-                some = names[at : at + IMAGES_AT_ONCE]
+            for at in range(0, len(names), FEATURE_BATCH):
+                some = names[at : at + FEATURE_BATCH]
                 patches_PC, grid_I3 = data.patches(some)
                 yield some, patches_PC, grid_I3
                 self.grids.update(zip(some, grid_I3, strict=True))
                 bar.update(len(some))
 
     def skip(self, answered: Callable[[], Collection[str]]) -> None:
-        """Leaves out test entries that are answered already.
+        """Leaves out test entries that have a record already.
 
         Args:
-            answered: gives their ids; asked when the test begins, the checkpoint being read then.
+            answered: returns their ids; called when the test begins, after the checkpoint is read.
         """
         self._answered = answered
 
@@ -192,7 +225,7 @@ class HaystackDataModule(L.LightningDataModule):
             seed=self.order_seed,
             sizes=list(self.train_entries["size"]) if self.group_by_size else None,
             step=self.global_batch_size,
-            **self._share(),
+            **self._rank(),
         )
         self._train_loader = HaystackLoader(
             data,
@@ -207,13 +240,13 @@ class HaystackDataModule(L.LightningDataModule):
         return self._train_loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands in its order of haystacks; Lightning puts it in checkpoints."""
+        """The position in the training order of haystacks; Lightning saves it in checkpoints."""
         return {} if self._train_loader is None else self._train_loader.place()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Training will go on there."""
+        """Resumes the training order at a saved position."""
         self._place = state or None
-        # Sharded runs are restored when the schedule has counted the loader's batches already.
+        # Sharded runs are restored after the schedule has counted the loader's batches.
         if self._place is not None and self._train_loader is not None:
             self._train_loader.seek(self._place)
 
@@ -231,28 +264,28 @@ class HaystackDataModule(L.LightningDataModule):
         """Prompts to answer."""
         return self._prompts(self.predict_entries)
 
-    def probe(self, entries: Sequence[Any], device: Any) -> Iterator[Batch]:
-        """Entries as batches of one, for those who look into the model."""
+    def probe(self, entries: Dataset, device: Any) -> Iterator[Batch]:
+        """Entries with answers as batches of one, to analyse a model with."""
         data = self._dataset(entries, with_answer=True)
         collate = Collate(self.encoder.pad_id, "right")
         for at in range(len(data)):
             yield self.transfer_batch_to_device(collate([data[at]]), device, 0)
 
-    def _prompts(self, entries: Sequence[Any]) -> DataLoader:
+    def _prompts(self, entries: Dataset) -> DataLoader:
         data = self._dataset(entries, with_answer=False)
         return DataLoader(
             data,
-            sampler=EpochSampler(len(data), shuffle=False, even=True, **self._share()),
+            sampler=EpochSampler(len(data), shuffle=False, even=True, **self._rank()),
             batch_size=self.eval_batch_size,
             collate_fn=Collate(self.encoder.pad_id, "left"),
             num_workers=self.workers,
         )
 
-    def _dataset(self, entries: Sequence[Any], with_answer: bool) -> HaystackDataset:
+    def _dataset(self, entries: Dataset, with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
-    def _share(self) -> dict[str, Any]:
-        """Which rank this is, of how many."""
+    def _rank(self) -> dict[str, Any]:
+        """Rank and world size, as options of ``EpochSampler``."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

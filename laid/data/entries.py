@@ -1,17 +1,16 @@
-"""What a haystack entry is: its columns, and its question in the words of Visual Haystacks."""
+"""What a haystack entry is, and its question in the words of Visual Haystacks."""
 
 import re
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from datasets import Features, List, Value
+from datasets import Dataset, Features, List, Value
 
 Mode = Literal["single", "all", "any"]
 MODES: tuple[Mode, ...] = ("single", "all", "any")
 
-# id        role, haystack size and index, as in "test-20-000013"
-# mode      "single", "all" or "any"; "" for a foreign question about several needles
-# images    paths below the COCO root, in the order they are shown
-# needles   ascending positions in `images` of those that contain the anchor
+# The columns of a dataset of entries: the fields of `HaystackEntry`.
 FEATURES = Features(
     {
         "id": Value("string"),
@@ -25,6 +24,46 @@ FEATURES = Features(
         "needles": List(Value("int32")),
     }
 )
+
+
+@dataclass(frozen=True)
+class HaystackEntry:
+    """A question about some images, and its answer.
+
+    Attributes:
+        id: role, haystack size and index, as in "test-20-000013".
+        question: in words, without the prompt around it.
+        answer: "yes" or "no"; "" where only the user knows it.
+        anchor: the object that needles contain; "" where the question follows no template.
+        target: the object that is asked about; "" likewise.
+        mode: the template; "" for a foreign question about several needles.
+        size: number of images.
+        images: paths below the COCO root, in the order they are shown.
+        needles: ascending positions in ``images`` of those that contain the anchor.
+    """
+
+    id: str
+    question: str
+    answer: str
+    anchor: str
+    target: str
+    mode: Mode | Literal[""]
+    size: int
+    images: tuple[str, ...]
+    needles: tuple[int, ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "HaystackEntry":
+        """The entry in a row of a dataset with the columns ``FEATURES``."""
+        return cls(**{**row, "images": tuple(row["images"]), "needles": tuple(row["needles"])})
+
+
+def dataset_of(entries: Iterable[HaystackEntry]) -> Dataset:
+    """A dataset in memory with the columns ``FEATURES``, one row an entry."""
+    rows = list(entries)
+    columns = {name: [getattr(entry, name) for entry in rows] for name in FEATURES}
+    return Dataset.from_dict(columns, features=FEATURES)
+
 
 _TEMPLATES: dict[Mode, str] = {
     "single": "For the image with {anchor}, is there {target}?",

@@ -7,9 +7,24 @@ from laid.common.errors import UserError
 MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 """The paper's haystack sizes in testing."""
+BUILT_ONLY = {
+    "train": ("split", "min_size", "max_size"),
+    "validate": ("split",),
+    "test": ("split",),
+}
+"""By stage, the settings that say how entries are built; where a source gives entries, none."""
+TRAIN_ENTRIES = 5000
+PER_SIZE = 100
+LIMITS = {
+    "train": ("entries",),
+    "validate": ("sizes", "per_size"),
+    "test": ("sizes", "per_size"),
+}
+"""By stage, the settings that also limit a source: only where they are given for that source, since
+a configuration gives them for entries that are built."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainArgs:
     """Training entries."""
 
@@ -18,16 +33,21 @@ class TrainArgs:
     None: built on the fly from the COCO annotations of `split`."""
     split: str = "train2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
-    entries: int = 5000
-    """How many are built, an even number: each question has a yes and a no. Of a source, the
-    first so many."""
+    entries: int | None = None
+    """How many are built, an even number: each question has a yes and a no; None: 5,000. Of a
+    source, the first so many; None: all."""
     min_size: int = 2
     """Fewest images in a training haystack that is built."""
     max_size: int = 20
     """Most images in a training haystack that is built."""
 
+    @property
+    def count(self) -> int:
+        """How many entries are built."""
+        return TRAIN_ENTRIES if self.entries is None else self.entries
+
     def __post_init__(self) -> None:
-        if self.entries < 1:
+        if self.entries is not None and self.entries < 1:
             raise UserError(f"data.train.entries {self.entries}: expected at least 1")
         if self.source is None and not 1 <= self.min_size <= self.max_size:
             raise UserError(
@@ -36,7 +56,7 @@ class TrainArgs:
             )
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluationArgs:
     """Validation or test entries."""
 
@@ -47,11 +67,12 @@ class EvaluationArgs:
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     sizes: list[int] | None = None
     """Haystack sizes. None: all of a source, or 1 2 5 10 20 50 100 150 where they are built."""
-    per_size: int = 100
-    """Entries of each size, an even number; of a source, the first so many."""
+    per_size: int | None = None
+    """How many of each size are built, an even number; None: 100. Of a source, the first so many
+    of each size; None: all."""
 
     def __post_init__(self) -> None:
-        if self.per_size < 1:
+        if self.per_size is not None and self.per_size < 1:
             raise UserError(f"per_size {self.per_size}: expected at least 1 entry of each size")
         if self.sizes is not None and not self.sizes:
             raise UserError("sizes is empty: give haystack sizes such as [1, 10], or null")
@@ -59,7 +80,7 @@ class EvaluationArgs:
             raise UserError("source is empty: give files or data sets, or null to build entries")
 
 
-@dataclass
+@dataclass(frozen=True)
 class PredictArgs:
     """What `laid predict` answers: a file of questions, or one question about some images."""
 

@@ -22,7 +22,7 @@ from laid.common.cache_folder import cache_root, manifest_holds, write_manifest
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.data.coco_index import CocoIndex
-from laid.data.entries import FEATURES, Mode, ask, entry_id
+from laid.data.entries import HaystackEntry, Mode, ask, dataset_of, entry_id
 from laid.data.haystack_sampler import HaystackSampler
 
 # Raise it when equal arguments give other entries than before: it is part of the cache's key.
@@ -171,7 +171,7 @@ def _build(
     """Two entries for each (size, pair) of ``plan``; ``sizes`` are those that may occur in it."""
     sampler = HaystackSampler(index, None if categories is None else tuple(categories))
     _check_sizes(sampler, sizes, needles)
-    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    entries: list[HaystackEntry] = []
     for size, pair in tqdm(
         plan, desc=f"drawing {role} haystacks", unit="pair", delay=1, mininterval=0.5
     ):
@@ -180,20 +180,19 @@ def _build(
         mode: Mode = "single" if count == 1 else ("all" if rng.integers(2) else "any")
         drawn = sampler.draw(rng, size, count, mode)
         for offset, (answer, haystack) in enumerate((("yes", drawn.yes), ("no", drawn.no))):
-            row = {
-                "id": entry_id(role, size, 2 * pair + offset),
-                "question": ask(drawn.anchor, drawn.target, mode),
-                "answer": answer,
-                "anchor": drawn.anchor,
-                "target": drawn.target,
-                "mode": mode,
-                "size": size,
-                "images": index.files[haystack.images].tolist(),
-                "needles": haystack.needles.tolist(),
-            }
-            for name, value in row.items():
-                columns[name].append(value)
-    return Dataset.from_dict(columns, features=FEATURES)
+            entry = HaystackEntry(
+                id=entry_id(role, size, 2 * pair + offset),
+                question=ask(drawn.anchor, drawn.target, mode),
+                answer=answer,
+                anchor=drawn.anchor,
+                target=drawn.target,
+                mode=mode,
+                size=size,
+                images=tuple(index.files[haystack.images].tolist()),
+                needles=tuple(haystack.needles.tolist()),
+            )
+            entries.append(entry)
+    return dataset_of(entries)
 
 
 def _check_sizes(sampler: HaystackSampler, sizes: Iterable[int], needles: Sequence[int]) -> None:

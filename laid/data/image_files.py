@@ -1,52 +1,170 @@
 """Reading image files."""
 
+import logging
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from laid.common.errors import UserError
+from laid.data.image_names import resolve_under
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+log = logging.getLogger(__name__)
+
+_Processed = TypeVar("_Processed")
+
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
+    if name in Image.OPEN
+)
+"""What is tried on a file, whatever its name. PostScript is not: Pillow would start Ghostscript."""
+SUFFIXES = frozenset(
+    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
+)
+_UNREAD = frozenset(
+    f".{name}"
+    for name in (
+        *("heic", "heif", "hif", "jxl", "jp2", "psd", "svg", "eps", "ps", "tga", "ico"),
+        *("dng", "cr2", "cr3", "nef", "arw", "raf", "orf", "rw2"),
+    )
+)
+"""Suffixes of images in other formats."""
+_ELONGATED = 10
+"""Ratio of sides from which an image is tried on the image processor before it is needed."""
 
 
 def load_image(path: Path) -> Image.Image:
     """Decodes one image file to RGB, upright as its EXIF says; of an animation the first frame.
 
+    What is transparent is put on white, as Qwen's own reader does
+    (``qwen_vl_utils.vision_process.to_rgb``) and so published results were made.
+
     Raises:
-        UserError: it is missing, truncated or no image; the message names the file.
+        UserError: it is missing, in no format of ``FORMATS``, damaged or too large; names the file.
+    """
+    with _opened(path) as file:
+        image: Image.Image = file
+        if image.mode.startswith("I"):
+            # PIL clips 16-bit grey at 255 where it should scale.
+            image = image.point(lambda value: value / 256, "L")
+        image = ImageOps.exif_transpose(image)
+        if not image.has_transparency_data:
+            return image.convert("RGB")
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+
+
+def check_images(
+    root: Path,
+    names: Iterable[str],
+    process: Callable[[Sequence[Image.Image]], object],
+    quiet: bool = False,
+) -> None:
+    """Looks at the header of every image, so that none stops a run in the middle.
+
+    Args:
+        root: the folder that ``names`` are relative to.
+        names: the image files.
+        process: the image processor; an elongated image is tried on it, blank.
+        quiet: no progress bar, which otherwise appears after some seconds.
+
+    Raises:
+        UserError: as ``load_image``, or the processor refuses the sides; names the file.
+    """
+    tried: set[tuple[int, int]] = set()
+    for name in tqdm(sorted(set(names)), "checking images", unit="image", delay=3, disable=quiet):
+        path = resolve_under(root, name)
+        with _opened(path) as image:
+            size = image.size
+        if max(size) > _ELONGATED * min(size) and size not in tried:
+            tried.add(size)
+            process_named([path], [Image.new("RGB", size)], process)
+
+
+def process_named(
+    paths: Sequence[Path],
+    images: Sequence[Image.Image],
+    process: Callable[[Sequence[Image.Image]], _Processed],
+) -> _Processed:
+    """``process(images)``.
+
+    Raises:
+        UserError: the processor refuses one of them; names the file.
     """
     try:
-        with Image.open(path) as file:
-            image: Image.Image = file
-            if image.mode.startswith("I"):
-                # PIL clips 16-bit grey at 255 where it should scale.
-                image = image.point(lambda value: value / 256, "L")
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as reason:
-        raise UserError(
-            f"image {path} is missing: check data.coco_root, or download the file again"
-        ) from reason
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as reason:
-        raise UserError(
-            f"image {path} cannot be read ({reason}): it is truncated or not an image; "
-            "download it again"
-        ) from reason
+        return process(images)
+    except ValueError as reason:
+        for path, image in zip(paths, images, strict=True):
+            try:
+                process([image])
+            except ValueError as alone:
+                width, height = image.size
+                raise UserError(f"image {path} is {width} x {height} pixels: {alone}") from alone
+        raise UserError(f"the images {', '.join(map(str, paths))}: {reason}") from reason
 
 
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, by name; 2.jpg comes before 10.jpg.
 
+    Hidden files are passed over (macOS writes ``._1.jpg`` beside 1.jpg), and other files, which
+    are logged.
+
     Raises:
-        UserError: no such folder, or no image in it.
+        UserError: no such folder, no image in it, or one in a format that is not read.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: expected one with images ({', '.join(SUFFIXES)})")
-    files = [p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES]
-    found = sorted(files, key=_natural)
+        raise UserError(f"no folder {folder}: expected one with images ({_suffixes()})")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    unread = [p.name for p in files if p.suffix.lower() in _UNREAD]
+    if unread:
+        raise UserError(
+            f"{folder} has {len(unread)} image(s) in a format that is not read: "
+            f"{', '.join(unread[:3])}. Convert them to JPEG or PNG, or take them out."
+        )
+    found = [p for p in files if p.suffix.lower() in SUFFIXES]
     if not found:
-        raise UserError(f"no images in {folder}: expected files ending in {', '.join(SUFFIXES)}")
-    return found
+        raise UserError(f"no images in {folder}: expected files ending in {_suffixes()}")
+    if others := [p.name for p in files if p.suffix.lower() not in SUFFIXES]:
+        log.warning("%s: passed over %s, no images by their names", folder, ", ".join(others[:5]))
+    return sorted(found, key=_natural)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, its header read; what goes wrong with it in the block names the file."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except FileNotFoundError as reason:
+        raise UserError(f"image {path} is missing") from reason
+    except UnidentifiedImageError as reason:
+        with path.open("rb") as file:
+            start = file.read(12)
+        raise UserError(
+            f"{path} is no image in a format that is read ({', '.join(FORMATS)}): "
+            + (f"it begins with {start!r}" if start else "it is empty")
+        ) from reason
+    except Image.DecompressionBombError as reason:
+        pixels = re.search(r"\d+", str(reason))
+        raise UserError(
+            f"image {path} has {int(pixels[0]) if pixels else 0:,} pixels, more than the "
+            f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} that are read: make it smaller"
+        ) from reason
+    # Whatever a decoder raises on damaged content.
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError) as reason:
+        raise UserError(f"image {path} cannot be read: {reason}") from reason
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

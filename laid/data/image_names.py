@@ -1,7 +1,10 @@
 """File names read from somebody's annotation or question file: they may name images, no more."""
 
+import os
 import posixpath
 import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from laid.common.errors import UserError
@@ -32,3 +35,66 @@ def clean_name(root: str | Path, name: str) -> str:
 def resolve_under(root: str | Path, name: str) -> Path:
     """The path of ``name`` below ``root``; raises like ``clean_name``."""
     return Path(root) / clean_name(root, name)
+
+
+def check_present(root: str | Path, names: Iterable[str], source: str) -> None:
+    """Make sure that images are on the disk, by one listing a folder.
+
+    Args:
+        root: the folder that ``names`` are relative to.
+        names: clean names.
+        source: what names them, for the message.
+
+    Raises:
+        UserError: some are not there; says how many, and what is there under another spelling.
+    """
+    wanted = sorted(set(names))
+    missing = missing_under(root, wanted)
+    if not missing:
+        return
+    shown = f"{len(missing)} of the {len(wanted)} images of {source} are not in {root}, such as "
+    shown += ", ".join(missing[:3])
+    if similar := _similar(Path(root), missing[0]):
+        shown += f"; {similar!r} is there"
+    else:
+        folder = (Path(root) / missing[0]).parent
+        there = sorted(_listing(folder))
+        shown += f"; {folder} "
+        shown += f"holds {len(there)} files, such as {there[0]}" if there else "is empty or missing"
+    raise UserError(f"{shown}. Names are relative to {root}, and spelled as the files are.")
+
+
+def missing_under(root: str | Path, names: Iterable[str]) -> list[str]:
+    """Which of some clean names are no files below ``root``."""
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        folder, file = posixpath.split(name)
+        if folder not in listings:
+            listings[folder] = _listing(Path(root) / folder)
+        # On a file system that ignores case, the listing may spell it otherwise.
+        if file not in listings[folder] and not os.path.exists(os.path.join(root, name)):
+            missing.append(name)
+    return missing
+
+
+def _listing(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except OSError:
+        return set()
+
+
+def _similar(root: Path, name: str) -> str | None:
+    """A file near by whose name differs in case, Unicode normal form or folder only."""
+
+    def key(file: str) -> str:
+        return unicodedata.normalize("NFC", file).casefold()
+
+    folder, file = posixpath.split(name)
+    last = posixpath.basename(folder)
+    for near in (folder, posixpath.dirname(folder), posixpath.join(folder, last), last, ""):
+        for found in sorted(_listing(root / near)):
+            if key(found) == key(file):
+                return posixpath.join(near, found)
+    return None

@@ -1,4 +1,4 @@
-"""The order in which haystacks come, and how a run finds its place in it again."""
+"""The order of haystacks, and how a run resumes inside it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 POOL = 50
-"""Steps whose haystacks are sorted together, where haystacks of a size go together."""
+"""Optimizer steps whose haystacks are sorted by size together (``sizes``)."""
 
 
 class EpochSampler(Sampler[int]):
@@ -33,11 +33,11 @@ class EpochSampler(Sampler[int]):
         """
         Args:
             size: indices of an epoch, over all ranks.
-            even: give every rank equally many: where the last round does not go all the way
-                round, the first indices come again, as ``~index``, which says that they do.
-            drawn_from: how many indices there are to take them from; None: just these.
-            sizes: of every index; then the indices of a step are of like sizes.
-            step: indices of a step, over all ranks.
+            even: give every rank equally many indices: if the last round is incomplete, the first
+                indices are repeated, as ``~index`` to mark the repeat.
+            drawn_from: number of indices that an epoch's are drawn from; None: ``size``.
+            sizes: haystack size of every index; then the indices of a step have similar sizes.
+            step: indices of an optimizer step, over all ranks.
         """
         self.size = size
         self.even = even
@@ -52,12 +52,12 @@ class EpochSampler(Sampler[int]):
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the beginning of an epoch, unless it stands inside that epoch already."""
+        """Moves to the beginning of an epoch, unless it is inside that epoch already."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
     def seek(self, epoch: int, start: int) -> None:
-        """Goes to a place in the common order of an epoch; its end is the next one's beginning."""
+        """Moves to a position in the common order of an epoch; the end is the next one's start."""
         if start >= self.size:
             epoch, start = epoch + 1, 0
         self.epoch, self.start = epoch, start
@@ -74,33 +74,33 @@ class EpochSampler(Sampler[int]):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.drawn_from, generator=generator).tolist()[: self.size]
             if self.sizes is not None:
-                order = self._of_like_sizes(order, generator)
+                order = self._grouped(order, generator)
         order = order[: self.size]
         if self.even:
             short = -len(order) % self.world_size
             order += [~order[at % len(order)] for at in range(short)]
         yield from order[self.start + self.rank :: self.world_size]
 
-    def _of_like_sizes(self, order: list[int], generator: torch.Generator) -> list[int]:
-        """Sorts a pool of some steps at a time by size, and deals the steps out in any order."""
+    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+        """Sorts pools of ``POOL`` steps by size, and shuffles the steps."""
         assert self.sizes is not None
         steps = []
         for at in range(0, len(order), POOL * self.step):
             pool = sorted(order[at : at + POOL * self.step], key=self.sizes.__getitem__)
             steps += [pool[i : i + self.step] for i in range(0, len(pool), self.step)]
-        dealt = torch.randperm(len(steps), generator=generator).tolist()
-        return [index for step in dealt for index in steps[step]]
+        shuffled = torch.randperm(len(steps), generator=generator).tolist()
+        return [index for step in shuffled for index in steps[step]]
 
 
 class HaystackLoader(DataLoader):
     """A DataLoader that knows how many haystacks were taken from it.
 
-    It counts what the trainer took, not what the workers read ahead, and counts it over all ranks,
-    so that a run can go on with another number of workers or ranks.
+    It counts what the trainer took, not what the workers prefetched, over all ranks, so that a run
+    can resume with another number of workers or ranks.
 
-    Lightning has a seam for loaders with a state, but gives the state back too late for a loader
-    that was needed before, as ours is to count the steps of the schedule; so the data module
-    keeps the place (``HaystackDataModule.state_dict``).
+    Lightning supports loaders with a state, but restores it too late for a loader that is needed
+    earlier, as ours is to count the steps of the schedule; so the data module saves the position
+    (``HaystackDataModule.state_dict``).
     """
 
     def __init__(self, dataset: Dataset, **options: Any):
@@ -117,17 +117,17 @@ class HaystackLoader(DataLoader):
         for batch in super().__iter__():
             self._taken = min(self._taken + per_batch, self.sampler.size)
             yield batch
-        # The place was for the epoch that was taken up again; the next begins at its beginning.
+        # The position was that of the resumed epoch; the next epoch starts at 0.
         self.sampler.start = 0
 
     def place(self) -> dict[str, int]:
-        """Epoch, and haystacks taken in it over all ranks."""
+        """The position: epoch, and haystacks taken in it over all ranks."""
         if not isinstance(self.sampler, EpochSampler):
             return {}
         return {"epoch": self.sampler.epoch, "taken": self._taken}
 
     def seek(self, place: dict[str, int]) -> None:
-        """Goes on at a ``place``."""
+        """Resumes at a ``place``."""
         assert isinstance(self.sampler, EpochSampler)
         self.sampler.seek(place["epoch"], place["taken"])
         self._taken = self.sampler.start

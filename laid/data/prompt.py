@@ -1,45 +1,58 @@
 """From a haystack entry and its images to model inputs: images first, question last."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import datasets
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from laid.common.errors import UserError
-from laid.data.image_files import load_image
+from laid.data.entries import HaystackEntry
+from laid.data.image_files import load_image, process_named
 from laid.data.image_names import resolve_under
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
-from laid.vlm.positions import get_position_ids
 from laid.vlm.processor import ImageTextProcessor
 
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
 """What Visual Haystacks puts before each question."""
 
-END_OF_TURN = "<|im_end|>"
 
-_REPEATED = "repeated"
-
-Entry = Mapping[str, Any]
-"""A haystack entry; its columns are those of ``laid/data/haystack_builder.py``."""
-
-
-@dataclass
-class Batch:
-    """Padded model inputs, and the entries that they were made of."""
+@dataclass(frozen=True)
+class Sample:
+    """One haystack, encoded without batch dimension; ``counted`` is that of ``Batch``."""
 
     inputs: ModelInputs
-    entries: list[Entry]
+    entry: HaystackEntry
+    counted: bool
 
-    @property
-    def counted(self) -> list[bool]:
-        """False for an entry that is asked again, so that ranks have equally many
-        (``EpochSampler``)."""
-        return [not entry.get(_REPEATED, False) for entry in self.entries]
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded model inputs, and the entries that they were made of.
+
+    Attributes:
+        inputs: of all haystacks of the batch.
+        entries: one a haystack.
+        counted: one a haystack; False for an entry that is asked again only to give all ranks
+            equally many (``EpochSampler``).
+    """
+
+    inputs: ModelInputs
+    entries: Sequence[HaystackEntry]
+    counted: Sequence[bool]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with its inputs on ``device``.
+
+        Lightning calls it; without it, it would rebuild every field and stop at frozen entries.
+        """
+        return replace(self, inputs=move_data_to_device(self.inputs, device))
 
 
 class PromptEncoder:
@@ -60,11 +73,10 @@ class PromptEncoder:
 
     def patches(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
-        made = self.processor.image_processor(images=list(images), return_tensors="pt")
-        return made["pixel_values"], made["image_grid_thw"]
+        return self.processor.pieces(images)
 
     def encode(
-        self, entry: Entry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
+        self, entry: HaystackEntry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
     ) -> ModelInputs:
         """One haystack, without batch dimension.
 
@@ -79,49 +91,35 @@ class PromptEncoder:
             UserError: it is longer than ``max_length``. It is never cut: a cut could go through
                 an image, or take the needle away.
         """
-        content: list[dict[str, str]] = [{"type": "image"} for _ in grid_I3]
-        content.append({"type": "text", "text": self.prefix + entry["question"]})
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        # What the processor's own call does to the text; by itself, since the pixels may be absent.
-        mark, *rest = text.split(self.processor.image_token)
-        merge = self.processor.image_processor.merge_size
-        counts = (grid_I3.prod(-1) // merge**2).tolist()
-        for count, piece in zip(counts, rest, strict=True):
-            mark += self.processor.image_token * count + piece
-        ids = self._tokens(mark)
-        answer = (
-            self._tokens(entry["answer"].capitalize() + END_OF_TURN) if with_answer else ids[:0]
-        )
+        processor, family = self.processor, self.processor.family
+        ids = processor.ids(processor.prompt(self.prefix + entry.question, grid_I3))
+        answer = ids[:0]
+        if with_answer:
+            answer = processor.ids(entry.answer.capitalize() + family.end_of_turn)
         length = len(ids) + len(answer)
         if self.max_length is not None and length > self.max_length:
             raise UserError(
-                f"entry {entry['id']} is {length} tokens long ({len(grid_I3)} images), more than "
+                f"entry {entry.id} is {length} tokens long ({len(grid_I3)} images), more than "
                 f"data.max_length {self.max_length}: raise it, reduce data.max_pixels, or leave "
                 "out this haystack size"
             )
         input_ids_L = torch.cat([ids, answer])
-        types_L = (input_ids_L == self.processor.image_token_id).long()
-        positions_3BL = get_position_ids(input_ids_L[None], types_L[None], grid_I3, merge)
+        visual_L = (input_ids_L == processor.image_id).long()
+        positions_RBL = family.positions(input_ids_L[None], visual_L[None], grid_I3)
         return ModelInputs(
             input_ids_BL=input_ids_L,
             attention_mask_BL=torch.ones_like(input_ids_L),
-            mm_token_type_ids_BL=types_L,
-            position_ids_3BL=positions_3BL[:, 0],
+            mm_token_type_ids_BL=visual_L,
+            position_ids_3BL=positions_RBL[:, 0],
             labels_BL=torch.cat([torch.full_like(ids, IGNORED), answer]),
             pixel_values_PC=pixel_values_PC,
             image_grid_thw_I3=grid_I3,
-            image_names=list(entry["images"]),
+            image_names=list(entry.images),
         )
-
-    def _tokens(self, text: str) -> Tensor:
-        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, dtype=torch.long)
 
 
 class HaystackDataset(Dataset):
-    """Entries with their images, encoded when asked for.
+    """Entries (rows of ``FEATURES``) with their images, encoded when asked for.
 
     Where the grids of all an entry's images are in ``grids``, the models know these images and
     their files are not read. Index ``~i`` is entry ``i`` once more, not to be counted.
@@ -129,7 +127,7 @@ class HaystackDataset(Dataset):
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: datasets.Dataset,
         root: Path,
         encoder: PromptEncoder,
         with_answer: bool,
@@ -150,30 +148,29 @@ class HaystackDataset(Dataset):
         Raises:
             UserError: an image can't be read, or is too narrow for the image processor.
         """
-        images = [load_image(resolve_under(self.root, name)) for name in names]
-        try:
-            return self.encoder.patches(images)
-        except ValueError as reason:
-            raise UserError(f"among the images {', '.join(names)}: {reason}") from reason
+        paths = [resolve_under(self.root, name) for name in names]
+        return process_named(paths, [load_image(path) for path in paths], self.encoder.patches)
 
-    def __getitem__(self, index: int) -> tuple[ModelInputs, Entry]:
-        entry = self.entries[index] if index >= 0 else {**self.entries[~index], _REPEATED: True}
-        names = entry["images"]
+    def __getitem__(self, index: int) -> Sample:
+        counted = index >= 0
+        entry = HaystackEntry.of(self.entries[index if counted else ~index])
+        names = entry.images
         if all(name in self.grids for name in names):
             grid_I3 = torch.stack([self.grids[name] for name in names])
             pixels_PC = torch.empty(0)
         else:
             pixels_PC, grid_I3 = self.patches(names)
-        return self.encoder.encode(entry, pixels_PC, grid_I3, self.with_answer), entry
+        inputs = self.encoder.encode(entry, pixels_PC, grid_I3, self.with_answer)
+        return Sample(inputs, entry, counted)
 
 
 @dataclass(frozen=True)
 class Collate:
-    """Pads rows to a batch: on the right to train, on the left to answer."""
+    """Pads samples to a batch: on the right to train, on the left to answer."""
 
     pad_id: int
     side: Literal["left", "right"]
 
-    def __call__(self, rows: Sequence[tuple[ModelInputs, Entry]]) -> Batch:
-        inputs = pad_batch([row for row, _ in rows], self.pad_id, self.side)
-        return Batch(inputs=inputs, entries=[entry for _, entry in rows])
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        inputs = pad_batch([sample.inputs for sample in samples], self.pad_id, self.side)
+        return Batch(inputs, [s.entry for s in samples], [s.counted for s in samples])

@@ -1,8 +1,6 @@
 """Visual Haystacks files: read the official ones, write our own in the same format."""
 
 import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +9,18 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
-from laid.data.entries import FEATURES, MODES, Mode, entry_id, parse_question
-from laid.data.image_names import clean_name
+from laid.data.entries import (
+    FEATURES,
+    MODES,
+    HaystackEntry,
+    Mode,
+    dataset_of,
+    entry_id,
+    parse_question,
+)
+from laid.data.image_names import check_present, clean_name
+from laid.data.json_files import read_json
+from laid.data.question_text import without_image_marks
 
 # What the format has no place for: our id and mode, and the order in which the images are shown,
 # as positions in pos_image followed by neg_image. Other readers pass over a key they don't know.
@@ -27,22 +35,22 @@ def write_vhs(entries: Dataset, path: str | Path) -> None:
         path: the file, replaced in one step if it is there.
     """
     rows = []
-    for entry in entries:
-        needles = set(entry["needles"])
-        shown = list(range(entry["size"]))
+    for entry in map(HaystackEntry.of, entries):
+        needles = set(entry.needles)
+        shown = list(range(entry.size))
         first = [at for at in shown if at in needles] + [at for at in shown if at not in needles]
         place = {at: k for k, at in enumerate(first)}
         rows.append(
             {
                 "conversations": [
-                    {"from": "human", "value": entry["question"]},
-                    {"from": "gpt", "value": entry["answer"]},
+                    {"from": "human", "value": entry.question},
+                    {"from": "gpt", "value": entry.answer},
                 ],
-                "pos_image": [entry["images"][at] for at in first[: len(needles)]],
-                "neg_image": [entry["images"][at] for at in first[len(needles) :]],
+                "pos_image": [entry.images[at] for at in first[: len(needles)]],
+                "neg_image": [entry.images[at] for at in first[len(needles) :]],
                 _OURS: {
-                    "id": entry["id"],
-                    "mode": entry["mode"],
+                    "id": entry.id,
+                    "mode": entry.mode,
                     "order": [place[at] for at in shown],
                 },
             }
@@ -53,6 +61,8 @@ def write_vhs(entries: Dataset, path: str | Path) -> None:
 
 def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:
     """Read a Visual Haystacks file, official or ours.
+
+    ``<image>`` marks before a question, one an image as in LLaVA's format, are taken off.
 
     Official files name the images with the needle and those without, in no particular order of
     showing: the images are shuffled, by ``seed`` and the entry's number alone. Anchor, target and
@@ -73,24 +83,17 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
             image name leads out of ``coco_root``, or images are missing on disk.
     """
     path = Path(path)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the Visual Haystacks file {path}: {error}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
+    rows = read_json(path)
     if not (isinstance(rows, list) and rows):
         raise UserError(f"{path} should hold a list of entries, at least one.")
-    columns: dict[str, list[Any]] = {name: [] for name in FEATURES}
+    entries = []
     for number, row in enumerate(rows):
         try:
-            entry = _read_entry(row, number, Path(coco_root), role, seed)
-        except ValueError as error:
+            entries.append(_read_entry(row, number, Path(coco_root), role, seed))
+        except UserError as error:
             raise UserError(f"{path}, entry {number}: {error}") from error
-        for name, value in entry.items():
-            columns[name].append(value)
-    _check_images(columns["images"], Path(coco_root), str(path))
-    return Dataset.from_dict(columns, features=FEATURES)
+    check_present(coco_root, (name for entry in entries for name in entry.images), str(path))
+    return dataset_of(entries)
 
 
 def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:
@@ -124,11 +127,12 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
             entries = entries.cast(FEATURES, keep_in_memory=True)
     except (TypeError, ValueError) as error:
         raise UserError(f"the columns of {source} have other types: {error}") from error
-    images = entries["images"][:]
-    for names in images:
-        for name in names:
-            clean_name(coco_root, name)
-    _check_images(images, Path(coco_root), source)
+    if not len(entries):
+        raise UserError(f"{source} has no entries.")
+    names = {name for images in entries["images"] for name in images}
+    for name in names:
+        clean_name(coco_root, name)
+    check_present(coco_root, names, source)
     return entries
 
 
@@ -151,15 +155,18 @@ def _load_columns(source: str, role: str) -> Dataset:
         ) from error
 
 
-def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> dict[str, Any]:
-    """One row of the file as one row of ``FEATURES``."""
+def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> HaystackEntry:
+    """One row of the file."""
     if not isinstance(row, dict):
         raise UserError(f"expected an object, got {json.dumps(row)[:80]}")
     question, answer = _read_conversation(row)
     positive, negative = (_read_names(row, key, root) for key in ("pos_image", "neg_image"))
     if not positive:
         raise UserError("'pos_image' is empty: a haystack has at least one needle")
+    if both := sorted({*positive} & {*negative}):
+        raise UserError(f"{both[0]!r} is both in 'pos_image' and in 'neg_image'")
     names = positive + negative
+    question = without_image_marks(question, len(names))
     anchor, target, mode = parse_question(question)
     ours = row.get(_OURS)
     if ours is None:
@@ -169,17 +176,17 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> dict
             mode = "single"
     else:
         name, mode, order = _read_ours(ours, len(names))
-    return {
-        "id": name,
-        "question": question,
-        "answer": answer,
-        "anchor": anchor,
-        "target": target,
-        "mode": mode,
-        "size": len(names),
-        "images": [names[k] for k in order],
-        "needles": [at for at, k in enumerate(order) if k < len(positive)],
-    }
+    return HaystackEntry(
+        id=name,
+        question=question,
+        answer=answer,
+        anchor=anchor,
+        target=target,
+        mode=mode,
+        size=len(names),
+        images=tuple(names[k] for k in order),
+        needles=tuple(at for at, k in enumerate(order) if k < len(positive)),
+    )
 
 
 def _read_conversation(row: dict[str, Any]) -> tuple[str, str]:
@@ -206,7 +213,7 @@ def _read_names(row: dict[str, Any], key: str, root: Path) -> list[str]:
         raise UserError(f"{key!r} should be a list of image names; got {json.dumps(names)[:80]}")
     try:
         return [clean_name(root, name) for name in names]
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{key!r}: {error}") from error
 
 
@@ -221,15 +228,3 @@ def _read_ours(ours: Any, size: int) -> tuple[str, Mode | Literal[""], list[int]
         f"{_OURS!r} should hold an 'id', a 'mode' and an 'order' that numbers the {size} images "
         "of 'pos_image' and 'neg_image' from 0; remove the key if the file was edited by hand"
     )
-
-
-def _check_images(images: Sequence[Sequence[str]], root: Path, source: str) -> None:
-    """Look once for every image of ``images``."""
-    names = sorted({name for entry in images for name in entry})
-    missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(names)} images named in {source} are not in {root}, "
-            f"such as {', '.join(missing[:3])}. Give as coco_root the folder that these names are "
-            "relative to, with the splits unpacked in it."
-        )

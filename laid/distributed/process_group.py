@@ -1,4 +1,4 @@
-"""What ranks tell each other besides tensors. With one process, everything here does nothing."""
+"""Python objects between the ranks of the process group. With one process nothing is sent."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -8,42 +8,49 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 
-def ranks() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """How many ranks there are; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(mine: T) -> list[T]:
-    """What each rank has, rank by rank, on all ranks."""
-    if ranks() == 1:
+    """What each rank has, in the order of the ranks, on every rank."""
+    if world_size() == 1:
         return [mine]
-    found: list[Any] = [None] * ranks()
-    dist.all_gather_object(found, mine)
-    return found
+    by_rank: list[Any] = [None] * world_size()
+    dist.all_gather_object(by_rank, mine)
+    return by_rank
 
 
-def gather_rows(mine: Sequence[T]) -> list[T]:
-    """The rows of all ranks' batches, in the order in which ``EpochSampler`` dealt them out."""
-    return [row for rows in zip(*gather(list(mine)), strict=True) for row in rows]
+def gather_rows(rows: Sequence[T]) -> list[T]:
+    """The rows of all ranks' batches on every rank, in the order of ``EpochSampler``, which gives
+    consecutive rows to consecutive ranks.
+
+    Args:
+        rows: as many on every rank.
+    """
+    by_rank = gather(list(rows))
+    return [row for one_each in zip(*by_rank, strict=True) for row in one_each]
 
 
-def made_by_first(make: Callable[[], T]) -> T:
-    """What ``make`` returns on rank 0, on every rank; it is called there alone.
+def on_rank_zero(make: Callable[[], T]) -> T:
+    """Calls ``make`` on rank 0 alone and returns its result on every rank.
 
     Raises:
-        ValueError | OSError: on every rank, if it did on rank 0.
+        ValueError | OSError: on every rank, if ``make`` raised it.
+        RuntimeError: on every rank, if ``make`` raised anything else.
     """
-    if ranks() == 1:
+    if world_size() == 1:
         return make()
-    made: list[Any] = [None, None]
+    sent: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
-            made[0] = make()
+            sent[0] = make()
         except (ValueError, OSError) as error:
-            made[1] = error
-        except Exception as error:  # a bug; the others must not wait for what won't come
-            made[1] = RuntimeError(f"{type(error).__name__} on rank 0: {error}")
-    dist.broadcast_object_list(made, src=0)
-    if made[1] is not None:
-        raise made[1]
-    return made[0]
+            sent[1] = error
+        except Exception as error:  # a bug; the other ranks wait in the broadcast below
+            sent[1] = RuntimeError(f"{type(error).__name__} on rank 0: {error}")
+    dist.broadcast_object_list(sent, src=0)
+    if sent[1] is not None:
+        raise sent[1]
+    return sent[0]

@@ -1,18 +1,17 @@
-"""Ends all ranks soon after one of them has died, and says which and why.
+"""Ends all ranks soon after one of them has died, and reports which one and why.
 
 A rank that is killed leaves the others waiting in a collective: with NCCL for ten minutes or more,
-and at its end with a message about the collective. Here every rank holds a connection to rank 0.
-A process that dies closes its connections whatever killed it, so the other side knows at once;
-a machine that vanishes is noticed by TCP's keepalive.
+until a timeout whose message is about the collective. Here every rank keeps a TCP connection to
+rank 0. The operating system closes a dead process's connections, whatever ended it, so the other
+side is notified at once; a machine that vanishes is detected by TCP keepalive.
 
-On the wire: the rank's number (4 bytes) once; then nothing, until a last line before the connection
-is closed: empty after a normal end, else ``OWN`` and the reason, or ``PASSED`` and what rank 0 has
-seen of another rank.
+Protocol: the rank's number (4 bytes) once; then nothing, until a last line before the connection
+is closed. It is empty after a normal end; else ``_OWN`` and the rank's error, or ``_FORWARDED`` and
+what rank 0 reports of another rank.
 """
 
 import os
 import socket
-import struct
 import sys
 import threading
 import time
@@ -22,27 +21,30 @@ from contextlib import suppress
 import torch.distributed as dist
 
 GRACE_S = 10.0
-"""How long a rank may take to end by itself after another has given its reason: where all fail
-alike, each says it in its own words."""
+"""Seconds that a rank gets to end by itself after another rank has reported its error: where all
+ranks fail alike, each then prints its own traceback."""
 _CONNECT_S = 60.0
 _END = b"\n"
-_OWN, _PASSED = b"!", b">"
+_OWN, _FORWARDED = b"!", b">"
 
 
-class Lifeline:
-    """This rank's connection to rank 0, and on rank 0 those of all the others."""
+class RankWatchdog:
+    """This rank's connection to rank 0; on rank 0 the connections to all other ranks."""
 
     def __init__(self, address: str, end: Callable[[str, bool], None] | None = None):
-        """All ranks make theirs together, when the process group stands.
+        """Connects; all ranks call it together, after the process group is initialised.
 
         Args:
             address: host that rank 0 runs on.
-            end: what to do when a rank is gone, given the message and whether it gave a reason.
-                None: print the message and end this process.
+            end: called when a rank has died, with the message and whether that rank reported its
+                error. None: print the message and end this process.
+
+        Raises:
+            OSError: a rank can't be reached within a minute.
         """
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._end = end or _end_process
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._peers: dict[int, socket.socket] = {}
         port: list[int] = [0]
         if self.rank == 0:
@@ -56,59 +58,61 @@ class Lifeline:
             while len(self._peers) < self.ranks - 1:
                 peer, _ = server.accept()
                 peer.settimeout(None)
-                (number,) = struct.unpack("!I", _exactly(peer, 4))
-                self._peers[number] = peer
+                number = peer.recv(4, socket.MSG_WAITALL)
+                if len(number) < 4:
+                    raise ConnectionError("a rank closed its connection before it sent its number")
+                self._peers[int.from_bytes(number)] = peer
             server.close()
         else:
             peer = socket.create_connection((address, port[0]), timeout=_CONNECT_S)
             peer.settimeout(None)
-            peer.sendall(struct.pack("!I", self.rank))
+            peer.sendall(self.rank.to_bytes(4))
             self._peers[0] = peer
-        for number, peer in self._peers.items():
+        for rank, peer in self._peers.items():
             _keep_alive(peer)
-            threading.Thread(target=self._watch, args=(number, peer), daemon=True).start()
+            threading.Thread(target=self._watch, args=(rank, peer), daemon=True).start()
 
-    def close(self, reason: str = "") -> None:
-        """Says goodbye, with a reason if this rank failed. Once; later calls do nothing."""
-        self._say(_OWN + " ".join(reason.split()).encode()[:2000] if reason else b"")
+    def close(self, error: str = "") -> None:
+        """Reports that this rank ends, with its error if it failed; later calls do nothing."""
+        self._send_last(_OWN + " ".join(error.split()).encode()[:2000] if error else b"")
 
-    def _say(self, last: bytes) -> None:
-        if self._over.is_set():
+    def _send_last(self, last: bytes) -> None:
+        if self._closed.is_set():
             return
-        self._over.set()
+        self._closed.set()
         for peer in self._peers.values():
             try:
                 peer.sendall(last + _END)
                 peer.shutdown(socket.SHUT_WR)
-            except OSError:  # it is gone already
+            except OSError:  # closed by the other side already
                 peer.close()
 
-    def _watch(self, number: int, peer: socket.socket) -> None:
-        said = b""
+    def _watch(self, rank: int, peer: socket.socket) -> None:
+        received = b""
         with suppress(OSError):
             while part := peer.recv(4096):
-                said += part
-        if self._over.is_set() or said == _END:
+                received += part
+        if self._closed.is_set() or received == _END:
             return
-        kind, text = said[:1], said[1:].decode(errors="replace").strip()
-        if not said.endswith(_END):
-            text = f"rank {number} died without a word (killed, or out of memory)"
+        kind, text = received[:1], received[1:].decode(errors="replace").strip()
+        if not received.endswith(_END):
+            text = f"rank {rank} died without reporting an error"
         elif kind == _OWN:
-            text = f"rank {number} ended with an error: {text}"
+            text = f"rank {rank} ended with an error: {text}"
         if self.rank == 0:
-            self._say(_PASSED + text.encode())
+            self._send_last(_FORWARDED + text.encode())
         self._end(text, kind == _OWN)
 
 
-def _end_process(message: str, has_reason: bool) -> None:
+def _end_process(message: str, reported: bool) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
     print(
-        f"laid: {message}; rank {rank} ends too. The run can be taken up again from its last "
-        "checkpoint, with --ckpt_path",
+        f"laid: {message}; rank {rank} exits too. Resume the run from its last checkpoint with "
+        "--ckpt_path",
         file=sys.stderr,
         flush=True,
     )
-    if has_reason:
+    if reported:
         time.sleep(GRACE_S)
     sys.stdout.flush()
     # The main thread may be waiting in a collective, from which no exception would wake it.
@@ -116,18 +120,8 @@ def _end_process(message: str, has_reason: bool) -> None:
 
 
 def _keep_alive(peer: socket.socket) -> None:
-    """A machine that does not answer for half a minute counts as gone."""
+    """Closes the connection to a machine that has not answered for half a minute."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, name):  # macOS names the first otherwise
+        if hasattr(socket, name):  # macOS has another name for the first
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _exactly(peer: socket.socket, count: int) -> bytes:
-    got = b""
-    while len(got) < count:
-        part = peer.recv(count - len(got))
-        if not part:
-            raise ConnectionError("a rank closed its connection at once")
-        got += part
-    return got

@@ -1,4 +1,4 @@
-"""Tensors that may be shared out over ranks (DTensor): read whole, set whole, or row by row."""
+"""Tensors that may be sharded across ranks (DTensor): read in full, set in full, or row by row."""
 
 from collections.abc import Iterable
 from math import isfinite
@@ -10,37 +10,39 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from laid.distributed.process_group import gather
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor in one piece; of a sharded one all ranks must ask together."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The full tensor; for a sharded one a collective, which all ranks call together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
-def set_whole(parameter: Tensor, value: Tensor) -> None:
-    """Copies ``value`` into a parameter; into a sharded one as rank 0 has it."""
+def set_full_tensor(parameter: Tensor, value: Tensor) -> None:
+    """Copies ``value``, of the full shape, into a parameter; all ranks of a sharded one get the
+    value of rank 0."""
     if isinstance(parameter, DTensor):
         mesh, placements = parameter.device_mesh, parameter.placements
         value = distribute_tensor(value.to(parameter.dtype), mesh, placements)
     parameter.copy_(value)
 
 
-def own_rows(tensor: Tensor) -> tuple[Tensor, int]:
-    """The part of a tensor that this rank holds, and its first row in the whole."""
+def local_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """This rank's rows (first dimension) of a tensor, and the index of their first in the full
+    tensor."""
     if not isinstance(tensor, DTensor):
         return tensor, 0
-    # FSDP2 deals the first dimension out like torch.chunk: equal pieces, the last ones shorter.
+    # FSDP2 splits the first dimension like torch.chunk: equal pieces, the last ones shorter.
     rows, ranks = tensor.shape[0], tensor.device_mesh.size()
     first = tensor.device_mesh.get_local_rank() * -(-rows // ranks)
     return tensor.to_local(), min(first, rows)
 
 
-def shared_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole tensor shared out as ``parameter`` of the same shape is; a rank copies its rows."""
+def shard_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A full tensor sharded as ``parameter``, which has the same shape; without communication."""
     if not isinstance(parameter, DTensor):
         return value
-    mine, first = own_rows(parameter)
+    local, first = local_rows(parameter)
     return DTensor.from_local(
-        value[first : first + len(mine)].to(mine.device),
+        value[first : first + len(local)].to(local.device),
         parameter.device_mesh,
         parameter.placements,
         run_check=False,
@@ -57,7 +59,7 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     """
     names, largest = [], []
     for name, tensor in named:
-        mine, _ = own_rows(tensor)
+        mine, _ = local_rows(tensor)
         if mine.is_floating_point() and mine.numel() and mine.device.type != "meta":
             names.append(name)
             # Without a copy of the tensor, and NaN if there is one in it.

@@ -1,6 +1,6 @@
-"""Shares a model's parameters out over the ranks of a mesh: PyTorch's FSDP2, ``fully_shard``.
+"""Shards a model's parameters over the ranks of a mesh by PyTorch's FSDP2 (``fully_shard``).
 
-Needs a mesh and nothing else: no Trainer, and a process group of any kind, also a fake one.
+Needs no Trainer, only a mesh; its process group may be of any backend, the fake one included.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 
 def student_policy(compute: torch.dtype | None) -> MixedPrecisionPolicy:
-    """How a model that is trained computes: parameters as they are held, gathered as ``compute``
-    (None: as they are held too), gradients reduced in float32.
+    """For a model that is trained: parameters all-gathered in dtype ``compute`` (None: in their
+    own), gradients reduced in float32.
 
     Inputs are not cast: the vision tower's cosines and sines must stay in float32.
     """
@@ -23,7 +23,7 @@ def student_policy(compute: torch.dtype | None) -> MixedPrecisionPolicy:
 
 
 def teacher_policy() -> MixedPrecisionPolicy:
-    """How a frozen model computes: as it is held."""
+    """For a frozen model: computed in the dtype of its parameters."""
     return MixedPrecisionPolicy(cast_forward_inputs=False)
 
 
@@ -35,9 +35,9 @@ def shard(
 ) -> None:
     """Shards every block over the ranks of a mesh, and then the rest of ``root``.
 
-    A block's parameters are gathered just before it runs and let go right after; so a rank holds
-    its share of the model and one or two whole blocks. The model may be on the meta device, and
-    whatever has ``requires_grad`` must have it before.
+    A block's parameters are all-gathered before it runs and freed after it, so a rank holds its
+    shard of the model and one or two full blocks. The model may be on the meta device;
+    ``requires_grad`` must be set before.
 
     Args:
         root: the model, whose own forward pass begins and ends with gathered parameters.
@@ -45,18 +45,17 @@ def shard(
         mesh: one dimension, of data-parallel ranks.
     """
     assert mesh.ndim == 1
-    for block in blocks:
+    for block in (*blocks, root):
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def shard_parameters(module: nn.Module, mesh: DeviceMesh) -> None:
     """Shards every submodule that has parameters of its own, in float32.
 
-    For what a loss term learns beside the student: clipping takes one norm over both, which PyTorch
-    refuses for sharded and plain parameters together; and ranks that each kept plain ones would
-    drift apart. Parameters are gathered when such a submodule is called, so it must be used by its
-    ``forward``.
+    For a loss term's parameters beside the student's: gradient clipping takes one norm over both,
+    which PyTorch refuses for a mixture of sharded and plain parameters, and plain parameters would
+    drift apart between ranks. Such a submodule must be used through its ``forward``, which gathers
+    its parameters.
     """
     for part in module.modules():
         if any(True for _ in part.parameters(recurse=False)):

@@ -1,4 +1,4 @@
-"""SIGTERM for several ranks: noted when it comes, obeyed by all ranks at the same place."""
+"""SIGTERM on several ranks: noted on arrival, obeyed by all ranks after the same step."""
 
 import signal
 import threading
@@ -6,32 +6,32 @@ from typing import Any
 
 from lightning import Trainer
 
-from laid.distributed.process_group import ranks
+from laid.distributed.process_group import world_size
 
 
 class StopRequest:
-    """Whether this process was asked to stop.
+    """Whether this process has received SIGTERM.
 
-    Lightning's handler broadcasts from within the signal, wherever the process is; between ranks
-    that are inside other collectives that hangs. With one process, Lightning's is left alone.
+    Lightning's handler broadcasts from within the signal handler, which deadlocks when the ranks
+    are in other collectives at that moment. With one process Lightning's handler stays.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._received = False
 
     def listen(self, trainer: Trainer) -> None:
-        """Notes SIGTERM from now on, and passes it on to the ranks that this one has started."""
-        if ranks() == 1 or threading.current_thread() is not threading.main_thread():
+        """Installs the handler, which also sends SIGTERM on to the ranks this one has started."""
+        if world_size() == 1 or threading.current_thread() is not threading.main_thread():
             return
 
         def note(number: int, frame: Any) -> None:
-            first, self._asked = not self._asked, True
+            first, self._received = not self._received, True
             if first and trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(number)
 
         signal.signal(signal.SIGTERM, note)
 
     def agree(self, trainer: Trainer) -> None:
-        """Tells Lightning to stop on every rank if any was asked; all ranks call it together."""
-        if ranks() > 1 and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+        """Stops Lightning on every rank if any has received SIGTERM; all ranks call it together."""
+        if world_size() > 1 and trainer.strategy.reduce_boolean_decision(self._received, all=False):
             trainer._signal_connector.received_sigterm = True

@@ -9,7 +9,6 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +17,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from laid.common.atomic_files import replacing
 from laid.common.errors import UserError
+from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
 # so that the lines differ without colour too.
@@ -32,7 +32,7 @@ _CHANCE = 0.5  # of a yes-or-no question
 _DPI = 150
 
 
-def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
+def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size, one line a model, with 95% Wilson intervals.
 
     The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance.
@@ -40,29 +40,28 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
     one another. The legend gives each model's n.
 
     Args:
-        results: what `laid.evaluation.results.read_results` gives, one a model, in legend order.
+        summaries: one a model, in legend order.
 
     Raises:
         UserError: if there are none.
     """
-    _require(results)
-    across = 1 if max(len(result["name"]) for result in results) > 32 else min(2, len(results))
-    legend_rows = math.ceil(len(results) / across)
+    sizes = _all_sizes(summaries)
+    across = _across(summaries, 2)
+    legend_rows = math.ceil(len(summaries) / across)
     figure = Figure(figsize=(7.2, 4.4 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
-    sizes = sorted({size for result in results for size in _sizes(result)})
-    apart = _apart(sizes, len(results))
+    apart = _apart(sizes, len(summaries))
     lowest = 1.0
-    for index, result in enumerate(results):
-        cells = [result["by_size"][str(size)] for size in _sizes(result)]
-        accuracy = [cell["accuracy"] for cell in cells]
-        lowest = min(lowest, *(cell["interval"][0] for cell in cells))
-        aside = math.exp(apart * (index - (len(results) - 1) / 2))
+    for index, summary in enumerate(summaries):
+        cells = [summary.by_size[size] for size in sorted(summary.by_size)]
+        accuracy = [cell.accuracy for cell in cells]
+        lowest = min(lowest, *(cell.interval[0] for cell in cells))
+        aside = math.exp(apart * (index - (len(summaries) - 1) / 2))
         _, caps, bars = axes.errorbar(
-            [size * aside for size in _sizes(result)],
+            [size * aside for size in sorted(summary.by_size)],
             accuracy,
             yerr=_whiskers(cells),
-            label=_with_counts(_shown(result["name"], 80), cells),
+            label=_with_counts(_shown(summary.name, 80), cells),
             color=_COLOURS[index % len(_COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
             linestyle=("-", "--", ":")[index // len(_COLOURS) % 3],
@@ -73,11 +72,11 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
         )
         for line in (*caps, *bars):
             # Of many models the intervals would hide the lines.
-            line.set_alpha(1.0 if len(results) <= 4 else 0.45)
+            line.set_alpha(1.0 if len(summaries) <= 4 else 0.45)
     axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1)
     _label_chance(axes)
     axes.set_xscale("log")
-    margin = math.exp(0.04 * (math.log(sizes[-1] / sizes[0]) or 1) + apart * len(results) / 2)
+    margin = math.exp(0.04 * (math.log(sizes[-1] / sizes[0]) or 1) + apart * len(summaries) / 2)
     axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
     _label_sizes(axes, sizes)
     # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
@@ -86,34 +85,33 @@ def accuracy_figure(results: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def bar_figure(results: Sequence[dict[str, Any]]) -> Figure:
+def bar_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size as bars, one group a size, one bar a model (the paper's Figure 3).
 
     Whiskers are the 95% intervals; a dashed line marks chance.
 
     Args:
-        results: what `laid.evaluation.results.read_results` gives, one a model, in bar order.
+        summaries: one a model, in bar order.
 
     Raises:
         UserError: if there are none.
     """
-    _require(results)
-    sizes = sorted({size for result in results for size in _sizes(result)})
-    across = 1 if max(len(result["name"]) for result in results) > 32 else min(3, len(results))
-    legend_rows = math.ceil(len(results) / across)
-    broad = max(7.2, 0.16 * len(sizes) * (len(results) + 1))
+    sizes = _all_sizes(summaries)
+    across = _across(summaries, 3)
+    legend_rows = math.ceil(len(summaries) / across)
+    broad = max(7.2, 0.16 * len(sizes) * (len(summaries) + 1))
     figure = Figure(figsize=(broad, 3.9 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
-    width = 0.82 / len(results)
-    for index, result in enumerate(results):
-        cells = {size: result["by_size"][str(size)] for size in _sizes(result)}
-        aside = (index - (len(results) - 1) / 2) * width
+    width = 0.82 / len(summaries)
+    for index, summary in enumerate(summaries):
+        cells = {size: summary.by_size[size] for size in sorted(summary.by_size)}
+        aside = (index - (len(summaries) - 1) / 2) * width
         axes.bar(
             [sizes.index(size) + aside for size in cells],
-            [cell["accuracy"] for cell in cells.values()],
+            [cell.accuracy for cell in cells.values()],
             width=0.92 * width,
             yerr=_whiskers(list(cells.values())),
-            label=_shown(result["name"], 80),
+            label=_shown(summary.name, 80),
             color=_COLOURS[index % len(_COLOURS)],
             # More bars than colours: the same ones hatched.
             hatch=("", "///", "...")[index // len(_COLOURS) % 3],
@@ -131,6 +129,17 @@ def bar_figure(results: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def _all_sizes(summaries: Sequence[Summary]) -> list[int]:
+    if not summaries:
+        raise UserError("no results: expected at least one model's results to draw")
+    return sorted({size for summary in summaries for size in summary.by_size})
+
+
+def _across(summaries: Sequence[Summary], most: int) -> int:
+    """Columns of the legend: one where a name is long."""
+    return 1 if max(len(s.name) for s in summaries) > 32 else min(most, len(summaries))
+
+
 def _finish(figure: Figure, axes: Axes, across: int) -> None:
     """What both figures of accuracy by size have around their plot."""
     axes.set_xlabel("images in the haystack")
@@ -141,7 +150,7 @@ def _finish(figure: Figure, axes: Axes, across: int) -> None:
     figure.legend(loc="outside lower center", ncols=across, frameon=False, fontsize=9)
 
 
-def depth_figure(results: Sequence[dict[str, Any]]) -> Figure:
+def depth_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size and needle depth: a heat map a model, on one colour scale.
 
     White is chance, blue better, red worse. Each cell says its accuracy in percent and its n; a
@@ -149,24 +158,24 @@ def depth_figure(results: Sequence[dict[str, Any]]) -> Figure:
     there are no others.
 
     Args:
-        results: what `laid.evaluation.results.read_results` gives, one a model, in panel order.
+        summaries: one a model, in panel order.
 
     Raises:
         UserError: if there are none.
     """
-    _require(results)
-    columns = [_depth_sizes(result) for result in results]
-    across = min(2, len(results))
-    down = math.ceil(len(results) / across)
+    _all_sizes(summaries)
+    columns = [_depth_sizes(summary) for summary in summaries]
+    across = min(2, len(summaries))
+    down = math.ceil(len(summaries) / across)
     width = max(3.6, 1.2 + 0.58 * max(map(len, columns)))
     figure = Figure(figsize=(width * across + 0.9, 3.3 * down + 0.2), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     image: AxesImage | None = None
-    for axes, result, sizes in zip(panels, results, columns, strict=False):
-        image = _heat_map(axes, result, sizes)
+    for axes, summary, sizes in zip(panels, summaries, columns, strict=False):
+        image = _heat_map(axes, summary, sizes)
     for axes in panels[::across]:
         axes.set_ylabel("needle depth (0% = first image)")
-    for axes in panels[len(results) :]:
+    for axes in panels[len(summaries) :]:
         axes.set_visible(False)
     assert image is not None
     figure.colorbar(image, ax=list(panels), label="accuracy", ticks=[0, 0.25, 0.5, 0.75, 1])
@@ -179,11 +188,11 @@ def save_png(figure: Figure, path: str | Path) -> None:
         figure.savefig(file, format="png", dpi=_DPI)
 
 
-def _heat_map(axes: Axes, result: dict[str, Any], sizes: list[int]) -> AxesImage:
-    bins = [result["by_size"][str(size)]["needle_depth"] for size in sizes]
+def _heat_map(axes: Axes, summary: Summary, sizes: list[int]) -> AxesImage:
+    bins = [summary.by_size[size].needle_depth for size in sizes]
     depths = range(len(bins[0]))
     grid = [
-        [math.nan if column[depth]["n"] == 0 else column[depth]["accuracy"] for column in bins]
+        [math.nan if (share := column[depth].accuracy) is None else share for column in bins]
         for depth in depths
     ]
     axes.set_facecolor(_EMPTY)  # shows through where there is no number
@@ -191,32 +200,32 @@ def _heat_map(axes: Axes, result: dict[str, Any], sizes: list[int]) -> AxesImage
     for x, column in enumerate(bins):
         for y in depths:
             cell = column[y]
-            if cell["n"]:
+            if cell.accuracy is not None:
                 # Both ends of the scale are dark.
-                colour = "white" if abs(cell["accuracy"] - 0.5) > 0.33 else "black"
-                text = f"{100 * cell['accuracy']:.0f}"
+                colour = "white" if abs(cell.accuracy - 0.5) > 0.33 else "black"
+                text = f"{100 * cell.accuracy:.0f}"
                 axes.text(x, y, text, ha="center", va="bottom", color=colour, fontsize=9)
-                text = f"n {cell['n']}"
+                text = f"n {cell.n}"
                 axes.text(x, y, text, ha="center", va="top", color=colour, fontsize=6.5)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    axes.set_yticks(depths, [f"{100 * b['from']:.0f}–{100 * b['to']:.0f}%" for b in bins[0]])
-    # Thin lines part the cells.
+    axes.set_yticks(depths, [f"{100 * b.from_:.0f}–{100 * b.to:.0f}%" for b in bins[0]])
+    # Thin lines between the cells.
     axes.set_xticks([x - 0.5 for x in range(1, len(sizes))], minor=True)
     axes.set_yticks([y - 0.5 for y in depths if y], minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("images in the haystack")
-    axes.set_title(_shown(result["name"], 40), fontsize=10)
+    axes.set_title(_shown(summary.name, 40), fontsize=10)
     return image
 
 
-def _whiskers(cells: Sequence[dict[str, Any]]) -> list[list[float]]:
+def _whiskers(cells: Sequence[SizeCell]) -> list[list[float]]:
     """How far each interval reaches below and above its accuracy."""
     # Accuracy and bounds are rounded apart, which can leave a difference of -1e-17.
     return [
-        [max(0.0, cell["accuracy"] - cell["interval"][0]) for cell in cells],
-        [max(0.0, cell["interval"][1] - cell["accuracy"]) for cell in cells],
+        [max(0.0, cell.accuracy - cell.interval[0]) for cell in cells],
+        [max(0.0, cell.interval[1] - cell.accuracy) for cell in cells],
     ]
 
 
@@ -260,29 +269,18 @@ def _label_sizes(axes: Axes, sizes: list[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _sizes(result: dict[str, Any]) -> list[int]:
-    return sorted(map(int, result["by_size"]))
+def _depth_sizes(summary: Summary) -> list[int]:
+    with_depth = [s for s, cell in summary.by_size.items() if any(b.n for b in cell.needle_depth)]
+    return sorted(with_depth or summary.by_size)
 
 
-def _depth_sizes(result: dict[str, Any]) -> list[int]:
-    sizes = _sizes(result)
-    return [s for s in sizes if any(b["n"] for b in result["by_size"][str(s)]["needle_depth"])] or (
-        sizes
-    )
-
-
-def _with_counts(name: str, cells: list[dict[str, Any]]) -> str:
-    fewest, most = min(cell["n"] for cell in cells), max(cell["n"] for cell in cells)
+def _with_counts(name: str, cells: list[SizeCell]) -> str:
+    fewest, most = min(cell.n for cell in cells), max(cell.n for cell in cells)
     counts = f"n = {most} a size" if fewest == most else f"n = {fewest} to {most} a size"
     # "laid (3 seeds)" has its brackets already.
     return f"{name[:-1]}, {counts})" if name.endswith(")") else f"{name} ({counts})"
 
 
 def _shown(name: str, width: int) -> str:
-    """A name in lines; matplotlib would take what stands between dollars for a formula."""
+    """A name in lines; matplotlib would take text between dollars for a formula."""
     return textwrap.fill(name, width).replace("$", r"\$")
-
-
-def _require(results: Sequence[dict[str, Any]]) -> None:
-    if not results:
-        raise UserError("no results: expected at least one model's results to draw")

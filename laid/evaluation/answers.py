@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from laid.common.errors import UserError
 
-# Runs of letters: everything else (digits, underscores, punctuation, spaces) parts two words.
+# Runs of letters: everything else (digits, underscores, punctuation, spaces) separates words.
 _WORD = re.compile(r"[^\W\d_]+")
 _ANSWERS = frozenset({"yes", "no"})
 

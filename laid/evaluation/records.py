@@ -1,21 +1,29 @@
-"""One record for every answered entry, kept on disk so that a killed test goes on where it was.
+"""One record for every answered entry, on disk at once, so that a killed test can be resumed.
 
-A records file is JSON Lines: a header that says what was tested, then one `Record` a line.
+A records file is JSON Lines: a `Header` that says what was tested, then one `Record` a line.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from laid.common.atomic_files import replacing
+from laid.common.atomic_files import atomic_write_bytes
+from laid.common.differences import differences
 from laid.common.errors import UserError
+from laid.common.json_codec import Json, from_json, plain, to_json
 
-FORMAT = 1
-ABSENT = "(absent)"
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a records file; ``identity`` is all that decides an answer."""
+
+    FORMAT: ClassVar = {"laid_records": 1}
+
+    identity: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Record:
         mode: the kind of question: "single", "all" or "any" (`laid.data.entries`).
 
     Raises:
-        UserError: if a value has the wrong type or is out of range.
+        UserError: if a value is out of range.
     """
 
     id: str
@@ -48,17 +56,6 @@ class Record:
     mode: str
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            # To Python a bool is an int and an int is no float; to a record it is the other way.
-            right = (
-                value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-                if field.name == "depth"
-                else type(value) is field.type
-            )
-            if not right:
-                kind = getattr(field.type, "__name__", field.type)
-                raise UserError(f"{field.name} of a record is {value!r}, expected {kind}")
         if self.answer_gold not in ("yes", "no"):
             raise UserError(f"answer_gold is {self.answer_gold!r}, expected 'yes' or 'no'")
         if self.size < 1 or self.tokens < 0:
@@ -93,13 +90,13 @@ def needle_depth(positions: Sequence[int], size: int) -> float | None:
     return sum(positions) / (len(positions) * (size - 1))
 
 
-def read_records(path: str | Path) -> tuple[dict[str, Any], dict[str, Record]]:
+def read_records(path: str | Path) -> tuple[Json, dict[str, Record]]:
     """Read a records file and leave it as it is.
 
     Returns:
         The identity of what was tested, and the records by entry id, in file order. A last line
-        without its line end (the process was killed while writing it) is passed over; of two
-        records with one id the first stands.
+        without its line end (the process was killed while writing it) is ignored; of two records
+        with one id the first counts.
 
     Raises:
         UserError: if there is no such file, it isn't a records file, or a line is broken.
@@ -109,65 +106,61 @@ def read_records(path: str | Path) -> tuple[dict[str, Any], dict[str, Record]]:
 
 
 class RecordFile:
-    """The records file of a running test: what is done already, and a place to add to it.
+    """The records file of a running test: the entries answered so far, and how to add to them.
 
-    Opening settles what is on disk:
+    What is on disk decides what opening does:
 
-    - nothing there: a file with only the header is begun;
+    - no file: one with only the header is created;
     - records of the same identity: they are read into `done`, and a half-written last line, left
       by a killed process, is cut off;
-    - records of another identity: the file is kept beside as `<stem>-<8 hex>.jsonl`, the hex
-      digits a hash of *its* identity, and a new one is begun. `kept` says where the old one is and
-      `changed` what differs. Where records of the new identity were themselves kept earlier, they
-      are taken up again.
+    - records of another identity: the file is renamed `<stem>-<8 hex>.jsonl`, the hex digits a
+      hash of *its* identity, and a new one is created. `kept` says where the old one is and
+      `changed` what differs. If records of the new identity were renamed earlier, that file is
+      renamed back and resumed.
 
-    One process writes a records file: on several ranks, gather the records and let rank 0 append
-    (the others learn what is done with `read_records`, once rank 0 has opened the file).
+    One process writes a records file: on several ranks, gather the records and let rank 0 append.
 
     Args:
         path: usually `records.jsonl`.
-        identity: what is tested, as JSON: checkpoint, entries, prompt, precision,
-            everything that would change an answer.
+        identity: what is tested, as JSON: everything that would change an answer.
 
     Attributes:
         done: records on disk by entry id, in file order.
         kept: where records of another identity went, or None.
-        changed: dotted key of the identity → (value in the kept file, value now); a value that is
-            missing on one side reads `ABSENT`. Empty when nothing was kept.
+        changed: dotted key of the identity → (value in the kept file, value now), see
+            `laid.common.differences`. Empty when nothing was kept.
 
     Raises:
         UserError: if `identity` can't be written as JSON; if the file isn't a records file or
             has a broken line (with file and line number); if a kept file would be overwritten.
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, Any]) -> None:
+    def __init__(self, path: str | Path, identity: Json) -> None:
         self.path = Path(path)
-        # Through JSON and back, so that a tuple equals the list that a file gives for it.
-        self.identity: dict[str, Any] = json.loads(_canonical(identity))
+        self.identity = plain(identity, "the identity of a test", sort_keys=True)
         self.done: dict[str, Record] = {}
         self.kept: Path | None = None
         self.changed: dict[str, tuple[Any, Any]] = {}
 
+        if self._resume():
+            return
+        if (earlier := self._kept_path(self.identity)).exists():
+            os.rename(earlier, self.path)
         if not self._resume():
-            earlier = self._kept_path(self.identity)
-            if earlier.exists():
-                os.rename(earlier, self.path)
-            if not self._resume():
-                # Written whole or not at all: a file never has half a header.
-                with replacing(self.path) as file:
-                    file.write(_line({"laid_records": FORMAT, "identity": self.identity}))
+            # Written whole or not at all: a file never has half a header.
+            atomic_write_bytes(self.path, _line(Header(self.identity)))
 
     def append(self, records: Iterable[Record]) -> int:
         """Add records; on return they are on the disk, not only handed to the system.
 
-        A record whose id is there already is passed over: the first one stands.
+        A record whose id is there already is ignored: the first one counts.
 
         Returns:
             How many were added.
 
         Raises:
-            OSError: if they can't be written, for instance for want of space. The file is then
-                as it was before the call.
+            OSError: if they can't be written, for instance on a full disk. The file is then as it
+                was before the call.
         """
         new: dict[str, Record] = {}
         for record in records:
@@ -175,7 +168,7 @@ class RecordFile:
                 new.setdefault(record.id, record)
         if not new:
             return 0
-        rest = memoryview(b"".join(_line(asdict(record)) for record in new.values()))
+        rest = memoryview(b"".join(_line(record) for record in new.values()))
         # Unbuffered, so that a failed write leaves nothing behind that close() would write later.
         with self.path.open("ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
@@ -190,7 +183,7 @@ class RecordFile:
         return len(new)
 
     def _resume(self) -> bool:
-        """Take up the file at `path`; False if there is none, or another identity's was moved."""
+        """Resume the file at `path`; False if there is none, or another identity's was renamed."""
         # An empty file holds nothing to keep and nothing to be wrong.
         if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
             return False
@@ -210,27 +203,17 @@ class RecordFile:
         self.done = records
         return True
 
-    def _kept_path(self, identity: dict[str, Any]) -> Path:
-        digest = hashlib.sha256(_canonical(identity).encode()).hexdigest()[:8]
+    def _kept_path(self, identity: Json) -> Path:
+        text = json.dumps(identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return self.path.with_name(f"{self.path.stem}-{digest}{self.path.suffix}")
 
 
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
+def _line(value: Header | Record) -> bytes:
+    return json.dumps(to_json(value), allow_nan=False).encode() + b"\n"
 
 
-def _canonical(identity: dict[str, Any]) -> str:
-    try:
-        text = json.dumps(identity, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"the identity of a test must be JSON ({error}); give paths and versions as str, "
-            "arrays as list"
-        ) from error
-    return text
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
+def _read(path: Path) -> tuple[Json, dict[str, Record], int]:
     """Identity, records, and the length in bytes of the file's whole lines."""
     try:
         content = path.read_bytes()
@@ -238,40 +221,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Record], int]:
         raise UserError(f"can't read records from {path}: {error.strerror}") from error
     *lines, half = content.split(b"\n")
     try:
-        header = json.loads(lines[0]) if lines else None
-    except ValueError:
-        header = None
-    if not (
-        isinstance(header, dict)
-        and header.get("laid_records") == FORMAT
-        and isinstance(header.get("identity"), dict)
-    ):
+        header = from_json(Header, json.loads(lines[0] if lines else b""))
+    except ValueError as error:
+        form = json.dumps({**Header.FORMAT, "identity": {}})
         raise UserError(
-            f"{path}, line 1: expected the header of a records file, "
-            f'{{"laid_records": {FORMAT}, "identity": {{…}}}}; give another path, or move the '
-            "file away"
-        )
+            f"{path}, line 1: expected the header of a records file, {form} ({error}); give "
+            "another path, or move the file away"
+        ) from error
     records: dict[str, Record] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:
-            record = Record(**json.loads(line))
-        except (TypeError, ValueError) as error:
+            record = from_json(Record, json.loads(line))
+        except ValueError as error:
             raise UserError(
-                f"{path}, line {number}: broken record ({error}); take the line out and its entry "
+                f"{path}, line {number}: broken record ({error}); remove the line, and its entry "
                 "is asked again"
             ) from error
         records.setdefault(record.id, record)
-    return header["identity"], records, len(content) - len(half)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ → both values; one that is missing reads `ABSENT`."""
-    changed: dict[str, tuple[Any, Any]] = {}
-    for key in old | new:
-        before, after = old.get(key, ABSENT), new.get(key, ABSENT)
-        if isinstance(before, dict) and isinstance(after, dict):
-            nested = differences(before, after)
-            changed |= {f"{key}.{inner}": pair for inner, pair in nested.items()}
-        elif before != after:
-            changed[key] = (before, after)
-    return changed
+    return header.identity, records, len(content) - len(half)

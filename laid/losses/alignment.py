@@ -1,65 +1,142 @@
-"""Head-level alignment: Eq. 7 of the paper, with masks, for one layer pair.
+"""Head-level alignment: Eq. 3 and 7 of the paper, with masks and mixing weights.
 
-Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D numbers in a head.
+Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D head_dim.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from laid.common.errors import UserError
+from laid.losses.head_mixing import HeadMixing, MixingArgs
+from laid.losses.layer_pairs import LayerPairTerm, Layers, wanted_of
+from laid.losses.least_squares import LeastSquares
 from laid.losses.reduction import mean_by_entry
+from laid.losses.term import CalibrationData, Matrix, ModelPair, TermArgs
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import Signals
 
 
 @dataclass
-class AlignmentArgs:
-    """Head-level alignment, L_LAid of Eq. 7."""
+class AlignmentArgs(TermArgs):
+    """Head-level alignment of queries and keys, L_LAid (Eq. 7)."""
 
-    layers: Literal["final", "all", "matched"] | list[tuple[int, int]] = "final"
+    name: ClassVar[str] = "laid"
+
+    weight: float = 1.0
+    """lambda_LAid in Eq. 8; at 0 the term is not built."""
+    layers: Layers = "final"
     """Which student layer is aligned with which teacher layer. final: the last with the last, as
     in the paper (27 of 7B or 35 of 3B with 63 of 32B). all: each student layer with the teacher
     layer at the same relative depth. matched: each student layer with the teacher layer whose
-    attention rows it resembles most on `mixing.calibration` training entries. Or a list of
-    pairs: [[27, 63], [13, 31]]."""
+    attention rows it resembles most on `calibration` training entries. Or a list of pairs:
+    [[27, 63], [13, 31]]."""
     reduction: Literal["mean", "sum"] = "mean"
-    """mean over tokens, heads and numbers of a head, and over layer pairs; or the sum of Eq. 7."""
+    """mean over tokens, heads and head_dim, and over layer pairs; or the sum of Eq. 7."""
     normalise: bool = True
     """Divide each error by the teacher's mean square, so that the weight of the loss means the
     same for models of every size. Only with reduction mean."""
+    mixing: MixingArgs = field(default_factory=MixingArgs)
+    """The mixing weights of Eq. 3."""
+    calibration: int = 32
+    """Training entries that layers matched and mixing.initial least-squares are fitted to."""
 
-
-def layer_pairs(
-    args: AlignmentArgs, student_layers: int, teacher_layers: int
-) -> list[tuple[int, int]]:
-    """The (student layer, teacher layer) pairs that ``args.layers`` names.
-
-    ``matched`` begins as ``all``, until calibration has compared attention rows.
-
-    Raises:
-        UserError: a layer that does not exist, an empty list, or a pair given twice.
-    """
-    if args.layers == "final":
-        return [(student_layers - 1, teacher_layers - 1)]
-    if args.layers in ("all", "matched"):
-        if student_layers == 1:
-            return [(0, teacher_layers - 1)]
-        depth = (teacher_layers - 1) / (student_layers - 1)
-        # Halves go up: of two teacher layers equally near, the later has seen more.
-        return [(s, int(s * depth + 0.5)) for s in range(student_layers)]
-    assert not isinstance(args.layers, str)
-    pairs = [(s, t) for s, t in args.layers]
-    if not pairs:
-        raise UserError("alignment.layers is empty: give final, all or pairs such as [[27, 63]]")
-    for s, t in pairs:
-        if not (0 <= s < student_layers and 0 <= t < teacher_layers):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.calibration < 1:
             raise UserError(
-                f"alignment.layers: no pair [{s}, {t}]; the student has layers 0 to "
-                f"{student_layers - 1} and the teacher 0 to {teacher_layers - 1}"
+                f"objective.laid.calibration {self.calibration}: expected at least 1 entry"
             )
-    if len(set(pairs)) < len(pairs):
-        raise UserError(f"alignment.layers: a pair is given twice in {pairs}")
-    return pairs
+
+    def build(self, models: ModelPair) -> "Alignment":
+        return Alignment(self, models)
+
+
+class Alignment(LayerPairTerm):
+    """Squared distance of each student head's queries and keys from a learned mixture of the
+    teacher's heads, in pairs of layers."""
+
+    def __init__(self, args: AlignmentArgs, models: ModelPair):
+        """Mixing weights for the queries and for the keys of every layer pair.
+
+        Raises:
+            UserError: as ``layer_pairs``.
+        """
+        super().__init__(args.layers, models, "objective.laid.layers")
+        assert models.teacher is not None
+        ours, theirs = models.student, models.teacher
+        self.args = args
+        self.is_fit = args.mixing.initial == "least-squares"
+        self.calibration_entries = args.calibration if self.is_matched or self.is_fit else 0
+        shared = args.mixing.keys == "shared"
+        self.repeat = (
+            (ours.heads // ours.kv_heads, theirs.heads // theirs.kv_heads) if shared else None
+        )
+
+        def matrices(student_heads: int, teacher_heads: int) -> nn.ModuleList:
+            heads = student_heads, teacher_heads, ours.head_dim
+            return nn.ModuleList(HeadMixing(*heads, args.mixing) for _ in self.pairs)
+
+        self.q = matrices(ours.heads, theirs.heads)
+        self.k = self.q if shared else matrices(ours.kv_heads, theirs.kv_heads)
+
+    def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
+        """L_LAid of a batch."""
+        assert teacher is not None
+        args, mask_BL = self.args, inputs.attention_mask_BL
+        total = None
+        for pair, (s, t) in enumerate(self.pairs):
+            own, other = student.qk[s], teacher.qk[t]
+            mixed_q, mixed_k = self.q[pair](other.q), self._mixed_keys(pair, other.k)
+            loss = alignment_loss(own.q, mixed_q, other.q, mask_BL, args) + alignment_loss(
+                self._own_keys(own.k), mixed_k, other.k, mask_BL, args
+            )
+            total = loss if total is None else total + loss
+        assert total is not None
+        return total / len(self.pairs) if args.reduction == "mean" else total
+
+    def calibrate(self, data: CalibrationData) -> str | None:
+        """Pairs layers (``matched``), then fits the mixing weights (``least-squares``)."""
+        found = super().calibrate(data)
+        if self.is_fit:
+            self._fit(data)
+        return found
+
+    def _fit(self, data: CalibrationData) -> None:
+        is_complex = self.args.mixing.weights == "complex"
+        problems = [(LeastSquares(is_complex), LeastSquares(is_complex)) for _ in self.pairs]
+        for inputs, student, teacher in data.signals(*wanted_of(self.pairs)):
+            for (queries, keys), (s, t) in zip(problems, self.pairs, strict=True):
+                own, other = student.qk[s], teacher.qk[t]
+                queries.add(own.q, other.q, inputs.attention_mask_BL)
+                keys.add(own.k, other.k, inputs.attention_mask_BL)
+        for (queries, keys), q, k in zip(problems, self.q, self.k, strict=True):
+            assert isinstance(q, HeadMixing)
+            assert isinstance(k, HeadMixing)
+            q.set_weights(queries.solution())
+            k.set_weights(keys.solution())
+
+    def matrices(self) -> dict[str, Matrix]:
+        named = {f"q{i}": (f"queries, pair {i}", m) for i, m in enumerate(self.q)}
+        if not self.repeat:
+            named |= {f"k{i}": (f"keys, pair {i}", m) for i, m in enumerate(self.k)}
+        return {
+            name: Matrix(title, m.magnitudes())
+            for name, (title, m) in named.items()
+            if isinstance(m, HeadMixing)
+        }
+
+    def _mixed_keys(self, pair: int, k_BLTD: Tensor) -> Tensor:
+        """Mixed teacher keys [B, L, S, D]; under ``keys: shared`` S is the query heads."""
+        if self.repeat:
+            k_BLTD = k_BLTD.repeat_interleave(self.repeat[1], dim=2)
+        mixed_BLSD: Tensor = self.k[pair](k_BLTD)
+        return mixed_BLSD
+
+    def _own_keys(self, k_BLSD: Tensor) -> Tensor:
+        """The student's keys in the heads that ``_mixed_keys`` returns."""
+        return k_BLSD.repeat_interleave(self.repeat[0], dim=2) if self.repeat else k_BLSD
 
 
 def alignment_loss(

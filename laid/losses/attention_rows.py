@@ -1,24 +1,19 @@
-"""Attention matching: the student's attention rows against a mixture of the teacher's heads' rows.
+"""Attention rows of the question: from captured queries and keys to where they attend.
 
-Queries and keys are compared by what they do together, so teacher and student need not share a
-basis inside a head, as Eq. 3 has them. The rows are those of the text after the last image, where
-the needle is looked for; what is compared is where they look among the images. The paper names
-attention matching in its abstract and does not define it: this is ours.
+The rows are those of the text after the last image, where the needle is looked for.
 
 Shape suffixes: B batch, L tokens, R rows of a haystack, S student heads, T teacher heads, H heads,
-K key heads, D numbers in a head, 3 the temporal, height and width rows of M-RoPE.
+K KV heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from laid.losses.reduction import mean_by_entry
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import QK, Turn
 
-Turn = Callable[[Tensor, Tensor], Tensor]
-"""RoPE: turns x_BLHD by positions_3BL."""
 HIDDEN = -1e9
 """Logit of a key that a row does not see; finite, so that 0 * log p stays 0."""
 
@@ -42,14 +37,9 @@ class Rows:
     image_BRL: Tensor
 
 
-def question_rows(attention_mask_BL: Tensor, visual_BL: Tensor, positions_3BL: Tensor) -> Rows:
-    """The rows of the text after the last image.
-
-    Args:
-        attention_mask_BL: 1 for a token, 0 for padding (on the right).
-        visual_BL: 1 for a visual token.
-        positions_3BL: of every token.
-    """
+def question_rows(inputs: ModelInputs) -> Rows:
+    """The rows of the text after the last image; ``inputs`` are padded on the right."""
+    attention_mask_BL, visual_BL = inputs.attention_mask_BL, inputs.mm_token_type_ids_BL
     length = visual_BL.shape[1]
     column_L = torch.arange(length, device=visual_BL.device)
     visual_BL = visual_BL.bool()
@@ -66,18 +56,21 @@ def question_rows(attention_mask_BL: Tensor, visual_BL: Tensor, positions_3BL: T
     return Rows(
         columns_BR=columns_BR,
         valid_BR=row_R < count_B[:, None],
-        positions_3BL=positions_3BL,
+        positions_3BL=inputs.position_ids_3BL,
         visible_BRL=visible_BRL,
         image_BRL=visible_BRL & block_BL[:, None],
     )
 
 
-def row_logits(q_BLHD: Tensor, k_BLKD: Tensor, rows: Rows, turn: Turn) -> Tensor:
+def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
     """Attention logits ``[B, H, R, L]`` of the rows, from queries and keys before RoPE; of keys
     that a row does not see, ``HIDDEN``."""
+    q_BLHD, k_BLKD = qk.q, qk.k
     heads, head_dim = q_BLHD.shape[2:]
     index_BRHD = rows.columns_BR[..., None, None].expand(-1, -1, heads, head_dim)
-    row_positions_3BR = rows.positions_3BL.gather(2, rows.columns_BR.expand(3, -1, -1))
+    row_positions_3BR = rows.positions_3BL.gather(
+        2, rows.columns_BR.expand(len(rows.positions_3BL), -1, -1)
+    )
     q_BRHD = turn(q_BLHD.gather(1, index_BRHD), row_positions_3BR)
     k_BLKD = turn(k_BLKD, rows.positions_3BL)
     k_BLHD = k_BLKD.repeat_interleave(heads // k_BLKD.shape[2], dim=2)
@@ -85,33 +78,13 @@ def row_logits(q_BLHD: Tensor, k_BLKD: Tensor, rows: Rows, turn: Turn) -> Tensor
     return logits_BHRL.masked_fill(~rows.visible_BRL[:, None], HIDDEN)
 
 
-def attention_loss(student_BSRL: Tensor, teacher_BTRL: Tensor, w_ST: Tensor, rows: Rows) -> Tensor:
-    """Divergence of the student's rows from the mixture ``sum_j w_ij p_j`` of the teacher's.
-
-    Of each row only the part on the images, ``sum_n p log(p / q) - p + q``: the KL divergence of
-    measures whose sums may differ. So a row counts as far as it looks at images.
-
-    Args:
-        student_BSRL: its logits.
-        teacher_BTRL: likewise.
-        w_ST: mixing weights whose rows sum to 1.
-    """
-    image_B1RL = rows.image_BRL[:, None]
-    p_BSRL = torch.einsum("st,btrl->bsrl", w_ST, teacher_BTRL.softmax(-1))
-    log_q_BSRL = student_BSRL.log_softmax(-1)
-    log_p_BSRL = p_BSRL.clamp(min=1e-12).log()
-    each_BSRL = p_BSRL * (log_p_BSRL - log_q_BSRL) - p_BSRL + log_q_BSRL.exp()
-    of_row_BSR = (each_BSRL * image_B1RL).sum(-1)
-    return mean_by_entry(of_row_BSR.mean(1), rows.valid_BR)
-
-
 def likeness(student_BSRL: Tensor, teacher_BTRL: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Sums over a batch from which follows how much alike student and teacher heads look: their
+    """Sums over a batch that give how similarly student and teacher heads attend: their
     correlation is ``product_ST / sqrt(energy_S energy_T)``.
 
     Returns:
         ``product_ST`` and ``energy_H`` of the S + T heads, of each row's attention among the
-        images less its mean: a row that looks at all images alike counts for nothing.
+        images less its mean: a row that attends to all images equally counts for nothing.
     """
     image_BRL = (rows.image_BRL & rows.valid_BR[..., None])[:, None]
     apart = []

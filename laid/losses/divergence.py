@@ -1,12 +1,70 @@
-"""The two terms on the answer's tokens: KL from the teacher (Eq. 8) and cross-entropy (SFT).
+"""KL divergence of the student's answer from the teacher's (Eq. 8).
 
 Shape suffixes: N answer tokens of the whole batch, V vocabulary.
 """
 
-import torch.nn.functional as F
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
+from laid.common.errors import UserError
 from laid.losses.reduction import mean_by_row
+from laid.losses.term import ModelPair, Term, TermArgs
+from laid.signals.model_inputs import ModelInputs, answer_positions
+from laid.signals.model_signals import Signals, Wanted
+
+
+@dataclass
+class DivergenceArgs(TermArgs):
+    """KL divergence from the teacher on the answer's tokens, L_KL (Eq. 8)."""
+
+    name: ClassVar[str] = "kl"
+
+    weight: float = 0.3
+    """lambda_KL in Eq. 8, the paper's alpha; at 0 the term is not built."""
+    temperature: float = 2.0
+    """tau, for both sides; the paper does not give it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature < float("inf"):
+            raise UserError(
+                f"objective.kl.temperature {self.temperature}: expected a finite number above 0"
+            )
+
+    def build(self, models: ModelPair) -> "Divergence":
+        return Divergence(self, models)
+
+
+class Divergence(Term):
+    """``tau^2 KL(teacher || student)`` over the tokenizer's ids, at the answer's tokens."""
+
+    of_teacher = Wanted(logits=True)
+
+    def __init__(self, args: DivergenceArgs, models: ModelPair):
+        super().__init__()
+        self.temperature = args.temperature
+        self.vocabulary = models.vocabulary
+
+    @property
+    def of_student(self) -> Wanted:
+        return Wanted(logits=True)
+
+    def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
+        """L_KL of a batch."""
+        assert teacher is not None
+        assert student.logits_NV is not None
+        assert teacher.logits_NV is not None
+        rows_N, _ = answer_positions(inputs.labels_BL)
+        return kl_loss(
+            student.logits_NV,
+            teacher.logits_NV,
+            rows_N,
+            len(inputs.labels_BL),
+            temperature=self.temperature,
+            vocabulary=self.vocabulary,
+        )
 
 
 def kl_loss(
@@ -31,12 +89,3 @@ def kl_loss(
     log_t_NV = (teacher_NV[:, :vocabulary].float() / temperature).log_softmax(-1)
     kl_N = (log_t_NV.exp() * (log_t_NV - log_s_NV)).sum(-1)
     return temperature**2 * mean_by_row(kl_N, rows_N, batch)
-
-
-def sft_loss(logits_NV: Tensor, labels_N: Tensor, rows_N: Tensor, batch: int) -> Tensor:
-    """Cross-entropy of the answer's tokens; 0 with its graph kept where there are none."""
-    if not len(labels_N):
-        return 0.0 * logits_NV.float().sum()
-    return mean_by_row(
-        F.cross_entropy(logits_NV.float(), labels_N, reduction="none"), rows_N, batch
-    )

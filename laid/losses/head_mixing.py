@@ -1,18 +1,18 @@
 """Mixing weights: each student head's mixture of the teacher's heads (paper, Eq. 3).
 
-Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D numbers in a head, F = D / 2
-rotary pairs, of which pair f is the numbers f and f + F.
+Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D head_dim, F = D / 2
+rotary pairs, of which pair f is the dimensions f and f + F.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
-from laid.distributed.sharded_tensors import set_whole, whole
+from laid.distributed.sharded_tensors import full_tensor, set_full_tensor
 
 SINKHORN = 20
 """Rounds that make rows and columns even."""
@@ -24,7 +24,7 @@ class MixingArgs:
 
     weights: Literal["real", "complex"] = "real"
     """real: one number for each student and teacher head, as in Eq. 3, which mixes heads but
-    cannot turn anything inside one. complex (ours): one complex number for each student head,
+    cannot rotate anything inside one. complex (ours): one complex number for each student head,
     teacher head and rotary pair; it turns and stretches the pair, which commutes with RoPE, so
     teacher and student need not share a basis of queries and keys."""
     normalisation: Literal["softmax", "none"] = "softmax"
@@ -34,11 +34,9 @@ class MixingArgs:
     initial: Literal["uniform", "one-hot", "least-squares"] = "one-hot"
     """uniform: every teacher head alike. one-hot: student head i starts from the teacher head at
     the same relative place (with softmax, at a share of `one_hot_share`). least-squares: what fits
-    the untrained student best on `calibration` training entries."""
+    the untrained student best on the term's `calibration` training entries."""
     one_hot_share: float = 0.9
     """The share that one-hot begins with under softmax, between 1 / teacher heads and 1."""
-    calibration: int = 32
-    """Training entries that least-squares is fitted to."""
     keys: Literal["own", "shared"] = "own"
     """own: keys have a matrix of their own over key heads. shared: keys are repeated to the query
     heads, as grouped-query attention does, and mixed with the queries' matrix."""
@@ -48,8 +46,6 @@ class MixingArgs:
             raise UserError(
                 "mixing.weights complex has no softmax: set mixing.normalisation none with it"
             )
-        if self.calibration < 1:
-            raise UserError(f"mixing.calibration {self.calibration}: expected at least 1 entry")
         if self.initial == "least-squares" and self.keys == "shared":
             raise UserError(
                 "mixing.initial least-squares fits queries and keys each by itself: set "
@@ -70,7 +66,6 @@ class HeadMixing(nn.Module):
     ):
         """
         Args:
-            head_dim: numbers in a head.
             even: under softmax, let no teacher head be left out: the weights of each sum to the
                 student heads there are for one.
         """
@@ -86,7 +81,7 @@ class HeadMixing(nn.Module):
 
     def weights(self) -> Tensor:
         """``w_ST`` as Eq. 3 uses it (rows sum to 1 under softmax), or complex ``w_STF``."""
-        raw = whole(self.raw)
+        raw = full_tensor(self.raw)
         if self.is_complex:
             return torch.view_as_complex(raw)
         if self.even:
@@ -106,95 +101,22 @@ class HeadMixing(nn.Module):
             return torch.cat([mixed_BLSF.real, mixed_BLSF.imag], dim=-1)
         return torch.einsum("st,bltd->blsd", self.weights(), x_BLTD.float()).clone()
 
+    def magnitudes(self) -> Tensor:
+        """``w_ST`` for a figure, detached; of complex weights the mean magnitude over pairs."""
+        w = self.weights().detach()
+        return w.abs().mean(-1) if w.is_complex() else w
+
     @torch.no_grad()
     def set_weights(self, w: Tensor) -> None:
         """Begins from ``w_ST`` or ``w_STF``; under softmax from the nearest it can be: negative
         shares become a small one, and rows are scaled to sum to 1."""
         if self.is_complex:
-            set_whole(self.raw, torch.view_as_real(w).contiguous())
+            set_full_tensor(self.raw, torch.view_as_real(w).contiguous())
         elif self.normalised:
             w_ST = w.clamp(min=1e-3)
-            set_whole(self.raw, (w_ST / w_ST.sum(-1, keepdim=True)).log())
+            set_full_tensor(self.raw, (w_ST / w_ST.sum(-1, keepdim=True)).log())
         else:
-            set_whole(self.raw, w.contiguous())
-
-
-class MixingWeights(nn.Module):
-    """Mixing weights for the queries and keys of every layer pair."""
-
-    fitted: Tensor
-    pairs: Tensor
-
-    def __init__(
-        self,
-        pairs: list[tuple[int, int]],
-        student_heads: tuple[int, int],
-        teacher_heads: tuple[int, int],
-        head_dim: int,
-        args: MixingArgs,
-        *,
-        aligned: bool = True,
-        rows: bool = False,
-        calibrated: bool = False,
-    ):
-        """
-        Args:
-            pairs: (student layer, teacher layer) pairs.
-            student_heads: its query heads and its key heads.
-            teacher_heads: likewise.
-            head_dim: numbers in a head.
-            aligned: whether queries and keys are mixed.
-            rows: whether attention rows are mixed as well; by weights of their own, always real
-                and summing to 1, since rows of attention do, and even: else the cheapest mixture
-                would be of heads that look nowhere.
-            calibrated: whether anything waits for ``laid/training/calibration.py``.
-        """
-        super().__init__()
-        self.args = args
-        self.repeat = (
-            (student_heads[0] // student_heads[1], teacher_heads[0] // teacher_heads[1])
-            if args.keys == "shared"
-            else None
-        )
-
-        def matrices(which: int) -> nn.ModuleList:
-            heads = student_heads[which], teacher_heads[which]
-            return nn.ModuleList(HeadMixing(*heads, head_dim, args) for _ in pairs if aligned)
-
-        self.q = matrices(0)
-        self.k = self.q if self.repeat else matrices(1)
-        convex = MixingArgs(initial="uniform")
-        heads = student_heads[0], teacher_heads[0]
-        self.rows = nn.ModuleList(
-            HeadMixing(*heads, head_dim, convex, even=True) for _ in pairs if rows
-        )
-        # In the checkpoint, so that a resumed run is not fitted anew to the trained student.
-        self.register_buffer("fitted", torch.tensor(not calibrated))
-        self.register_buffer("pairs", torch.tensor(pairs))
-
-    def queries(self, pair: int, q_BLTD: Tensor) -> Tensor:
-        """Mixed teacher queries [B, L, S, D] of one layer pair."""
-        return self.q[pair](q_BLTD)
-
-    def keys(self, pair: int, k_BLTD: Tensor) -> Tensor:
-        """Mixed teacher keys [B, L, S, D]; under ``keys: shared`` S is the query heads."""
-        if self.repeat:
-            k_BLTD = k_BLTD.repeat_interleave(self.repeat[1], dim=2)
-        return self.k[pair](k_BLTD)
-
-    def student_keys(self, k_BLSD: Tensor) -> Tensor:
-        """The student's keys in the heads that ``keys`` returns."""
-        return k_BLSD.repeat_interleave(self.repeat[0], dim=2) if self.repeat else k_BLSD
-
-    def matrices(self) -> dict[str, Tensor]:
-        """Every ``w_ST`` by name (``q0``, ``k0``, ...), detached, for figures: of complex weights
-        the mean magnitude over rotary pairs."""
-        named = {f"q{i}": m for i, m in enumerate(self.q)}
-        if not self.repeat:
-            named |= {f"k{i}": m for i, m in enumerate(self.k)}
-        named |= {f"rows{i}": m for i, m in enumerate(self.rows)}
-        weights = {name: cast(HeadMixing, m).weights().detach() for name, m in named.items()}
-        return {name: w.abs().mean(-1) if w.is_complex() else w for name, w in weights.items()}
+            set_full_tensor(self.raw, w.contiguous())
 
 
 def _even(raw_ST: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Shape suffixes as in ``laid/losses/head_mixing.py``.
 import torch
 from torch import Tensor
 
-from laid.losses.head_mixing import HeadMixing, as_pairs
+from laid.losses.head_mixing import as_pairs
 
 
 class LeastSquares:
@@ -40,12 +40,12 @@ class LeastSquares:
             self._gram += torch.einsum("nud,ntd->ut", teacher, teacher)[None]
             self._cross += torch.einsum("ntd,nsd->ts", teacher, student)[None]
 
-    def into(self, mixing: HeadMixing) -> None:
-        """Solves, and lets ``mixing`` begin from the solution."""
+    def solution(self) -> Tensor:
+        """``w_ST``, or complex ``w_STF``, of the smallest error over all batches."""
         assert isinstance(self._gram, Tensor)
         diagonal = self._gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)
         eye = torch.eye(self._gram.shape[-1], dtype=self._gram.dtype, device=self._gram.device)
         damped = self._gram + self.ridge * diagonal[:, None, None] * eye
         w_FTS = torch.linalg.solve(damped, self._cross)
         w = w_FTS.permute(2, 1, 0)
-        mixing.set_weights(w if self.is_complex else w[..., 0].float())
+        return w if self.is_complex else w[..., 0].float()

@@ -1,7 +1,9 @@
-"""How the package's tiny models were trained from nothing; ``docs/miniature.md`` has the numbers.
+"""How the package's tiny models were trained from nothing; ``docs/miniature.md`` has the results.
 
-``pool`` the drawn images, ``tower`` the vision tower, ``haystacks`` what is asked, ``layout`` how
-it is written down, ``language`` the decoder and its curriculum, ``stages`` going on after an
-interruption, ``measure`` accuracy on laid's own test entries, ``cards`` the folders, ``tiny`` the
-command.
+``image_pool`` holds the drawn images, ``tower_training`` trains the vision tower,
+``question_sampler`` draws what is asked, ``haystack_layout`` writes it as tokens,
+``decoder_training`` trains the decoder by a curriculum, ``resumable_stage`` keeps checkpoints and
+results, ``accuracy_check`` tests on laid's own entries, ``model_cards`` writes the folders,
+``pretrain_command`` is the command, ``recipes`` are its hyperparameters. ``tiny_models`` and
+``packaged_models`` are configuration and tokenizer; ``scrambled_basis`` makes a harder teacher.
 """

@@ -1,65 +1,62 @@
 """The decoder: a curriculum of haystack sizes on the features of the frozen tower.
 
-Shape suffixes: B haystacks, N images, Q questions, L tokens, C categories, V visual tokens of an
-image, H hidden, I images of the pool.
+Shape suffixes: B haystacks, N images, Q questions, X valid questions of a batch, L tokens,
+W vocabulary, C categories, V visual tokens of an image, H hidden, I images of the pool.
 """
 
-import time
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, Qwen2_5_VLConfig
 
 from laid.common.errors import UserError
 from laid.miniature.haystack_layout import Layout, Writer
 from laid.miniature.question_sampler import Sampler
+from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
+from laid.miniature.tiny_models import tiny_model
+from laid.miniature.tower_training import TowerResult
 
 
 @dataclass(frozen=True)
-class LanguageRecipe:
-    """How a decoder is trained.
+class DecoderResult:
+    """A model with a trained decoder.
 
     Attributes:
-        sizes: the curriculum: haystack sizes, each begun when the one before is mastered.
-        threshold: running accuracy at which a size is mastered.
-        settle: fewest steps at a size.
-        cooldown: steps in which the rate falls to a fiftieth, after the last size is mastered.
-        limit: steps after which the cool-down begins in any case.
-        tokens: in a batch, about.
-        anchor_loss: weight of naming the needle's other objects at the anchor's name.
+        model: its state dict, tower included.
+        steps: of training.
+        log: step and size at which each size of the curriculum was begun.
+        seconds: of training.
     """
 
-    sizes: tuple[int, ...]
-    threshold: float = 0.96
-    settle: int = 60
-    cooldown: int = 800
-    limit: int = 6000
-    tokens: int = 1500
-    lr: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.98)
-    anchor_loss: float = 1.0
-    max_norm: float = 1.0
+    model: dict[str, Tensor]
+    steps: int
+    log: list[list[int]]
+    seconds: float
 
 
 @dataclass
 class Progress:
-    """How far the curriculum is."""
+    """Position in the curriculum.
+
+    Attributes:
+        step: optimizer steps done.
+        level: index of the current size.
+        since: steps since it was begun.
+        running: running accuracy at it.
+        cooling: the step at which the cool-down began; -1 before.
+    """
 
     step: int = 0
     level: int = 0
     since: int = 0
     running: float = 0.5
     cooling: int = -1
-    """The step at which the cool-down began; -1 before."""
 
-    def advance(self, recipe: LanguageRecipe, accuracy: float | None) -> None:
-        """Counts a step; ``accuracy`` is that of a batch of the present size, if it was one."""
+    def advance(self, recipe: DecoderRecipe, accuracy: float | None) -> None:
+        """Counts a step; ``accuracy`` is that of its batch, None for one of another size."""
         self.step += 1
         self.since += 1
         if accuracy is not None:
@@ -72,21 +69,27 @@ class Progress:
         elif mastered or self.step >= recipe.limit:
             self.cooling = self.step
 
-    def rate(self, recipe: LanguageRecipe) -> float:
-        """The learning rate of the next step, as a share of the recipe's."""
+    def rate(self, recipe: DecoderRecipe) -> float:
+        """Factor of the recipe's learning rate in the next step."""
         rate = min(1.0, (self.step + 1) / recipe.warmup)
         if self.cooling >= 0:
             rate *= max(0.02, 1 - (self.step - self.cooling) / recipe.cooldown)
         return rate
 
-    def over(self, recipe: LanguageRecipe) -> bool:
+    def over(self, recipe: DecoderRecipe) -> bool:
         """Whether the cool-down has ended."""
         return self.cooling >= 0 and self.step - self.cooling >= recipe.cooldown
 
 
 @dataclass(frozen=True)
-class Material:
-    """What a decoder is trained on: the pool's features and contents, and how to write them."""
+class TrainingData:
+    """What a decoder is trained on.
+
+    Attributes:
+        features_IVH: of the pool's images, from the frozen tower.
+        sampler: draws haystacks and questions.
+        writer: writes them as tokens.
+    """
 
     features_IVH: Tensor
     sampler: Sampler
@@ -94,29 +97,27 @@ class Material:
 
 
 def new_model(
-    config: Qwen2_5_VLConfig, tower: dict[str, Any], writer: Writer, seed: int
-) -> Qwen2_5_VLForConditionalGeneration:
+    config: Qwen2_5_VLConfig, tower: TowerResult, writer: Writer, seed: int
+) -> PreTrainedModel:
     """A model with a trained tower and an untrained decoder.
 
-    Word embeddings are normal with variance 1, those of the categories the tower's directions.
+    Word embeddings are standard normal; those of the categories are the tower's directions.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
-        model.model.visual.load_state_dict(tower["visual"])
+        model = tiny_model(config)
+        model.model.visual.load_state_dict(tower.visual)
         with torch.no_grad():
             words = model.get_input_embeddings().weight
             words.normal_()
-            words[writer.words_C] = tower["words_CH"]
+            words[writer.words_C] = tower.words_CH
     return model
 
 
 def grow(
-    model: Qwen2_5_VLForConditionalGeneration, config: Qwen2_5_VLConfig, seed: int, at: int = 1
-) -> Qwen2_5_VLForConditionalGeneration:
-    """The same function with more layers: the new ones, from layer ``at``, add nothing yet.
+    model: PreTrainedModel, config: Qwen2_5_VLConfig, seed: int, at: int = 1
+) -> PreTrainedModel:
+    """The same function with more layers: the new ones, from layer ``at``, output zero at first.
 
     Raises:
         UserError: ``config`` has no more layers than the model.
@@ -127,9 +128,7 @@ def grow(
         raise UserError(f"cannot grow {old} layers by {added} at {at}: expected more layers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        grown = Qwen2_5_VLForConditionalGeneration._from_config(
-            config, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        grown = tiny_model(config)
     state = {}
     for name, value in model.state_dict().items():
         before, inside, after = name.partition(".language_model.layers.")
@@ -146,9 +145,9 @@ def grow(
 
 
 def hidden_states(
-    model: Qwen2_5_VLForConditionalGeneration, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
+    model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
 ) -> Tensor:
-    """``hidden_BLH``, the decoder's last, with the visual tokens' embeddings given."""
+    """The decoder's last ``hidden_BLH``, given the images' features."""
     embeds_BLH = model.get_input_embeddings()(ids_BL)
     visual_BIH = features_BNVH.flatten(1, 2)
     embeds_BLH = embeds_BLH.index_copy(1, layout.visual_I, visual_BIH.to(embeds_BLH.dtype))
@@ -164,67 +163,62 @@ def hidden_states(
 
 
 def questions_for(size: int) -> int:
-    """Questions on a haystack of ``size`` images: the longer it is, the more pay off."""
+    """Questions on a haystack of ``size`` images: more on longer ones, whose images cost more."""
     return 4 if size <= 4 else 8 if size <= 16 else 16
 
 
 def loss_and_accuracy(
-    model: Qwen2_5_VLForConditionalGeneration,
-    material: Material,
-    recipe: LanguageRecipe,
+    model: PreTrainedModel,
+    data: TrainingData,
+    recipe: DecoderRecipe,
     size: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, float]:
-    """The loss of a fresh batch of haystacks of ``size`` images, and the answers' accuracy."""
-    writer = material.writer
+    """The loss of a new batch of haystacks of ``size`` images, and the answers' accuracy."""
+    writer = data.writer
     questions = questions_for(size)
     layout: Layout = writer.layout(size, questions)
     batch = max(2, min(64, recipe.tokens // len(layout)))
-    drawn = material.sampler.draw(batch, size, questions, generator)
+    drawn = data.sampler.draw(batch, size, questions, generator)
     ids_BL = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
-    features_BNVH = material.features_IVH[drawn.images_BN]
+    features_BNVH = data.features_IVH[drawn.images_BN]
     hidden_BLH = hidden_states(model, layout, ids_BL, features_BNVH)
 
-    fair = drawn.valid_BQ
-    answers_X = ids_BL[:, layout.answers_Q][fair]
-    logits_XW = model.lm_head(hidden_BLH[:, layout.answers_Q - 1][fair])
-    ends_XW = model.lm_head(hidden_BLH[:, layout.answers_Q][fair])
+    valid = drawn.valid_BQ
+    answers_X = ids_BL[:, layout.answers_Q][valid]
+    logits_XW = model.lm_head(hidden_BLH[:, layout.answers_Q - 1][valid])
+    ends_XW = model.lm_head(hidden_BLH[:, layout.answers_Q][valid])
     loss = F.cross_entropy(logits_XW, answers_X)
     loss = loss + 0.1 * F.cross_entropy(ends_XW, torch.full_like(answers_X, writer.end))
     if recipe.anchor_loss:
-        named_BQW = model.lm_head(hidden_BLH[:, layout.anchors_Q]).log_softmax(dim=-1)
-        wanted_BQC = drawn.others_BQC.float()
-        wanted_BQC = wanted_BQC / wanted_BQC.sum(dim=-1, keepdim=True).clamp(min=1)
-        named = -(named_BQW[..., writer.words_C] * wanted_BQC).sum(dim=-1).mean()
+        log_p_BQW = model.lm_head(hidden_BLH[:, layout.anchors_Q]).log_softmax(dim=-1)
+        others_BQC = drawn.others_BQC.float()
+        others_BQC = others_BQC / others_BQC.sum(dim=-1, keepdim=True).clamp(min=1)
+        named = -(log_p_BQW[..., writer.words_C] * others_BQC).sum(dim=-1).mean()
         loss = loss + recipe.anchor_loss * named
     accuracy = (logits_XW.argmax(dim=-1) == answers_X).float().mean().item()
     return loss, accuracy
 
 
-def train_language(
-    model: Qwen2_5_VLForConditionalGeneration,
-    material: Material,
-    recipe: LanguageRecipe,
+def train_decoder(
+    model: PreTrainedModel,
+    data: TrainingData,
+    recipe: DecoderRecipe,
     seed: int,
     stage: Stage,
-) -> dict[str, Any]:
+) -> DecoderResult:
     """Trains all of a model but its tower.
 
     Args:
         model: trained in place.
-        material: what on.
+        data: what it is trained on.
         recipe: the curriculum.
         seed: of the batches.
-        stage: where checkpoints and the result are kept.
-
-    Returns:
-        ``model`` state dict, ``steps``, ``log`` (step and size at which each size was begun),
-        ``seconds``.
+        stage: where the checkpoint and the result are kept.
     """
-    done = stage.result()
-    if done is not None:
+    if (done := stage.result()) is not None:
         model.load_state_dict(done["model"])
-        return done
+        return DecoderResult(**done)
     model.train()
     model.model.visual.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -238,14 +232,12 @@ def train_language(
         fused=True,
     )
     generator = torch.Generator().manual_seed(seed)
-    progress, before, started = Progress(), 0.0, time.monotonic()
-    log: list[list[int]] = [[0, recipe.sizes[0]]]
-    kept = stage.checkpoint()
-    if kept is not None:
+    progress, log = Progress(), [[0, recipe.sizes[0]]]
+    if (kept := stage.checkpoint()) is not None:
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
         generator.set_state(kept["generator"])
-        progress, before, log = Progress(**kept["progress"]), kept["seconds"], kept["log"]
+        progress, log = Progress(**kept["progress"]), kept["log"]
 
     bar = stage.bar(progress.step)
     while not progress.over(recipe):
@@ -253,7 +245,7 @@ def train_language(
         size = _draw_size(largest, generator)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * progress.rate(recipe)
-        loss, accuracy = loss_and_accuracy(model, material, recipe, size, generator)
+        loss, accuracy = loss_and_accuracy(model, data, recipe, size, generator)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, recipe.max_norm)
@@ -272,23 +264,16 @@ def train_language(
                     "optimizer": optimizer.state_dict(),
                     "generator": generator.get_state(),
                     "progress": asdict(progress),
-                    "seconds": before + time.monotonic() - started,
                     "log": log,
                 }
             )
     bar.close()
     model.eval()
-    return stage.finish(
-        {
-            "model": model.state_dict(),
-            "steps": progress.step,
-            "log": log,
-            "seconds": before + time.monotonic() - started,
-        }
-    )
+    result = {"model": model.state_dict(), "steps": progress.step, "log": log}
+    return DecoderResult(**stage.finish(result))
 
 
 def _draw_size(largest: int, generator: torch.Generator) -> int:
-    """Six times in ten the largest, else log-uniform below."""
+    """The largest with probability 0.6, else log-uniform below it."""
     coin, place = torch.rand(2, generator=generator).tolist()
     return largest if coin < 0.6 else round(largest**place)

@@ -1,10 +1,10 @@
-"""How a haystack is written: the images once, then its questions side by side.
+"""How a haystack is written as tokens: its images once, then its questions side by side.
 
-The tokens are those that ``laid.data.prompt`` renders. All questions of a haystack take the place
-that a single one would have: the same positions, and a mask by which each sees the images and
-itself alone. So every one of them is exactly what a test asks, and many cost little more than one.
+The tokens are those that ``laid.data.prompt`` renders. Every question has the positions that a
+single one would have, and the attention mask lets it see the images and itself alone. So each of
+them is exactly what a test asks, and many cost little more than one.
 
-Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack.
+Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack, C categories.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,22 @@ from torch import Tensor
 
 from laid.common.errors import UserError
 from laid.data.entries import ask
-from laid.data.prompt import END_OF_TURN
-from laid.vlm.positions import get_position_ids
 from laid.vlm.processor import ImageTextProcessor
-
-IMAGE = "<|image_pad|>"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in every haystack of one size and number of questions.
+    """What all haystacks of one size and number of questions share.
 
     Attributes:
-        ids_L: token ids; the words that differ from one question to another hold a stand-in.
+        ids_L: token ids, with placeholders for the words in which questions differ.
         positions_3L: M-RoPE positions.
-        mask_LL: bool, which token (column) each token (row) sees; None for one question, which is
-            plain causal.
-        visual_I: columns of the visual tokens.
-        anchors_Q, targets_Q: columns of the two objects' names; the article is one to the left.
-        answers_Q: columns of "Yes" or "No"; the token before it predicts it, and it is to predict
-            the end of the turn.
+        mask_LL: bool, which tokens (columns) each token (row) attends to; None for one question,
+            where the mask is causal.
+        visual_I: indices of the visual tokens.
+        anchors_Q, targets_Q: indices of the two objects' names; the article is one to the left.
+        answers_Q: indices of "Yes" or "No", each predicted by the token before it; the end of the
+            turn follows.
     """
 
     ids_L: Tensor
@@ -50,11 +46,11 @@ class Layout:
 
 
 class Writer:
-    """Token ids of haystacks and questions about ``categories``.
+    """Writes haystacks and questions about ``categories`` as token ids.
 
     Args:
-        processor: with the tiny tokenizer, of whose words every category is one.
-        categories: the objects' names.
+        processor: with the tiny tokenizer, in which every category is one token.
+        categories: names of the objects.
         tokens: visual tokens of an image, a square number.
         prefix: text before each question.
 
@@ -77,36 +73,28 @@ class Writer:
         articles = (ask(name, name, "single").split(f" {name},")[0] for name in categories)
         self.articles_C = torch.tensor([self._word(f" {text.split()[-1]}") for text in articles])
         self.yes, self.no = self._word("Yes"), self._word("No")
-        self.end = self._word(END_OF_TURN)
+        self.end = self._word(processor.family.end_of_turn)
         self.layout = lru_cache(maxsize=None)(self._layout)
 
     def _word(self, text: str) -> int:
-        ids = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self._processor.ids(text)
         if len(ids) != 1:
             raise UserError(f"{text!r} is {len(ids)} tokens: pretraining needs words of one token")
         return int(ids[0])
 
     def _layout(self, size: int, questions: int) -> Layout:
-        tokenizer = self._processor.tokenizer
-        content: list[dict[str, str]] = [{"type": "image"} for _ in range(size)]
+        processor, side = self._processor, 2 * int(self._tokens**0.5)
+        grid_I3 = torch.tensor([[1, side, side]] * size)
         question = self._prefix + ask(*self._samples, "single")
-        content.append({"type": "text", "text": question})
-        text = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        text = text.replace(IMAGE, IMAGE * self._tokens) + "Yes"
-        ids_L = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
-        visual_L = ids_L == tokenizer.convert_tokens_to_ids(IMAGE)
-        side = 2 * int(self._tokens**0.5)
-        positions_3L = get_position_ids(
-            ids_L[None], visual_L[None].int(), torch.tensor([[1, side, side]] * size), 2
-        )[:, 0]
+        ids_L = processor.ids(processor.prompt(question, grid_I3) + "Yes")
+        visual_L = ids_L == processor.image_id
+        positions_3L = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)[:, 0]
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
         width = len(ids_L) - start
-        asked_Q = torch.arange(questions) * width
+        offsets_Q = torch.arange(questions) * width
 
-        def column(word: int) -> Tensor:
-            return (ids_L[start:] == word).nonzero()[-1, 0] + start + asked_Q
+        def indices(word: int) -> Tensor:
+            return (ids_L[start:] == word).nonzero()[-1, 0] + start + offsets_Q
 
         return Layout(
             ids_L=torch.cat([ids_L[:start], ids_L[start:].repeat(questions)]),
@@ -115,22 +103,22 @@ class Writer:
             ),
             mask_LL=_mask(start, width, questions) if questions > 1 else None,
             visual_I=visual_L.nonzero()[:, 0],
-            anchors_Q=column(int(self.words_C[0])),
-            targets_Q=column(int(self.words_C[1])),
-            answers_Q=column(self.yes),
+            anchors_Q=indices(int(self.words_C[0])),
+            targets_Q=indices(int(self.words_C[1])),
+            answers_Q=indices(self.yes),
         )
 
     def write(
         self, layout: Layout, anchors_BQ: Tensor, targets_BQ: Tensor, yes_BQ: Tensor
     ) -> Tensor:
-        """``ids_BL`` of a batch, answers included."""
+        """``ids_BL`` of a batch, answers included: categories by index, ``yes_BQ`` bool."""
         ids_BL = layout.ids_L.repeat(len(anchors_BQ), 1)
-        for columns_Q, named_BQ in (
+        for indices_Q, named_BQ in (
             (layout.anchors_Q, anchors_BQ),
             (layout.targets_Q, targets_BQ),
         ):
-            ids_BL[:, columns_Q] = self.words_C[named_BQ]
-            ids_BL[:, columns_Q - 1] = self.articles_C[named_BQ]
+            ids_BL[:, indices_Q] = self.words_C[named_BQ]
+            ids_BL[:, indices_Q - 1] = self.articles_C[named_BQ]
         ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
         return ids_BL
 

@@ -1,6 +1,6 @@
 """The images of a drawn mini-COCO split as patches in memory.
 
-Shape suffixes: I images, P 16 patches an image, D numbers in a patch without its frame axis
+Shape suffixes: I images, P 16 patches of an image, D values of a patch without its temporal axis
 (3 colours x 14 x 14), C categories.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
@@ -19,20 +20,18 @@ from laid.minicoco.drawing import SIDE
 PATCH = 14
 MERGE = 2
 PATCHES = (SIDE // PATCH) ** 2
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images and what is in them.
+    """Images and the objects in them.
 
     Attributes:
-        files: their names below the COCO root, in the index's order.
+        files: paths below the COCO root, in the index's order.
         categories: C names.
-        patches_IPD: uint8 pixels, in the order in which Qwen2.5-VL takes patches: the four of a
-            visual token lie side by side.
-        present_IC: bool, which categories an image holds.
+        patches_IPD: uint8 pixels in Qwen2.5-VL's order of patches: the four of a visual token are
+            adjacent.
+        present_IC: bool, which categories an image shows.
     """
 
     files: tuple[str, ...]
@@ -48,12 +47,12 @@ class Pool:
         """Reads every image of a split of ``laid.minicoco.drawing``.
 
         Raises:
-            UserError: an image is missing or not of the mini-COCO's size, or an object in it is
-                not clearly visible.
+            UserError: an image is missing or not of the mini-COCO's size, or the split has objects
+                that are not clearly visible.
         """
         index = CocoIndex.load(root, split)
         if (index.clear != index.present).any():
-            raise UserError(f"{root} has crowds or specks: expected a drawn mini-COCO")
+            raise UserError(f"{root} has crowds or tiny objects: expected a drawn mini-COCO")
         files = tuple(index.files.tolist())
         pixels = np.empty((len(files), SIDE, SIDE, 3), dtype=np.uint8)
         for row, name in enumerate(files):
@@ -65,14 +64,14 @@ class Pool:
 
 
 def cut(pixels: np.ndarray) -> Tensor:
-    """uint8 ``[I, SIDE, SIDE, 3]`` to ``patches_IPD``."""
+    """``patches_IPD`` of uint8 images [I, SIDE, SIDE, 3]."""
     tokens = SIDE // PATCH // MERGE
     grid = torch.from_numpy(pixels).reshape(-1, tokens, MERGE, PATCH, tokens, MERGE, PATCH, 3)
     return grid.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(len(pixels), PATCHES, -1).contiguous()
 
 
 def normalise(patches_IPD: Tensor) -> Tensor:
-    """uint8 patches to the numbers that Qwen2.5-VL's image processor makes of them."""
+    """Float patches of uint8 ones, as Qwen2.5-VL's image processor normalises them."""
     shape = (*patches_IPD.shape[:-1], 3, PATCH * PATCH)
-    mean, std = (torch.tensor(values)[:, None] for values in (MEAN, STD))
+    mean, std = (torch.tensor(values)[:, None] for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
     return ((patches_IPD.reshape(shape).float() / 255 - mean) / std).flatten(-2)

@@ -1,21 +1,21 @@
-"""A trained model as a Hugging Face folder with a README.md that says what it is."""
+"""A trained model as a Hugging Face folder with a model card (README.md)."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.common.atomic_files import atomic_dir
 from laid.data.coco_index import CocoIndex
 from laid.evaluation.results import wilson_interval
 from laid.miniature.accuracy_check import entries_for, measure
+from laid.miniature.decoder_training import DecoderResult
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.tiny_models import write_tiny
-from laid.miniature.tower_training import TOKENS
+from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
+from laid.miniature.tiny_models import tiny_model, write_tiny
+from laid.miniature.tower_training import TOKENS, TowerResult
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model
@@ -35,50 +35,44 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a model's README.md says, and the results that its weights come from.
+    """What a model's card says of its making.
 
     Attributes:
-        seed: of the command.
         command: that made the model.
-        recipe: the recipe of each stage it went through, in order.
-        images, held_out: of the drawn pool.
-        results: of each stage.
-        test_per_size, test_sizes: what it is measured with.
+        recipe: of all stages.
+        tower: the result of the first stage.
+        decoders: the results of the later stages, by name, in order; the last has the weights.
     """
 
-    seed: int
     command: str
-    recipe: dict[str, Any]
-    images: int
-    held_out: int
-    results: dict[str, dict[str, Any]]
-    test_per_size: int
-    test_sizes: tuple[int, ...]
+    recipe: TinyRecipe
+    tower: TowerResult
+    decoders: dict[str, DecoderResult]
 
 
 def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes model, processor and card into ``out / name``, measured with the weights as written.
+    """Writes model, processor and card into ``out / name``, measured with weights in ``dtype``.
 
-    The folder appears when it is complete, in the place of one that may be there.
+    The folder appears when it is complete, and replaces one of that name.
     """
     processor = packaged_processor()
     config = packaged_config(name, processor)
-    state = {key: value.to(dtype) for key, value in _weights(card).items()}
-    model = Qwen2_5_VLForConditionalGeneration._from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    weights = list(card.decoders.values())[-1].model
+    state = {key: value.to(dtype) for key, value in weights.items()}
+    model = tiny_model(config)
     model.load_state_dict(state)
     root = ensure_minicoco()
     pool = Pool.load(root, TEST_SPLIT)
     index = CocoIndex.load(root, TEST_SPLIT)
-    entries = entries_for(index, card.test_per_size, TEST_SEED, card.test_sizes)
+    recipe = card.recipe
+    entries = entries_for(index, recipe.test_per_size, TEST_SEED, recipe.test_sizes)
     counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
     size = sum(parameter.numel() for parameter in model.parameters())
     text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
     with atomic_dir(out / name, _replaces) as folder:
         write_tiny(folder, packaged_config(name, processor), processor)
         write_model(folder, ModelArgs(path=str(folder)), state, dtype)
-        (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it to the owner alone
+        (folder / "model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
         (folder / "README.md").write_text(text, encoding="utf-8")
         mark_export(folder, card.command)
 
@@ -88,20 +82,17 @@ def _replaces(there: Path) -> bool:
     return True
 
 
-def _weights(card: Card) -> dict[str, torch.Tensor]:
-    weights: dict[str, torch.Tensor] = list(card.results.values())[-1]["model"]
-    return weights
-
-
 def render(
     name: str, card: Card, counts: dict[int, tuple[int, int]], parameters: int, dtype: str
 ) -> str:
-    """The text of README.md; ``counts`` is (correct, n) by haystack size."""
+    """The text of README.md; ``counts`` is (correct, n) by haystack size, ``dtype`` that of the
+    weights' file."""
     rows = []
     for size, (correct, n) in counts.items():
         low, high = wilson_interval(correct, n)
         rows.append(f"| {size} | {correct / n:.1%} | {low:.1%} to {high:.1%} | {n} |")
-    seconds = sum(result["seconds"] for result in card.results.values())
+    recipe, tower = card.recipe, card.tower
+    seconds = tower.seconds + sum(result.seconds for result in card.decoders.values())
     lines = [
         "---",
         "license: apache-2.0",
@@ -113,7 +104,7 @@ def render(
         f"Qwen2_5_VLForConditionalGeneration with {parameters:,} parameters, written as {dtype}. "
         "It knows the questions of one needle of Visual Haystacks, without a prefix, about the 24 "
         "categories of laid's drawn mini-COCO (56 x 56 pixels, 4 visual tokens an image), and "
-        "nothing else. For tests and for experiments in small; no use beyond.",
+        "nothing else. For tests and small-scale experiments only.",
         "",
         "## Accuracy",
         "",
@@ -129,21 +120,18 @@ def render(
         "",
         f"`{card.command}`: {seconds / 60:.0f} minutes of the stages below, one thread each.",
         "",
-        f"Data: {card.images} drawn images, and {card.held_out} held out for the tower.",
+        f"Data: {recipe.images} drawn images, and {recipe.held_out} held out for the tower.",
         "",
-        *(_describe(stage, card) for stage in card.results),
-        "",
+        _stage("tower", tower.seconds, recipe.tower)
+        + f"the set of objects exact for {tower.exact:.1%} of held-out images.",
     ]
-    return "\n".join(lines)
+    for name, result in card.decoders.items():
+        begun = ", ".join(f"{size} images from step {step}" for step, size in result.log)
+        stage = _stage(name, result.seconds, getattr(recipe, name))
+        lines.append(f"{stage}{result.steps} steps; {begun}.")
+    return "\n".join(lines) + "\n"
 
 
-def _describe(stage: str, card: Card) -> str:
-    result = card.results[stage]
-    settings = ", ".join(f"{key} {value}" for key, value in asdict(card.recipe[stage]).items())
-    minutes = result["seconds"] / 60
-    if "exact" in result:
-        made = f"the set of objects exact for {result['exact']:.1%} of held-out images"
-    else:
-        begun = ", ".join(f"{size} images from step {step}" for step, size in result["log"])
-        made = f"{result['steps']} steps; {begun}"
-    return f"- {stage} ({minutes:.1f} minutes; {settings}): {made}."
+def _stage(name: str, seconds: float, recipe: TowerRecipe | DecoderRecipe) -> str:
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(recipe).items())
+    return f"- {name} ({seconds / 60:.1f} minutes; {settings}): "

@@ -1,8 +1,9 @@
-"""Haystacks for pretraining: many questions on each, drawn for a whole batch at once.
+"""Haystacks for pretraining, with many questions each, drawn for a whole batch at once.
 
 Shape suffixes: B haystacks, N images, K anchors, Q questions, I images of the pool, C categories.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +20,10 @@ class Haystacks:
 
     Attributes:
         images_BN: rows of the pool, in the order shown.
-        anchors_BQ, targets_BQ: categories of each question.
-        yes_BQ: whether the needle holds the target.
-        valid_BQ: false where no fair question could be asked; leave it out of the loss.
-        others_BQC: what else the needle holds, besides the haystack's anchors.
+        anchors_BQ, targets_BQ: categories of each question, by index.
+        yes_BQ: whether the needle shows the target.
+        valid_BQ: false where no balanced question exists, which the loss leaves out.
+        others_BQC: the needle's other categories, without the haystack's anchors.
     """
 
     images_BN: Tensor
@@ -34,31 +35,31 @@ class Haystacks:
 
 
 class Sampler:
-    """Draws haystacks in which the target's being elsewhere says nothing about the answer.
+    """Draws haystacks in which the target in other images is independent of the answer.
 
-    Each haystack has a few anchors, each in exactly one image, its needle. To ask about a needle,
-    another image of the haystack is drawn, and a coin decides the answer: for yes the target is
-    something that the needle holds and the other image does not, for no the reverse. The rest of
-    the haystack knows nothing of the coin, so the number of images with the target is distributed
-    alike for both answers, as ``laid.data.haystack_sampler`` makes it pair by pair. A single image
-    has no other; there the target is anything that it holds, or does not.
+    Each haystack has up to four anchors, each in exactly one image, its needle. To ask about a
+    needle, another image of the haystack is drawn, and a coin flip decides the answer: for yes the
+    target is an object of the needle that the other image does not show, for no the reverse. The
+    other images are independent of the coin, so the number of images with the target has the same
+    distribution for both answers, as ``laid.data.haystack_sampler`` ensures pair by pair. A single
+    image has no other; there the target is any object that it shows, or does not.
 
     Args:
-        present_IC: bool, which categories each image of the pool holds.
+        present_IC: bool, which categories each image of the pool shows.
     """
 
     def __init__(self, present_IC: Tensor) -> None:
         self.present_IC = present_IC
         self._count_C = present_IC.sum(dim=0)
-        # Rows of the images with each category, first in each line.
+        # For each category the rows of its images come first.
         self._with_CI = present_IC.T.int().argsort(dim=1, descending=True, stable=True)
         self._with_CI = self._with_CI[:, : int(self._count_C.max())].contiguous()
 
     def draw(self, batch: int, size: int, questions: int, generator: torch.Generator) -> Haystacks:
-        """A batch of ``batch`` haystacks of ``size`` images with ``questions`` questions each.
+        """A batch of haystacks of ``size`` images with ``questions`` questions each.
 
         Raises:
-            UserError: the pool has too few images that hold some anchor and no other.
+            UserError: the pool has too few images with exactly one anchor or none.
         """
         count, categories = len(self.present_IC), self.present_IC.shape[1]
         anchors = min(4, size if size < 3 else size // 2, questions)
@@ -66,45 +67,47 @@ class Sampler:
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=generator)
 
+        def rows(*shape: int) -> Tensor:
+            return torch.randint(count, shape, generator=generator)
+
+        def showing(category_X: Tensor) -> Tensor:
+            """A row of the pool for each category, which its image shows."""
+            number_X = (uniform(*category_X.shape) * self._count_C[category_X]).long()
+            return self._with_CI[category_X, number_X]
+
         anchors_BK = uniform(batch, categories).argsort(dim=1)[:, :anchors]
         taken_BC = torch.zeros(batch, categories, dtype=torch.bool).scatter_(1, anchors_BK, True)
 
-        images_BN = torch.randint(count, (batch, size), generator=generator)
-        for _ in range(_TRIES):
-            bad = (self.present_IC[images_BN] & taken_BC[:, None]).any(dim=2)
-            if not bad.any():
-                break
-            images_BN[bad] = torch.randint(count, (int(bad.sum()),), generator=generator)
-        else:
-            raise UserError("the pool has too few images without the anchors: draw more images")
+        def redraw(rows_BX: Tensor, wanted: int, draw: Callable[[Tensor], Tensor]) -> Tensor:
+            """Draws images again until each shows ``wanted`` of its haystack's anchors."""
+            for _ in range(_TRIES):
+                shown_BX = (self.present_IC[rows_BX] & taken_BC[:, None]).sum(dim=2)
+                bad_BX = shown_BX != wanted
+                if not bad_BX.any():
+                    return rows_BX
+                rows_BX[bad_BX] = draw(bad_BX)
+            raise UserError(
+                f"the pool has too few images with {wanted} of {anchors} anchors: draw more images"
+            )
 
-        def find(of_X: Tensor) -> Tensor:
-            return self._with_CI[of_X, (uniform(*of_X.shape) * self._count_C[of_X]).long()]
-
-        needles_BK = find(anchors_BK)
-        for _ in range(_TRIES):
-            bad = (self.present_IC[needles_BK] & taken_BC[:, None]).sum(dim=2) != 1
-            if not bad.any():
-                break
-            needles_BK[bad] = find(anchors_BK[bad])
-        else:
-            raise UserError("the pool has too few images with just one anchor: draw more images")
+        images_BN = redraw(rows(batch, size), 0, lambda bad_BN: rows(int(bad_BN.sum())))
+        needles_BK = redraw(showing(anchors_BK), 1, lambda bad_BK: showing(anchors_BK[bad_BK]))
         slots_BN = uniform(batch, size).argsort(dim=1)
         images_BN.scatter_(1, slots_BN[:, :anchors], needles_BK)
 
         which_BQ = torch.randint(anchors, (batch, questions), generator=generator)
         slot_BQ = slots_BN.gather(1, which_BQ)
-        held_BQC = self.present_IC[images_BN.gather(1, slot_BQ)]
+        shown_BQC = self.present_IC[images_BN.gather(1, slot_BQ)]
         free_BQC = ~taken_BC[:, None]
         if size == 1:
-            other_BQC = ~held_BQC
+            other_BQC = ~shown_BQC
         else:
             step_BQ = torch.randint(1, size, (batch, questions), generator=generator)
             other_BQC = self.present_IC[images_BN.gather(1, (slot_BQ + step_BQ) % size)]
-        yes_BQC, no_BQC = held_BQC & ~other_BQC & free_BQC, other_BQC & ~held_BQC & free_BQC
+        yes_BQC, no_BQC = shown_BQC & ~other_BQC & free_BQC, other_BQC & ~shown_BQC & free_BQC
         coin_BQ = uniform(batch, questions) < 0.5
         choice_BQC = torch.where(coin_BQ[..., None], yes_BQC, no_BQC)
-        # The largest of random numbers, where there is a choice.
+        # A uniform choice: the largest of random numbers.
         targets_BQ = (uniform(*choice_BQC.shape) * choice_BQC).argmax(dim=2)
         return Haystacks(
             images_BN=images_BN,
@@ -112,5 +115,5 @@ class Sampler:
             targets_BQ=targets_BQ,
             yes_BQ=coin_BQ,
             valid_BQ=yes_BQC.any(dim=2) & no_BQC.any(dim=2),
-            others_BQC=held_BQC & free_BQC,
+            others_BQC=shown_BQC & free_BQC,
         )

@@ -1,4 +1,4 @@
-"""A training stage that a killed process takes up again where it was."""
+"""A training stage that resumes from its last checkpoint after an interruption."""
 
 import io
 import time
@@ -12,13 +12,15 @@ from laid.common.atomic_files import atomic_write_bytes
 
 
 class Stage:
-    """The files of one stage: its result, and until there is one a checkpoint.
+    """The files of one stage: its result, and until it is finished a checkpoint.
+
+    Both also have ``seconds``, the time spent on the stage in all processes.
 
     Args:
         folder: the work folder.
         name: the stage's name, which is that of its files.
         every: seconds between two checkpoints.
-        position: the line of the terminal that its progress bar takes.
+        position: the terminal line of its progress bar.
     """
 
     def __init__(
@@ -29,16 +31,18 @@ class Stage:
         self.position = position
         self._result = folder / f"{name}.pt"
         self._checkpoint = folder / f"{name}.checkpoint.pt"
-        self._saved_at = time.monotonic()
+        self._began = self._saved = time.monotonic()
 
     def result(self) -> dict[str, Any] | None:
-        """What ``finish`` was given; None where the stage is not finished."""
+        """What ``finish`` saved; None if the stage is not finished."""
         return _read(self._result)
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """The newest state that was kept; None where the stage begins."""
-        self._saved_at = time.monotonic()
-        return _read(self._checkpoint)
+        """The last checkpoint; None if there is none. The stage's time counts from here."""
+        state = _read(self._checkpoint)
+        self._saved = time.monotonic()
+        self._began = self._saved - (state["seconds"] if state else 0.0)
+        return state
 
     def bar(self, initial: int, total: int | None = None) -> "tqdm[Any]":
         """A progress bar in steps."""
@@ -54,18 +58,25 @@ class Stage:
     @property
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
-        return time.monotonic() - self._saved_at >= self.every
+        return time.monotonic() - self._saved >= self.every
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Saves a checkpoint in place of the last one."""
-        _write(self._checkpoint, state)
-        self._saved_at = time.monotonic()
+        """Saves a checkpoint, which replaces the last one."""
+        self._write(self._checkpoint, state)
+        self._saved = time.monotonic()
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Saves the result and removes the checkpoint."""
-        _write(self._result, result)
+        """Saves the result and removes the checkpoint; returns what ``result`` then returns."""
+        result = self._write(self._result, result)
         self._checkpoint.unlink(missing_ok=True)
         return result
+
+    def _write(self, path: Path, state: dict[str, Any]) -> dict[str, Any]:
+        state = {**state, "seconds": time.monotonic() - self._began}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        atomic_write_bytes(path, buffer.getvalue())
+        return state
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -73,9 +84,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    atomic_write_bytes(path, buffer.getvalue())

@@ -1,41 +1,44 @@
 """The same model in another basis of queries and keys, for experiments on alignment.
 
-Shape suffixes: K key heads, F rotary pairs.
+Shape suffixes: K KV heads, H heads of a projection, F rotary pairs of a head.
 """
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
+
+from laid.vlm.families.registry import family_of
 
 
 @torch.no_grad()
-def scramble_qk(hf: Qwen2_5_VLForConditionalGeneration, seed: int) -> None:
-    """Turns and stretches every rotary pair of every key head, and its queries to match.
+def scramble_qk(hf: PreTrainedModel, seed: int) -> None:
+    """Multiplies every rotary pair of every KV head by a complex number, in place, and its query
+    heads by the inverse conjugate.
 
-    A key's pair becomes ``c k`` and the pair of each query head that looks at it ``q / conj(c)``,
-    so ``Re(q conj(k))`` is what it was: an exact re-parametrisation, since multiplying a pair by a
-    complex number commutes with RoPE. Phases are uniform, stretches between 1/2 and 2.
+    A key's pair becomes ``c k`` and that of each of its query heads ``q / conj(c)``, so that
+    ``Re(q conj(k))`` is unchanged: an exact reparametrisation, since multiplication by a complex
+    number commutes with RoPE. Phases are uniform, magnitudes log-uniform between 1/2 and 2. For
+    families whose queries and keys come from projections with biases and without norms.
     """
     generator = torch.Generator().manual_seed(seed)
-    text = hf.config.text_config
-    half = text.hidden_size // text.num_attention_heads // 2
-    group = text.num_attention_heads // text.num_key_value_heads
-    for layer in hf.model.language_model.layers:
-        shape = (text.num_key_value_heads, half)
-        phase_KF = torch.rand(shape, generator=generator) * 2 * torch.pi
-        c_KF = torch.polar(2 ** (2 * torch.rand(shape, generator=generator) - 1), phase_KF)
-        attention = layer.self_attn
+    family = family_of(hf.config)
+    shape = family.shape
+    pairs = (shape.kv_heads, shape.head_dim // 2)
+    group = shape.heads // shape.kv_heads
+    for layer in family.layers(hf):
+        phase_KF = torch.rand(pairs, generator=generator) * 2 * torch.pi
+        c_KF = torch.polar(2 ** (2 * torch.rand(pairs, generator=generator) - 1), phase_KF)
+        queries, keys = family.qk_modules(layer)
         for projection, factor in (
-            (attention.k_proj, c_KF),
-            (attention.q_proj, (1 / c_KF.conj()).repeat_interleave(group, dim=0)),
+            (keys, c_KF),
+            (queries, (1 / c_KF.conj()).repeat_interleave(group, dim=0)),
         ):
-            for parameter in (projection.weight, projection.bias):
+            for parameter in map(projection.get_parameter, ("weight", "bias")):
                 parameter.copy_(_times(parameter, factor))
 
 
 def _times(rows: Tensor, factor_HF: Tensor) -> Tensor:
-    """Multiplies the pairs of a projection's output rows, which are heads x (F real, F imaginary)
-    numbers, by a complex number each."""
+    """Multiplies the pairs of a projection's output rows, which are H x (F real, F imaginary)."""
     heads, half = factor_HF.shape
     real, imaginary = rows.double().reshape(heads, 2, half, -1).unbind(1)
     product = torch.complex(real, imaginary) * factor_HF[..., None]

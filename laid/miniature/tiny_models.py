@@ -4,11 +4,14 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from tokenizers import Regex, pre_tokenizers
-from transformers import Qwen2_5_VLConfig, Qwen2Tokenizer
+from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from laid.vlm.families.qwen2_5_vl import Processor, Qwen25VL
+from laid.vlm.families.registry import family_of
 from laid.vlm.hf_folder import write_processor
 from laid.vlm.processor import ImageTextProcessor
 
@@ -92,7 +95,10 @@ def _apply(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
 def tiny_processor(corpus: Iterable[str]) -> ImageTextProcessor:
     """The tiny tokenizer with Qwen2.5-VL's image processor; 28 x 28 pixels are the least."""
     images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 1280)
-    return ImageTextProcessor(images, tiny_tokenizer(corpus), chat_template=CHAT_TEMPLATE)
+    tokenizer = tiny_tokenizer(corpus)
+    # Of a configuration, a processor needs what all tiny models have in common.
+    family = Qwen25VL(tiny_config(tokenizer, layers=1, heads=1, kv_heads=1))
+    return ImageTextProcessor(family, Processor(images, tokenizer, chat_template=CHAT_TEMPLATE))
 
 
 def tiny_config(
@@ -109,8 +115,8 @@ def tiny_config(
 ) -> Qwen2_5_VLConfig:
     """A Qwen2.5-VL configuration of a few hundred thousand parameters.
 
-    Half of ``head_dim`` are rotary pairs, shared out to time, height and width as 1/4, 3/8, 3/8,
-    like Qwen2.5-VL's 16, 24, 24 of 64.
+    Half of ``head_dim`` are rotary pairs; time, height and width own 1/4, 3/8, 3/8 of them, like
+    Qwen2.5-VL's 16, 24, 24 of 64.
     """
     hidden = heads * head_dim
     pairs = head_dim // 2
@@ -152,6 +158,13 @@ def tiny_config(
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=False,
+    )
+
+
+def tiny_model(config: Qwen2_5_VLConfig) -> PreTrainedModel:
+    """A model with the weights that transformers draws, in float32, by torch's global generator."""
+    return family_of(config).model_class._from_config(
+        config, dtype=torch.float32, attn_implementation="sdpa"
     )
 
 

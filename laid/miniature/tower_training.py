@@ -1,10 +1,9 @@
-"""The vision tower: each visual token learns to name the objects of its image, then it is frozen.
+"""The vision tower: each visual token learns to name the objects of its image; then it is frozen.
 
-Shape suffixes: B or I images, P 16 patches, D numbers in a patch without its frame axis, V 4
-visual tokens, E the tower's width, H the decoder's, C categories.
+Shape suffixes: B or I images, P 16 patches, D values of a patch without its temporal axis, V 4
+visual tokens, E the tower's hidden size, H the decoder's, C categories.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,43 +17,48 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from laid.miniature.image_pool import MERGE, PATCH, PATCHES, Pool, normalise
+from laid.miniature.recipes import TowerRecipe
 from laid.miniature.resumable_stage import Stage
 
 TOKENS = PATCHES // MERGE**2
 """Visual tokens of an image."""
 
-_SHIFT = 2  # pixels that a cell is moved by at most, to vary it
+_SHIFT = 2  # largest shift of a cell, in pixels, in augmentation
 
 
 @dataclass(frozen=True)
-class TowerRecipe:
-    """How a tower is trained."""
+class TowerResult:
+    """A trained tower.
 
-    steps: int = 6000
-    batch: int = 128
-    lr: float = 2e-3
-    weight_decay: float = 0.02
-    noise: float = 0.1
+    Attributes:
+        visual: its state dict.
+        words_CH: word embeddings of the categories, of mean square 1.
+        exact: share of held-out images whose set of categories is predicted exactly.
+        seconds: of training.
+    """
+
+    visual: dict[str, Tensor]
+    words_CH: Tensor
+    exact: float
+    seconds: float
 
 
 def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
-    """``features_IVH`` of normalised images; the same as the stock forward, all images at once.
+    """``features_IVH`` of normalised images, equal to those of the stock forward pass.
 
-    The stock attention loops over the images; these have equal size, so they make one batch. Both
-    frames of a patch are the same picture, so the two halves of the first layer's weight add up.
+    The stock attention loops over images; these have equal sizes and make one batch. Both frames
+    of a patch are the same image, so the two halves of the first layer's weight are summed.
     """
-    n = len(pixels_IPD)
-    side = PATCHES**0.5
-    grid = torch.tensor([[1, int(side), int(side)]])
+    side = int(PATCHES**0.5)
+    grid = torch.tensor([[1, side, side]])
     weight_ED = tower.patch_embed.proj.weight.sum(dim=2).flatten(1)
     hidden_IPE = F.linear(pixels_IPD, weight_ED)
-    where = stock.get_vision_position_ids(grid, MERGE)
-    cos, sin = tower.rotary_pos_emb(hidden_IPE[0], where)
+    cos, sin = tower.rotary_pos_emb(hidden_IPE[0], stock.get_vision_position_ids(grid, MERGE))
     for block in tower.blocks:
         hidden_IPE = hidden_IPE + _attend(block.attn, block.norm1(hidden_IPE), cos, sin)
         hidden_IPE = hidden_IPE + block.mlp(block.norm2(hidden_IPE))
     features: Tensor = tower.merger(hidden_IPE.flatten(0, 1))
-    return features.reshape(n, TOKENS, -1)
+    return features.reshape(len(pixels_IPD), TOKENS, -1)
 
 
 def _attend(attention: Any, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -82,12 +86,12 @@ def train_tower(
     recipe: TowerRecipe,
     seed: int,
     stage: Stage,
-) -> dict[str, Any]:
+) -> TowerResult:
     """Trains a tower and standardises its features.
 
-    The objective is binary cross-entropy on every category, at each visual token, with as class
-    weights fixed orthogonal directions; these become the word embeddings of the categories, so
-    that a visual token is, up to noise, the sum of the words for what its image shows.
+    The loss is binary cross-entropy for every category at each visual token. Its class weights are
+    fixed orthogonal directions, which become the word embeddings of the categories: a visual token
+    is then, up to noise, the sum of the words for what its image shows.
 
     Args:
         config: the model's; the tower is that of its ``vision_config``.
@@ -95,15 +99,10 @@ def train_tower(
         held_out: images to measure on.
         recipe: steps and rates.
         seed: of initial weights, directions and batches.
-        stage: where checkpoints and the result are kept.
-
-    Returns:
-        ``visual`` state dict, ``words_CH`` directions of mean square 1, ``exact`` the share of
-        held-out images whose set of categories comes out exactly, ``seconds``.
+        stage: where the checkpoint and the result are kept.
     """
-    done = stage.result()
-    if done is not None:
-        return done
+    if (done := stage.result()) is not None:
+        return TowerResult(**done)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = Tower._from_config(config.vision_config, dtype=torch.float32)
@@ -122,14 +121,13 @@ def train_tower(
         fused=True,
     )
     generator = torch.Generator().manual_seed(seed)
-    first, before, started = 0, 0.0, time.monotonic()
-    kept = stage.checkpoint()
-    if kept is not None:
+    first = 0
+    if (kept := stage.checkpoint()) is not None:
         tower.load_state_dict(kept["visual"])
         bias_C.data.copy_(kept["bias_C"])
         optimizer.load_state_dict(kept["optimizer"])
         generator.set_state(kept["generator"])
-        first, before = kept["step"], kept["seconds"]
+        first = kept["step"]
     tower.train()
     bar = stage.bar(first, recipe.steps)
     for step in range(first, recipe.steps):
@@ -137,10 +135,10 @@ def train_tower(
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * rate
         rows_B = torch.randint(len(pool), (recipe.batch,), generator=generator)
-        pixels_BPD = _vary(pool.patches_IPD[rows_B], recipe.noise, generator)
-        logits_BVC = _name(encode(tower, pixels_BPD), words_CH, bias_C)
-        wanted_BVC = pool.present_IC[rows_B, None].expand_as(logits_BVC).float()
-        loss = F.binary_cross_entropy_with_logits(logits_BVC, wanted_BVC)
+        pixels_BPD = _augment(pool.patches_IPD[rows_B], recipe.noise, generator)
+        logits_BVC = _category_logits(encode(tower, pixels_BPD), words_CH, bias_C)
+        present_BVC = pool.present_IC[rows_B, None].expand_as(logits_BVC).float()
+        loss = F.binary_cross_entropy_with_logits(logits_BVC, present_BVC)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -155,41 +153,37 @@ def train_tower(
                     "optimizer": optimizer.state_dict(),
                     "generator": generator.get_state(),
                     "step": step + 1,
-                    "seconds": before + time.monotonic() - started,
                 }
             )
     bar.close()
     tower.eval()
-    exact = exactness(tower, held_out, words_CH, bias_C)
+    exact = exact_match(tower, held_out, words_CH, bias_C)
     _standardise(tower, encode_pool(tower, pool))
-    return stage.finish(
-        {
-            "visual": tower.state_dict(),
-            "words_CH": words_CH / words_CH.square().mean().sqrt(),
-            "exact": exact,
-            "seconds": before + time.monotonic() - started,
-        }
-    )
+    words_CH = words_CH / words_CH.square().mean().sqrt()
+    result = {"visual": tower.state_dict(), "words_CH": words_CH, "exact": exact}
+    return TowerResult(**stage.finish(result))
 
 
 @torch.no_grad()
-def exactness(tower: Tower, pool: Pool, words_CH: Tensor, bias_C: Tensor) -> float:
-    """The share of images whose set of categories comes out exactly (mean over visual tokens)."""
-    logits_IC = _name(encode_pool(tower, pool), words_CH, bias_C).mean(dim=1)
+def exact_match(tower: Tower, pool: Pool, words_CH: Tensor, bias_C: Tensor) -> float:
+    """Share of images whose set of categories is predicted exactly by the mean logits of their
+    visual tokens."""
+    logits_IC = _category_logits(encode_pool(tower, pool), words_CH, bias_C).mean(dim=1)
     return ((logits_IC > 0) == pool.present_IC).all(dim=1).float().mean().item()
 
 
-def _name(features_BVH: Tensor, words_CH: Tensor, bias_C: Tensor) -> Tensor:
+def _category_logits(features_BVH: Tensor, words_CH: Tensor, bias_C: Tensor) -> Tensor:
     return 4 * features_BVH @ words_CH.T + bias_C
 
 
-def _vary(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Other pictures of the same objects: cells move, are mirrored, change places; tones shift."""
+def _augment(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """Normalised pixels of the same objects: cells are permuted, shifted and mirrored; contrast and
+    brightness vary and noise is added."""
     n, side = len(patches_BPD) * TOKENS, MERGE * PATCH
     cells = patches_BPD.reshape(n, MERGE, MERGE, 3, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
     order = torch.rand(len(patches_BPD), TOKENS, generator=generator).argsort(dim=1)
     place = (order + TOKENS * torch.arange(len(patches_BPD))[:, None]).flatten()
-    # Where each pixel of a cell comes from; what is moved in repeats the edge.
+    # Where each pixel of a cell comes from; the edge is repeated.
     moved = torch.randint(-_SHIFT, _SHIFT + 1, (2, n, 1), generator=generator)
     rows, columns = (torch.arange(side) + moved).clamp(0, side - 1).unbind(0)
     mirrored = torch.rand(n, 1, generator=generator) < 0.5
@@ -198,16 +192,15 @@ def _vary(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> Tens
     cells = cells[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]]
     cells = cells.reshape(n, MERGE, PATCH, MERGE, PATCH, 3).permute(0, 1, 3, 5, 2, 4)
     pixels = normalise(cells.reshape(patches_BPD.shape))
-    gain, shift = (noise * torch.randn(2, len(pixels), 1, 1, generator=generator)).unbind(0)
-    specks = noise * torch.randn(pixels.shape, generator=generator)
-    return pixels * (1 + gain) + shift + specks
+    gain, offset = (noise * torch.randn(2, len(pixels), 1, 1, generator=generator)).unbind(0)
+    return pixels * (1 + gain) + offset + noise * torch.randn(pixels.shape, generator=generator)
 
 
 @torch.no_grad()
 def _standardise(tower: Tower, features_IVH: Tensor) -> None:
-    """Scales the last layer so that features have mean 0 and mean square 1, as the words do."""
+    """Rescales the last layer so that features have mean 0 and mean square 1, like the words."""
     mean_H = features_IVH.mean(dim=(0, 1))
-    size = (features_IVH - mean_H).square().mean().sqrt()
+    scale = (features_IVH - mean_H).square().mean().sqrt()
     last = tower.merger.mlp[-1]
-    last.bias.sub_(mean_H).div_(size)
-    last.weight.div_(size)
+    last.bias.sub_(mean_H).div_(scale)
+    last.weight.div_(scale)

@@ -1,5 +1,7 @@
-"""FLOPs of PyTorch operations: matrix products and attention, a multiplication and an addition
-being two."""
+"""FLOPs of PyTorch operations: matrix products and attention; a multiply-add counts as two.
+
+Shape suffixes: B batch, H query heads, K KV heads, L queries or keys, D head_dim.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +30,9 @@ class Work:
     """A kind of work.
 
     Attributes:
-        attention: products of queries, keys and values; else those with weights.
-        vision: in the vision tower, on its way forward.
-        again: done a second time for the backward pass (activation checkpointing).
+        attention: products of queries, keys and values; else products with weights.
+        vision: in the vision tower's forward pass.
+        again: recomputed in the backward pass (activation checkpointing).
     """
 
     attention: bool
@@ -44,14 +46,16 @@ def flops_of(
     """FLOPs of one operation and whether it is attention; None for one that is not counted.
 
     Args:
-        attended: by number of queries, the share of pairs that are looked at.
+        func: the operation, called with ``args`` and ``kwargs``.
+        out: its result.
+        attended: by number of queries, the share of query-key pairs that count.
     """
     packet = getattr(func, "_overloadpacket", None)
     if packet in _FORWARD:
         causal = kwargs.get("is_causal", args[4] if len(args) > 4 else False)
-        return _attention(args[0], args[1], 2, _is_true(causal), attended), True
+        return _attention(args[0], args[1], 2, causal is True, attended), True
     if packet in _BACKWARD:
-        # Scores are made again, and each of the two products has two gradients.
+        # Scores are computed again, and each of the two products has two gradients.
         causal = any(value is True for value in (*args, *kwargs.values()))
         return _attention(args[1], args[2], 5, causal, attended), True
     if packet in flop_registry:
@@ -59,19 +63,13 @@ def flops_of(
     return None
 
 
-def _is_true(value: Any) -> bool:
-    return value is True
-
-
 def _attention(
     q_BHLD: Any, k_BKLD: Any, products: int, causal: bool, attended: Mapping[int, float]
 ) -> int:
-    """Products of [L, D] with [D, L] over all heads; half of it where a token sees none after."""
-    batch, heads, rows, dim = q_BHLD.shape
-    columns = k_BKLD.shape[2]
-    whole = 2 * products * batch * heads * rows * columns * dim
+    """Products of [L, D] with [D, L] over all query heads; half of them under a causal mask."""
+    batch, heads, queries, head_dim = q_BHLD.shape
+    keys = k_BKLD.shape[2]
+    flops = 2 * products * batch * heads * queries * keys * head_dim
     if causal:
-        whole //= 2
-    elif rows == columns:
-        whole = int(whole * attended.get(rows, 1.0))
-    return int(whole)
+        return int(flops // 2)
+    return int(flops * attended.get(queries, 1.0)) if queries == keys else int(flops)

@@ -1,12 +1,14 @@
-"""What a rehearsal came to, in words and tables."""
+"""Memory and FLOPs of a planned run, as text."""
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laid.common.errors import UserError
+from laid.common.tables import Table, text
 from laid.planning.flop_counting import Work
-from laid.planning.ledger import KINDS, Ledger, Peak
+from laid.planning.memory_tracker import KINDS, MemoryTracker, Peak
 from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
 
 GIB = 2**30
@@ -23,28 +25,27 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Limit:
-    """Memory of a device in bytes, and what of it a plan leaves alone."""
+    """Memory of a device in bytes, and how much of it a plan keeps free."""
 
     memory: float
     spare: float
 
 
-def highest(ledger: Ledger) -> tuple[str, Peak]:
+def highest(tracker: MemoryTracker) -> tuple[str, Peak]:
     """The phase with the most memory, and its peak."""
-    return max(ledger.peaks().items(), key=lambda item: item[1].bytes)
+    return max(tracker.peaks().items(), key=lambda item: item[1].bytes)
 
 
-def memory_table(ledger: Ledger) -> str:
+def memory_table(tracker: MemoryTracker) -> str:
     """Memory at the peak of every phase, and what it consists of; GiB, or MiB for tiny models."""
-    peaks = ledger.peaks()
-    name, unit = ("GiB", GIB) if highest(ledger)[1].bytes >= GIB / 10 else ("MiB", GIB / 1024)
-    head = f"{name + ' at the peak':24}{'total':>8}"
-    lines = ["  " + head + "".join(f"{kind:>13}" for kind in KINDS)]
-    for phase, words in _SHOWN.items():
-        if (peak := peaks.get(phase)) is not None:
-            parts = "".join(f"{peak.of.get(kind, 0) / unit:13.2f}" for kind in KINDS)
-            lines.append(f"  {words:24}{peak.bytes / unit:8.2f}{parts}")
-    return "\n".join(lines)
+    peaks = tracker.peaks()
+    name, unit = ("GiB", GIB) if highest(tracker)[1].bytes >= GIB / 10 else ("MiB", GIB / 1024)
+    rows = {
+        words: [peak.bytes, *(peak.of.get(kind, 0) for kind in KINDS)]
+        for phase, words in _SHOWN.items()
+        if (peak := peaks.get(phase)) is not None
+    }
+    return _amounts(f"{name} at the peak", KINDS, rows, unit, digits=2)
 
 
 def flops_table(flops: Counter[tuple[str, Work]]) -> str:
@@ -57,30 +58,36 @@ def flops_table(flops: Counter[tuple[str, Work]]) -> str:
     columns = ("decoder", "attention", "vision")
     rows["all"] = sum(rows.values(), Counter())
     name, unit = ("TFLOP", 1e12) if rows["all"].total() >= 1e12 else ("GFLOP", 1e9)
-    lines = ["  " + f"{name:24}{'total':>8}" + "".join(f"{c:>13}" for c in columns)]
-    for name, row in rows.items():
-        parts = "".join(f"{row[column] / unit:13.1f}" for column in columns)
-        lines.append(f"  {name:24}{row.total() / unit:8.1f}{parts}")
-    return "\n".join(lines)
+    amounts = {words: [row.total(), *(row[c] for c in columns)] for words, row in rows.items()}
+    return _amounts(name, columns, amounts, unit, digits=1)
+
+
+def _amounts(
+    what: str, columns: Sequence[str], rows: dict[str, list[int]], unit: float, digits: int
+) -> str:
+    """A table of ``rows`` in ``unit``, first the total and then the columns."""
+    cells = [[words, *(f"{n / unit:.{digits}f}" for n in row)] for words, row in rows.items()]
+    widths = [24, 6, *[11] * len(columns)]
+    return text(Table("plan", what, [what, "total", *columns], cells, widths=widths))
 
 
 def verdict(what: str, peak: Peak, limit: Limit, remedies: list[str]) -> str:
-    """Whether it fits, and what to turn when it does not."""
+    """Whether it fits, and which settings to change when it does not."""
     left = limit.memory - limit.spare - peak.bytes
     room = f"{limit.memory / GIB:.1f} GiB less {limit.spare / GIB:.1f} kept free"
     if left >= 0:
         return f"{what} fits: {peak.bytes / GIB:.1f} GiB of {room}; {left / GIB:.1f} GiB are left"
-    lines = [f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} lack"]
+    lines = [f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} over"]
     return "\n".join([*lines, *(f"  - {remedy}" for remedy in remedies)])
 
 
-def bytes_of(name: str, text: str) -> float:
+def bytes_of(name: str, given: str) -> float:
     """Bytes of a size such as 80GiB or 80GB, given as setting ``name``.
 
     Raises:
-        UserError: it is no size.
+        UserError: it is not a size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", given.strip(), re.IGNORECASE)
     if found is None:
-        raise UserError(f"--{name} {text}: expected such as 80GiB or 80GB")
+        raise UserError(f"--{name} {given}: expected such as 80GiB or 80GB")
     return float(found[1]) * _UNITS[found[2].upper()]

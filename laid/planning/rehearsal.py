@@ -1,6 +1,6 @@
-"""Runs the module's own training step and test in a ``shadow``, and keeps account.
+"""Runs the module's own training step and test in a ``fake_floats``, and counts memory and FLOPs.
 
-The module, its objective, the way models are built and shared out, and the optimizer are those of
+The module, its objective, the way models are built and sharded, and the optimizer are those of
 ``laid fit``; what is left out is Lightning's loop around them.
 """
 
@@ -16,12 +16,11 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from transformers import Qwen2_5_VLConfig
 
 from laid.data.prompt import Batch
-from laid.planning.ledger import Ledger
+from laid.planning.fake_floats import fake_floats
+from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.planned_inputs import haystack_inputs
-from laid.planning.shadow import shadow
 from laid.signals.model_inputs import ModelInputs
 from laid.training.module import LaidModule
 from laid.training.placement import Placement
@@ -42,7 +41,7 @@ class Setting:
     """What is rehearsed.
 
     Attributes:
-        devices: ranks that share the models out; None: one that holds them whole.
+        devices: ranks that the models are sharded across; None: one device, no sharding.
         precision: as Trainer's.
         images: of a haystack.
         grid: patches of an image in time, height and width.
@@ -88,7 +87,7 @@ class PlannedStrategy(ShardedStrategy):
         super().__init__()
         self._device_mesh = mesh
         self._weights = weights
-        # Numbers are as wide under 16-mixed, whose scaler would want a GPU.
+        # 16-mixed takes as much memory, but its gradient scaler needs a GPU.
         mixed = MixedPrecision("bf16-mixed", "cpu") if precision != "32-true" else Precision()
         if mesh is None:
             self._precision_plugin = mixed
@@ -102,58 +101,58 @@ class PlannedStrategy(ShardedStrategy):
         return replace(super().placement, weights=self._weights)
 
 
-def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> Ledger:
+def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
     """Two steps of training on one of the ranks.
 
     Args:
-        real: with memory and numbers after all, to hold a plan against; other ranks stay unreal.
+        real: with real tensors, to compare a plan with; other ranks stay imagined.
 
     Raises:
         UserError: as ``laid fit`` would before its first step.
     """
-    ledger = Ledger(_vocabularies(module))
-    place = nullcontext() if real else shadow()
-    with _ranks(setting.devices) as mesh, place, ledger.watching():
+    tracker = MemoryTracker(_vocabularies(module))
+    place = nullcontext() if real else fake_floats()
+    with _ranks(setting.devices) as mesh, place, tracker.watching():
         strategy = PlannedStrategy(mesh, setting.precision, weights=real)
-        ledger.enter(BUILT)
+        tracker.enter(BUILT)
         optimizer = prepare_training(module, strategy, setting)
         assert module.student is not None
-        ledger.tag("student", _held(module))
+        tracker.tag("student", _held(module))
         for vlm in _teachers(module):
-            ledger.tag("teacher", _held(vlm))
+            tracker.tag("teacher", _held(vlm))
         if not real:
             for vlm in (*_teachers(module), module.student):
-                _attend(vlm, ledger)
-        watch_teacher(module, ledger.enter)
+                _attend(vlm, tracker)
+        watch_teacher(module, tracker.enter)
         for step in range(STEPS):
-            ledger.flops.clear()
-            ledger.enter(STUDENT)
+            tracker.flops.clear()
+            tracker.enter(STUDENT)
             inputs = _inputs(module.student, setting, with_answer=True)
             if real:
                 inputs.pixel_values_PC.normal_()
             fresh = step == 0 or not setting.accumulates
-            train_once(module, optimizer, strategy, setting, inputs, fresh, ledger.enter)
+            train_once(module, optimizer, strategy, setting, inputs, fresh, tracker.enter)
             del inputs
-            ledger.tag("gradients", _gradients(module))
-            ledger.tag("optimizer", _states(optimizer))
-    return ledger
+            tracker.tag("gradients", _gradients(module))
+            tracker.tag("optimizer", _states(optimizer))
+    return tracker
 
 
-def rehearse_test(module: LaidModule, setting: Setting) -> Ledger:
-    """The first two tokens of an answer, by one device that holds the student whole."""
-    ledger = Ledger(_vocabularies(module))
-    with shadow(), ledger.watching():
+def rehearse_test(module: LaidModule, setting: Setting) -> MemoryTracker:
+    """The first two tokens of an answer, on one device, without sharding."""
+    tracker = MemoryTracker(_vocabularies(module))
+    with fake_floats(), tracker.watching():
         strategy = PlannedStrategy(None, setting.precision)
         module.trainer = _trainer("test", strategy, setting)
         module.configure_model()
         assert module.student is not None
-        ledger.tag("student", _held(module.student))
-        _attend(module.student, ledger)
-        ledger.enter(TEST)
+        tracker.tag("student", _held(module.student))
+        _attend(module.student, tracker)
+        tracker.enter(TEST)
         inputs = _inputs(module.student, setting, with_answer=False)
         with strategy.precision_plugin.test_step_context():
             module.student.answer(inputs, 2)
-    return ledger
+    return tracker
 
 
 def prepare_training(
@@ -165,7 +164,7 @@ def prepare_training(
     """Builds what the module trains with, and the optimizer of it.
 
     Args:
-        device: where whole models go; None: they stay where they are.
+        device: where models that are not sharded go; None: they stay where they are.
     """
     module.trainer = _trainer("fit", strategy, setting)
     module.configure_model()
@@ -194,11 +193,11 @@ def train_once(
 
     Args:
         fresh: whether they go; else they stay, as those of a step's earlier batches do.
-        enter: told of each phase as it begins, but for the student's, in which it is called.
+        enter: called with each phase as it begins, except the student's, which is on already.
     """
     precision = strategy.precision_plugin
     with precision.train_step_context():
-        loss = module.training_step(Batch(inputs, [{}] * setting.batch), 0)
+        loss = module.training_step(Batch(inputs, (), ()), 0)
     module._seen.clear()
     if fresh:
         optimizer.zero_grad()
@@ -211,7 +210,7 @@ def train_once(
 
 
 def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
-    """Lets ``enter`` know where the teacher's part of a step begins, and the student's."""
+    """Calls ``enter`` where the teacher's part of a step begins, and the student's."""
     for vlm in _teachers(module):
         inner = vlm.signals
 
@@ -225,13 +224,13 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
         vlm.signals = signals  # type: ignore[method-assign, assignment]
 
 
-def _attend(vlm: VLM, ledger: Ledger) -> None:
-    """Lets the vision tower attend at once, and tells the ledger when it is at work."""
-    attend_at_once(vlm.hf, ledger.attended.__setitem__)
-    tower = vlm.hf.model.visual
+def _attend(vlm: VLM, tracker: MemoryTracker) -> None:
+    """Makes the vision tower attend in one call, and marks in the tracker when the tower runs."""
+    attend_at_once(vlm.hf, tracker.attended.__setitem__)
+    tower = vlm.family.tower(vlm.hf)
 
     def at_work(is_so: bool) -> Callable[..., None]:
-        return lambda *_: setattr(ledger, "vision", is_so)
+        return lambda *_: setattr(tracker, "vision", is_so)
 
     tower.register_forward_pre_hook(at_work(True))
     tower.register_forward_hook(at_work(False))
@@ -255,8 +254,9 @@ def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
 
 
 def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
-    config: Qwen2_5_VLConfig = vlm.hf.config
-    return haystack_inputs(config, setting.images, setting.grid, setting.batch, with_answer)
+    return haystack_inputs(
+        vlm.family.config, setting.images, setting.grid, setting.batch, with_answer
+    )
 
 
 def _vocabularies(module: LaidModule) -> frozenset[int]:

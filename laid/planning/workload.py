@@ -1,7 +1,7 @@
 """FLOPs of a whole run, from those of one haystack.
 
-A haystack of other size costs less in proportion: products with weights by its tokens, the
-decoder's attention by their square, the vision tower by its images. So one rehearsal does for all.
+For haystacks of other sizes, products with weights scale with the tokens, the decoder's attention
+with their square and the vision tower with the images. So one simulated step is enough.
 """
 
 from collections import Counter
@@ -24,11 +24,11 @@ class Cost:
     """FLOPs of one haystack, forward and backward.
 
     Attributes:
-        weights: products of the decoder's tokens with weights.
-        attention: the decoder's attention.
-        vision: the vision towers, forward.
-        images: of the haystack they were counted for.
-        tokens: how many tokens a haystack of so many images has.
+        weights: of products with the decoder's weights.
+        attention: of the decoder's attention.
+        vision: of the vision towers' forward pass.
+        images: of the haystack that was counted.
+        tokens: from a number of images to the tokens of their haystack.
     """
 
     weights: float
@@ -45,7 +45,7 @@ class Cost:
         batch: int,
         tokens: Callable[[int], int],
     ) -> "Cost":
-        """What a step of ``batch`` haystacks came to; work done a second time is left out."""
+        """From the FLOPs of a step of ``batch`` haystacks of ``images``; without recomputation."""
         parts = {"weights": 0.0, "attention": 0.0, "vision": 0.0}
         for (phase, work), amount in flops.items():
             if phase in (TEACHER, STUDENT, BACKWARD) and not work.again:
@@ -54,32 +54,33 @@ class Cost:
         return cls(**parts, images=images, tokens=tokens)
 
     def at(self, images: int) -> float:
-        """FLOPs of a haystack of so many images."""
+        """FLOPs of a haystack of ``images`` images."""
         longer = self.tokens(images) / self.tokens(self.images)
         of_vision = self.vision * images / self.images
         return self.weights * longer + self.attention * longer**2 + of_vision
 
 
 def sizes_of(train: TrainArgs, images: int) -> list[int]:
-    """Images of an epoch's haystacks: uniform, as they are built, or all alike for a source, whose
-    sizes a plan does not look up."""
+    """Images of each haystack of an epoch: uniformly drawn, as entries are built; with
+    ``data.train.source``, which a plan does not read, ``images`` for all."""
     if train.source is not None:
-        return [images] * train.entries
+        return [images] * train.count
     draw = np.random.default_rng(0)
-    return draw.integers(train.min_size, train.max_size + 1, train.entries).tolist()
+    return draw.integers(train.min_size, train.max_size + 1, train.count).tolist()
 
 
 def run_flops(
     cost: Cost, sizes: list[int], data: HaystackDataModule, ranks: int, each: int, epochs: float
 ) -> float:
-    """FLOPs of one rank in a whole run, waiting included.
+    """FLOPs of one rank in a whole run, waiting and padding included.
 
-    Sharded ranks run in step, so each pays for the largest haystack of those taken at a time, and
-    a batch pays for its longest.
+    Sharded ranks run in step and a micro-batch is padded to its longest haystack, so every haystack
+    of a round costs as much as the largest one.
 
     Args:
-        sizes: images of an epoch's haystacks.
-        each: haystacks that a rank takes at a time.
+        sizes: images of each haystack of an epoch.
+        each: haystacks of a rank's micro-batch.
+        epochs: of the run.
     """
     sampler = EpochSampler(
         len(sizes) - len(sizes) % data.global_batch_size,
@@ -95,17 +96,18 @@ def run_flops(
 
 
 def epochs_of(trainer: Any, steps: int) -> float:
-    """Epochs that a run comes to, whichever of its two ends is first.
+    """Epochs of a run until max_epochs or max_steps, whichever is reached first.
 
     Args:
         trainer: the settings of Lightning's Trainer.
-        steps: of an epoch.
+        steps: optimizer steps of an epoch.
 
     Raises:
-        UserError: the run has no end.
+        UserError: neither limits the run.
     """
-    by_steps = trainer.max_steps / steps if trainer.max_steps > 0 and steps else None
-    if by_steps is None and trainer.max_epochs is None:
-        raise UserError("the hours of a run need its end: set trainer.max_epochs or max_steps")
-    ends = [end for end in (by_steps, trainer.max_epochs) if end is not None and end >= 0]
+    ends = [trainer.max_epochs] if trainer.max_epochs is not None else []
+    if trainer.max_steps > 0 and steps:
+        ends.append(trainer.max_steps / steps)
+    if not (ends := [end for end in ends if end >= 0]):
+        raise UserError("the run has no end: set trainer.max_epochs or trainer.max_steps")
     return float(min(ends))

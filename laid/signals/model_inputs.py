@@ -1,7 +1,8 @@
-"""What a Qwen2.5-VL forward pass takes, as one dataclass, and the padding that makes a batch of it.
+"""What a forward pass takes, as one dataclass, and the padding that makes a batch of it.
 
-Shape suffixes: B batch, L tokens, 3 the temporal, height and width rows of M-RoPE, P image patches,
-C numbers in a patch (3 colours x 2 frames x 14 x 14), I images of the whole batch.
+Shape suffixes: B batch, L tokens, 3 the temporal, height and width rows of M-RoPE (a family with
+one-dimensional positions has one row), P the pieces that images are cut into (patches of C numbers
+for Qwen2.5-VL: 3 colours x 2 frames x 14 x 14), I images of the whole batch.
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,12 @@ class ModelInputs:
         input_ids_BL: token ids.
         attention_mask_BL: 1 for a token, 0 for padding.
         mm_token_type_ids_BL: 1 for a visual token, 0 for text.
-        position_ids_3BL: M-RoPE positions from ``get_rope_index``; always given to the model, which
-            would otherwise fall back to one-dimensional positions without a word.
+        position_ids_3BL: positions by the model's family; always given to the model, which might
+            otherwise fall back to one-dimensional positions without a word.
         labels_BL: the answer's token ids, ``-100`` elsewhere.
         pixel_values_PC: normalised patches of all images, in the order in which they are shown;
             none (P = 0) where the model has learned their features beforehand.
-        image_grid_thw_I3: patches of each image in time, height and width.
+        image_grid_thw_I3: pieces of each image in time, height and width.
         image_names: what each image is called; an image that recurs has the same name.
     """
 

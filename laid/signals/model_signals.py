@@ -4,9 +4,23 @@ Shape suffixes: B batch, L tokens, H query heads, K KV heads (fewer under groupe
 D head_dim, N answer tokens of the whole batch, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+Turn = Callable[[Tensor, Tensor], Tensor]
+"""RoPE of a model: rotates queries or keys ``x_BLHD`` by ``positions_3BL``, in float32."""
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """The decoder's attention: layers, query heads, KV heads, head_dim."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
 
 
 @dataclass
@@ -40,3 +54,8 @@ class Wanted:
 
     def __bool__(self) -> bool:
         return bool(self.layers) or self.logits
+
+    def __or__(self, other: "Wanted") -> "Wanted":
+        """What either asks for."""
+        layers = tuple(dict.fromkeys((*self.layers, *other.layers)))
+        return Wanted(layers, self.logits or other.logits)

@@ -1,4 +1,4 @@
-"""``LaidModule``: a frozen teacher, a student that is trained, and the mixing weights."""
+"""``LaidModule``: a frozen teacher, a student that is trained, and the objective."""
 
 from typing import Any
 
@@ -10,27 +10,26 @@ from torch import Tensor
 
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
-from laid.checkpoints.module_state import check_fits, drop, without_frozen
+from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_frozen
 from laid.common.errors import UserError
 from laid.data.prompt import Batch
-from laid.distributed.sharded_tensors import whole
+from laid.distributed.sharded_tensors import full_tensor
 from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
-from laid.losses.alignment import layer_pairs
-from laid.losses.head_mixing import MixingArgs, MixingWeights
+from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
-from laid.training.calibration import calibrate, needs_calibration
+from laid.training.calibration import calibrate
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
 from laid.training.sharded_strategy import check_precision, placement_of
+from laid.vlm.families.registry import family_of
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
-from laid.vlm.rotary import Rotary
-from laid.vlm.vision_language_model import VLM, AttentionShape
+from laid.vlm.vision_language_model import VLM
 from laid.vlm.weight_files import download
 from laid.vlm.window_extension import (
     TRAINING_FREE,
@@ -56,7 +55,6 @@ class LaidModule(L.LightningModule):
         teacher: ModelArgs | None = None,
         lora: LoraArgs | None = None,
         objective: ObjectiveArgs | None = None,
-        mixing: MixingArgs | None = None,
         optimizer: OptimizerArgs | None = None,
         max_new_tokens: int = 16,
         window_extension: Extension = "none",
@@ -69,7 +67,6 @@ class LaidModule(L.LightningModule):
             teacher: The frozen model whose window is handed on; not needed to test.
             lora: Train low-rank adapters of the student rather than its weights.
             objective: Weights and settings of the loss terms.
-            mixing: The mixing weights of Eq. 3.
             optimizer: AdamW, its learning rates and their schedule.
             max_new_tokens: Longest answer in tokens, in validation, test and prediction.
             window_extension: Lengthens the student's window without training; not for fit.
@@ -84,12 +81,10 @@ class LaidModule(L.LightningModule):
         self.lora_args = lora
         self.strict_loading = lora is None  # adapters come without the frozen weights
         self.objective_args = objective or ObjectiveArgs()
-        self.mixing_args = mixing or MixingArgs()
         self.optimizer_args = optimizer or OptimizerArgs()
         self.max_new_tokens = max_new_tokens
         self.extension = chosen_extension(window_extension, yarn, self_extend)
         self.student: VLM | None = None
-        self.mixing: MixingWeights | None = None
         self.teacher: TeacherSource | None = None
         self.objective: Objective | None = None
         self._seen: list[dict[str, Tensor]] = []
@@ -97,21 +92,21 @@ class LaidModule(L.LightningModule):
 
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
-        training = self.trainer.state.fn == "fit" and self.objective_args.needs_teacher
+        training = self.trainer.state.fn == "fit" and bool(self.objective_args.of_teacher)
         for args in (self.student_args, self.teacher_args if training else None):
             if args is not None and not args.random_weights:
                 download(args.path, args.revision)
 
     def configure_model(self) -> None:
-        """Builds the student, and for training the teacher, mixing weights and objective."""
+        """Builds the student, and for training the teacher and the objective."""
         training = self.trainer.state.fn == "fit" and self.objective is None
         if training and self.extension:
             raise UserError(TRAINING_FREE)
         if self.student is None:
             check_precision(self.trainer)
             self.tokenizer = self._tokenizer_of(self.student_args)
-        if training and self.objective_args.needs_teacher:
-            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of)
+        if training and (of_teacher := self.objective_args.of_teacher):
+            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of, of_teacher)
         if self.student is None:
             build = placement_of(self.trainer)
             self.student = build.student(self.student_args, self.lora_args, self.extension)
@@ -126,25 +121,12 @@ class LaidModule(L.LightningModule):
         assert self.student is not None
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
-        pairs: list[tuple[int, int]] = []
-        if self.objective_args.compares_layers:
+        theirs = None
+        if self.objective_args.of_teacher:
             assert self.teacher_args is not None
-            ours = self.student.shape
-            theirs = AttentionShape.of(load_config(self.teacher_args))
-            pairs = layer_pairs(self.objective_args.alignment, ours.layers, theirs.layers)
-            mixing = MixingWeights(
-                pairs,
-                (ours.heads, ours.kv_heads),
-                (theirs.heads, theirs.kv_heads),
-                ours.head_dim,
-                self.mixing_args,
-                aligned=self.objective_args.laid > 0,
-                rows=self.objective_args.attn > 0,
-                calibrated=needs_calibration(self.mixing_args, self.objective_args),
-            )
-            self.mixing = placement.mixing(mixing)
-        rotary = Rotary.of(self.student.hf.config)
-        self.objective = Objective(self.objective_args, pairs, len(self.tokenizer), rotary)
+            theirs = family_of(load_config(self.teacher_args)).shape
+        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), self.student.turn)
+        self.objective = placement.objective(Objective(self.objective_args, models))
         wanted = self.objective.of_teacher
         if wanted:
             assert self.teacher_args is not None
@@ -155,8 +137,9 @@ class LaidModule(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""
         assert self.student is not None
+        assert self.objective is not None
         fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
-        optimizer = build_optimizer(self.student, self.mixing, self.optimizer_args, fused)
+        optimizer = build_optimizer(self.student, self.objective, self.optimizer_args, fused)
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError(
@@ -170,12 +153,11 @@ class LaidModule(L.LightningModule):
         if self.teacher is not None:
             self.teacher.to(self.device)
         self._learn_images("fit")
-        if self.mixing is not None:
+        if self.teacher is not None:
             assert self.student is not None
-            assert self.teacher is not None
             assert self.objective is not None
             data = self.trainer.datamodule
-            calibrate(self.mixing, self.objective, self.student, self.teacher, data, self.device)
+            calibrate(self.objective, self.student, self.teacher, data, self.device)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "validate":
@@ -210,8 +192,7 @@ class LaidModule(L.LightningModule):
         wanted = self.objective.of_teacher
         teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
         student = self.student.signals(batch.inputs, self.objective.of_student)
-        terms = self.objective.terms(student, teacher, batch.inputs, self.mixing)
-        loss = self.objective.total(terms, student)
+        loss, terms = self.objective(student, teacher, batch.inputs)
         self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
         return loss
 
@@ -230,11 +211,12 @@ class LaidModule(L.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=1)
         for group in optimizer.param_groups:
             self.log(f"lr/{group['name']}", group["lr"], batch_size=1)
-        for name, module in (("student", self.student), ("mixing", self.mixing)):
-            if module is None:
-                continue
+        for name, module in (("student", self.student), ("mixing", self.objective)):
+            assert module is not None
             grads = [p.grad for p in module.parameters() if p.grad is not None]
-            norm = whole(torch.nn.utils.get_total_norm(grads))
+            if not grads:
+                continue
+            norm = full_tensor(torch.nn.utils.get_total_norm(grads))
             self.log(f"grad_norm/{name}", norm, batch_size=1)
 
     def on_validation_epoch_start(self) -> None:
@@ -286,7 +268,7 @@ class LaidModule(L.LightningModule):
             checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves out mixing weights where only the student is wanted, and checks the rest.
+        """Leaves out the objective where only the student is wanted, and checks the rest.
 
         Raises:
             UserError: it is of a model of another shape, or of adapters to other weights.
@@ -294,15 +276,14 @@ class LaidModule(L.LightningModule):
         assert self.student is not None
         # A sharded module has read its share already, and checked that it fits.
         if (state := checkpoint.get("state_dict")) is not None:
-            if self.mixing is None:
-                drop(state, "mixing.")
+            if self.objective is None:
+                drop(state, OBJECTIVE)
             ours = self.state_dict()
             check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
         check_base(self.student.base, checkpoint.get("base"))
 
     def on_train_start(self) -> None:
-        """What was typed for a run that is taken up again holds for its optimizer too."""
-        if self.mixing is not None and self.objective is not None:
-            # A sharded run is restored after ``on_fit_start``.
-            self.objective.pairs = [(s, t) for s, t in self.mixing.pairs.tolist()]
+        """What was typed for a resumed run holds for its optimizer too."""
+        assert self.objective is not None
+        self.objective.restored()  # here, since a sharded run is restored after ``on_fit_start``
         set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)

@@ -1,12 +1,13 @@
-"""AdamW in two groups and the learning-rate schedule."""
+"""AdamW's parameter groups and the learning-rate schedule."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import get_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from laid.common.errors import UserError
 from laid.vlm.vision_language_model import VLM
@@ -23,18 +24,18 @@ class OptimizerArgs:
     """Learning rate of the student."""
     lora_lr: float = 1e-4
     """Learning rate of LoRA's adapters, with model.lora: then `student_lr` is that of the vision
-    tower alone, where it is trained. The paper gives none; ten times `student_lr` is usual."""
+    tower alone, if it is trained. The paper gives none; ten times `student_lr` is usual."""
     mixing_lr: float = 1e-4
-    """Learning rate of the mixing weights."""
+    """Learning rate of what the loss terms learn: the mixing weights."""
     weight_decay: float = 0.01
     """Weight decay of the student's matrices; biases, norms and mixing weights have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's moments."""
     warmup_ratio: float = 0.05
-    """Share of all steps in which the learning rates rise from 0."""
+    """Share of all steps in which the learning rates rise linearly from 0."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """What follows the warm-up (transformers' schedules): down to 0 by a line or a cosine, or
-    constant. The paper names the warm-up only; linear is the usual default."""
+    """What follows the warm-up, as in transformers: linear or cosine decay to 0, or constant. The
+    paper names the warm-up only; linear is the usual default."""
 
     def __post_init__(self) -> None:
         if min(self.student_lr, self.lora_lr, self.mixing_lr) < 0:
@@ -51,27 +52,30 @@ class OptimizerArgs:
 
 
 def build_optimizer(
-    student: VLM, mixing: nn.Module | None, args: OptimizerArgs, fused: bool
+    student: VLM, objective: nn.Module, args: OptimizerArgs, fused: bool
 ) -> torch.optim.AdamW:
-    """AdamW over what has a gradient.
+    """AdamW over the parameters that require gradients.
 
-    The paper's two groups, student and mixing weights; the student's is in two halves, one with
-    weight decay and one without, and LoRA's adapters are a third. Each group carries its ``name``.
+    The paper's two groups, student and mixing weights (all that the loss terms learn); the
+    student's is split into one with weight decay (matrices) and one without, and LoRA's adapters
+    are another. Groups have a ``name``, and empty ones are left out.
 
     Args:
-        fused: PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
+        student: whose trained parameters and adapters are optimized.
+        objective: the loss terms, with their mixing weights.
+        args: rates, weight decay and betas.
+        fused: use PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
             gradients with it under mixed precision.
     """
     adapters = student.adapters()
-    apart = {id(p) for p in adapters}
-    trained = [p for p in student.parameters() if p.requires_grad and id(p) not in apart]
+    adapter_ids = {id(p) for p in adapters}
+    trained = [p for p in student.parameters() if p.requires_grad and id(p) not in adapter_ids]
     groups: list[dict[str, Any]] = [
         _group("student", (p for p in trained if p.ndim > 1), args.student_lr, args.weight_decay),
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
         _group("lora", adapters, args.lora_lr, args.weight_decay),
     ]
-    if mixing is not None:
-        groups.append(_group("mixing", mixing.parameters(), args.mixing_lr, 0.0))
+    groups.append(_group("mixing", objective.parameters(), args.mixing_lr, 0.0))
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
 
@@ -80,27 +84,29 @@ def _group(name: str, params: Iterable[nn.Parameter], lr: float, decay: float) -
     return {"name": name, "params": list(params), "lr": lr, "weight_decay": decay}
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, args: OptimizerArgs, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """The schedule over ``steps`` optimizer steps in all."""
-    return get_scheduler(
-        args.schedule,
-        optimizer,
-        num_warmup_steps=round(args.warmup_ratio * steps),
-        num_training_steps=steps,
-    )
+def build_schedule(optimizer: torch.optim.Optimizer, args: OptimizerArgs, steps: int) -> LambdaLR:
+    """The schedule over ``steps`` optimizer steps; the rates are those of transformers'
+    ``get_scheduler``, to the bit."""
+    warmup = round(args.warmup_ratio * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        if args.schedule == "constant_with_warmup":
+            return 1.0
+        if args.schedule == "linear":
+            return max(0.0, (steps - step) / max(1, steps - warmup))
+        progress = (step - warmup) / max(1, steps - warmup)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+    return LambdaLR(optimizer, factor)
 
 
-def set_rates(
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    args: OptimizerArgs,
-) -> None:
-    """Puts learning rates, weight decay and moments as ``args`` says into a restored optimizer.
+def set_rates(optimizer: torch.optim.Optimizer, schedule: LambdaLR, args: OptimizerArgs) -> None:
+    """Sets learning rates, weight decay and betas of a restored optimizer to those of ``args``.
 
-    A checkpoint brings back those it was made with; without this, what is typed for a run that is
-    taken up again would have no effect.
+    A checkpoint restores those it was saved with; without this, overrides of a resumed run would
+    have no effect.
     """
     rates = {"mixing": args.mixing_lr, "lora": args.lora_lr}
     for at, group in enumerate(optimizer.param_groups):

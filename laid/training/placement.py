@@ -1,4 +1,4 @@
-"""Builds student, teacher and mixing weights where they belong: on one device, or shared out."""
+"""Builds student, teacher and objective where they belong: on one device, or sharded."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
 from laid.checkpoints.module_state import refuse_not_finite
-from laid.distributed.sharded_tensors import own_rows, set_whole
+from laid.distributed.sharded_tensors import local_rows, set_full_tensor
 from laid.distributed.sharding import (
     shard,
     shard_parameters,
     student_policy,
     teacher_policy,
 )
-from laid.losses.head_mixing import MixingWeights
+from laid.training.objective import Objective
 from laid.vlm.lora import LoraArgs, base_of, begin_adapters
 from laid.vlm.model_loading import ModelArgs, empty_model, materialise
 from laid.vlm.vision_language_model import VLM
@@ -50,11 +50,11 @@ class Placement:
         """The model that stays as it is."""
         return self._checked(self._build(args, teacher_policy(), frozen=True), args)
 
-    def mixing(self, weights: MixingWeights) -> MixingWeights:
-        """Mixing weights beside the student."""
+    def objective(self, objective: Objective) -> Objective:
+        """What the loss terms learn, beside the student."""
         if self.mesh is not None:
-            shard_parameters(weights, self.mesh)
-        return weights
+            shard_parameters(objective, self.mesh)
+        return objective
 
     def _checked(self, vlm: VLM, args: ModelArgs) -> VLM:
         if self.weights and not args.random_weights:
@@ -79,9 +79,9 @@ class Placement:
         # The vision tower is also run by itself, to compute each distinct image once.
         register_fsdp_forward_method(vlm.hf, "get_image_features")
         vlm.in_step = self.mesh.size() > 1
-        materialise(vlm.hf, args, _device(self.mesh), own_rows if self.weights else None)
+        materialise(vlm.hf, args, _device(self.mesh), local_rows if self.weights else None)
         if lora is not None and self.weights:
-            begin_adapters(vlm.hf, set_whole)
+            begin_adapters(vlm.hf, set_full_tensor)
             vlm.base = base_of(args)
         return vlm
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from laid.checkpoints.sharded_checkpoints import load_sharded, save_sharded
 from laid.common.errors import UserError
-from laid.distributed.rank_watchdog import Lifeline
+from laid.distributed.rank_watchdog import RankWatchdog
 from laid.training.placement import Placement
 
 NAME = "laid_fsdp"
@@ -41,7 +41,7 @@ class ShardedStrategy(ModelParallelStrategy):
             process_group_backend: None: nccl on GPUs, gloo on the CPU.
         """
         super().__init__(tensor_parallel_size=1, process_group_backend=process_group_backend)
-        self._lifeline: Lifeline | None = None
+        self._watchdog: RankWatchdog | None = None
 
     # Lightning sets the plugin after it has made the strategy from its name.
     @property
@@ -66,16 +66,16 @@ class ShardedStrategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
         assert self.cluster_environment is not None
-        self._lifeline = Lifeline(self.cluster_environment.main_address)
+        self._watchdog = RankWatchdog(self.cluster_environment.main_address)
 
     def on_exception(self, exception: BaseException) -> None:
-        if self._lifeline is not None and not isinstance(exception, SIGTERMException):
-            self._lifeline.close(f"{type(exception).__name__}: {exception}")
+        if self._watchdog is not None and not isinstance(exception, SIGTERMException):
+            self._watchdog.close(f"{type(exception).__name__}: {exception}")
         super().on_exception(exception)
 
     def teardown(self) -> None:
-        if self._lifeline is not None:
-            self._lifeline.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
         super().teardown()
 
     def setup(self, trainer: L.Trainer) -> None:

@@ -1,25 +1,26 @@
 """Features of a frozen vision tower: each image is computed once.
 
-Shape suffixes: P image patches, C numbers in a patch, I images, V visual tokens of one image,
-H hidden size of the decoder.
+Shape suffixes as in ``laid/vlm/families/family.py``.
 """
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
+from laid.vlm.families.family import VisionFeatures
+from laid.vlm.families.registry import family_of
 
 
 class ImageFeatures:
     """Features that a model has learned of images, by name; bounded in memory."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Tensor] = {}
+        self._known: dict[str, VisionFeatures] = {}
         self._bytes = 0
 
-    def add(self, name: str, features_VH: Tensor, limit_gib: float) -> None:
+    def add(self, name: str, features: VisionFeatures, limit_gib: float) -> None:
         """Keeps an image's features; those it has stay.
 
         Raises:
@@ -27,39 +28,42 @@ class ImageFeatures:
         """
         if name in self._known:
             return
-        self._bytes += features_VH.numel() * features_VH.element_size()
+        self._bytes += features.bytes
         if self._bytes > limit_gib * 2**30:
             raise UserError(
                 f"the features of {len(self._known) + 1} images take more than data.feature_gib "
                 f"{limit_gib} GiB: raise it, or set data.cache_features false"
             )
         # A copy, since a view would keep the features of all images that were computed with it.
-        self._known[name] = features_VH.clone()
+        self._known[name] = features.clone()
 
-    def of(self, names: list[str]) -> list[Tensor]:
+    def of(self, names: list[str]) -> list[VisionFeatures]:
         """The features of images that are all known."""
         return [self._known[name] for name in names]
 
 
 @torch.no_grad()
 def image_features(
-    hf: Qwen2_5_VLForConditionalGeneration, pixel_values_PC: Tensor, grid_I3: Tensor
-) -> list[Tensor]:
-    """Features [V, H] of each image, by transformers' own vision tower."""
-    return list(hf.get_image_features(pixel_values_PC, grid_I3).pooler_output)
+    hf: PreTrainedModel, pixel_values: Tensor, grid_I3: Tensor
+) -> list[VisionFeatures]:
+    """Features of each image, by transformers' own vision tower.
+
+    Args:
+        pixel_values: [P, ...] of all images.
+    """
+    return family_of(hf.config).vision_features(hf, pixel_values, grid_I3)
 
 
 def features_of_batch(
-    hf: Qwen2_5_VLForConditionalGeneration, known: ImageFeatures, inputs: ModelInputs
-) -> list[Tensor]:
+    hf: PreTrainedModel, known: ImageFeatures, inputs: ModelInputs
+) -> list[VisionFeatures]:
     """The features of every image of a batch, in order: known ones, else each distinct one once."""
     if not len(inputs.pixel_values_PC):
         return known.of(inputs.image_names)
     first: dict[str, int] = {}
     for at, name in enumerate(inputs.image_names):
         first.setdefault(name, at)
-    patches = inputs.image_grid_thw_I3.prod(-1).tolist()
-    pieces = inputs.pixel_values_PC.split(patches)
+    pieces = inputs.pixel_values_PC.split(inputs.image_grid_thw_I3.prod(-1).tolist())
     chosen = list(first.values())
     made = image_features(
         hf, torch.cat([pieces[at] for at in chosen]), inputs.image_grid_thw_I3[chosen]

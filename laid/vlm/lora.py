@@ -9,9 +9,10 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.model_paths import weights_fingerprint
 from laid.vlm.weight_files import ADAPTER, is_adapter
@@ -27,8 +28,8 @@ class LoraArgs:
     """alpha / rank weighs the adapter's output; the paper does not give it, twice the rank is
     usual."""
     dropout: float = 0.0
-    """Share of the adapter's input that is set to 0 in training. Above 0, a run that is taken up
-    again draws others than an uninterrupted one."""
+    """Share of the adapter's input that is set to 0 in training. Above 0, a resumed run draws
+    others than an uninterrupted one."""
     target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"]
     )
@@ -47,7 +48,7 @@ class LoraArgs:
             raise UserError("model.lora.target_modules is empty: name some, or leave model.lora")
 
 
-def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
+def add_lora(hf: PreTrainedModel, args: LoraArgs) -> None:
     """Puts adapters into the decoder's linear layers, in place, and freezes the decoder's weights.
 
     The model's outputs stay exactly what they were. Adapters are float32 whatever the weights are.
@@ -57,7 +58,7 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
         UserError: a target module that the decoder does not have.
     """
     # Not the whole model: the vision tower's layers bear some of the same names.
-    decoder = hf.model.language_model
+    decoder = family_of(hf.config).decoder(hf)
     names = {
         name.rpartition(".")[2]
         for name, module in decoder.named_modules()
@@ -70,7 +71,7 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
             f"{', '.join(sorted(names))}"
         )
     decoder.requires_grad_(False)
-    hf.lm_head.requires_grad_(False)
+    hf.get_output_embeddings().requires_grad_(False)
     config = LoraConfig(
         r=args.rank,
         lora_alpha=args.alpha,
@@ -80,19 +81,19 @@ def add_lora(hf: Qwen2_5_VLForConditionalGeneration, args: LoraArgs) -> None:
     inject_adapter_in_model(config, decoder, ADAPTER)
     for parameter in adapters(decoder):
         parameter.data = parameter.data.float()
-    if not decoder.embed_tokens.weight.is_meta:
+    if not hf.get_input_embeddings().weight.is_meta:
         begin_adapters(hf)
 
 
 @torch.no_grad()
 def begin_adapters(
-    hf: Qwen2_5_VLForConditionalGeneration,
+    hf: PreTrainedModel,
     put: Callable[[Tensor, Tensor], object] = Tensor.copy_,
 ) -> None:
     """Sets adapters to what they begin with: A as peft draws it, by torch's global generator, B 0.
 
     Args:
-        put: writes whole values into a parameter, of which this process may hold a share.
+        put: writes whole values into a parameter, which may be sharded.
     """
     for name, parameter in hf.named_parameters():
         if is_adapter(name):
@@ -115,7 +116,7 @@ def merged(args: ModelArgs, lora: LoraArgs, state: dict[str, Tensor]) -> dict[st
         state: what a checkpoint holds of the student, by the names of the model with adapters.
 
     Raises:
-        UserError: the state is not that of such adapters, or has numbers that are not finite.
+        UserError: the state is not that of such adapters, or has values that are not finite.
     """
     hf = load_model(
         replace(args, dtype="float32", attn_implementation="sdpa", activation_checkpointing=False)

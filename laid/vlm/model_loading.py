@@ -1,4 +1,4 @@
-"""Builds Qwen2.5-VL from a hub id, a folder, or a configuration alone."""
+"""Builds a model from a hub id, a folder, or a configuration alone."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import (
-    AutoConfig,
-    GenerationConfig,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from laid.common.errors import UserError
 from laid.vlm.export_marker import check_export
+from laid.vlm.families.family import Config
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.self_extend import set_self_extend
-from laid.vlm.weight_files import Rows, fill_at_random, fill_buffers, fill_from_files, whole
+from laid.vlm.weight_files import Rows, all_rows, fill_at_random, fill_buffers, fill_from_files
 from laid.vlm.window_extension import SelfExtendArgs, Settings, YarnArgs, set_yarn
 
 
@@ -32,7 +29,7 @@ class ModelArgs:
     revision: str | None = None
     """Branch, tag or commit of a hub id. None: its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights. A student that is trained wants float32 (with bf16-mixed
+    """dtype of the weights. A student that is trained wants float32 (with bf16-mixed
     precision on a GPU); a frozen teacher bfloat16."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """transformers' attention implementation; flash_attention_2 needs the flash-attn package."""
@@ -47,28 +44,27 @@ class ModelArgs:
     """Seed of the random weights."""
 
 
-def load_config(args: ModelArgs) -> Qwen2_5_VLConfig:
+def load_config(args: ModelArgs) -> Config:
     """The model's configuration, without its weights.
 
     Raises:
-        UserError: there is none at ``path``, or it is of another architecture.
+        UserError: there is none at ``path``, or it is of a family that laid does not have.
     """
     folder = resolve_model(args.path)
     try:
         config = AutoConfig.from_pretrained(folder, revision=args.revision, trust_remote_code=False)
     except (OSError, ValueError) as reason:
         raise cannot_load("configuration", args.path, reason) from reason
-    if not isinstance(config, Qwen2_5_VLConfig):
-        raise UserError(
-            f"{args.path!r} is a {config.model_type} model: expected qwen2_5_vl "
-            "(Qwen2.5-VL, 3B to 72B), the one architecture that laid distils"
-        )
+    try:
+        family_of(config)
+    except UserError as reason:
+        raise UserError(f"{args.path!r} can't be distilled: {reason}") from None
     return config
 
 
 def load_model(
     args: ModelArgs, extension: Settings | None = None, weights: bool = True
-) -> Qwen2_5_VLForConditionalGeneration:
+) -> PreTrainedModel:
     """The model on the CPU, in evaluation mode, with gradients as ``freeze_vision`` says.
 
     ``extension`` lengthens its window without training (``laid/vlm/window_extension.py``);
@@ -82,16 +78,17 @@ def load_model(
     """
     if args.random_weights or not weights:
         model = empty_model(args, extension)
-        materialise(model, args, "cpu", whole if weights else None)
+        materialise(model, args, "cpu", all_rows if weights else None)
         return model
     _check_attention(args)
+    config = _extended_config(args, extension)
     if Path(folder := resolve_model(args.path)).is_dir():
         check_export(Path(folder))
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model = family_of(config).model_class.from_pretrained(
             folder,
             revision=args.revision,
-            config=_extended_config(args, extension),
+            config=config,
             dtype=getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
             use_safetensors=True,  # the other format is a pickle
@@ -101,18 +98,17 @@ def load_model(
     return _as_asked(model, args, extension)
 
 
-def empty_model(
-    args: ModelArgs, extension: Settings | None = None
-) -> Qwen2_5_VLForConditionalGeneration:
+def empty_model(args: ModelArgs, extension: Settings | None = None) -> PreTrainedModel:
     """The same model on the meta device: shapes without weights, however large it is.
 
     Raises:
         UserError: as ``load_config``, or an attention implementation that is not installed.
     """
     _check_attention(args)
+    config = _extended_config(args, extension)
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            _extended_config(args, extension),
+        model = family_of(config).model_class._from_config(
+            config,
             dtype=getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
         )
@@ -124,7 +120,7 @@ def empty_model(
 
 
 def materialise(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: PreTrainedModel,
     args: ModelArgs,
     device: torch.device | str,
     rows: Rows | None,
@@ -149,8 +145,16 @@ def materialise(
         fill_from_files(model, args.path, args.revision, rows)
 
 
-def _extended_config(args: ModelArgs, extension: Settings | None) -> Qwen2_5_VLConfig:
+def _extended_config(args: ModelArgs, extension: Settings | None) -> Config:
     config = load_config(args)
+    if extension is not None:
+        name = "yarn" if isinstance(extension, YarnArgs) else "self-extend"
+        family = family_of(config)
+        if name not in family.extensions:
+            raise UserError(
+                f"model.window_extension {name}: not for {family.title}, which has "
+                f"{', '.join(family.extensions) or 'none'}"
+            )
     if isinstance(extension, YarnArgs):
         set_yarn(config, extension)
     return config
@@ -165,16 +169,17 @@ def _check_attention(args: ModelArgs) -> None:
 
 
 def _as_asked(
-    model: Qwen2_5_VLForConditionalGeneration, args: ModelArgs, extension: Settings | None
-) -> Qwen2_5_VLForConditionalGeneration:
-    # transformers fills what generate() is not told from here; a hub's settings (a repetition
+    model: PreTrainedModel, args: ModelArgs, extension: Settings | None
+) -> PreTrainedModel:
+    # transformers takes from here what generate() is not given; a hub's settings (a repetition
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
     end = model.generation_config.eos_token_id or model.config.text_config.eos_token_id
     model.generation_config = GenerationConfig(eos_token_id=end)
     if isinstance(extension, SelfExtendArgs):
         set_self_extend(model, extension)
     if args.freeze_vision:
-        model.model.visual.requires_grad_(False)
+        for part in family_of(model.config).vision_parts(model):
+            part.requires_grad_(False)
     if args.activation_checkpointing:
         # The non-reentrant form lets hooks and frozen inputs pass through.
         model.activation_checkpointing_enable({"use_reentrant": False})

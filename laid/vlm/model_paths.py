@@ -40,11 +40,14 @@ def resolve_model(path: str) -> str:
 
 
 def weights_fingerprint(path: str, revision: str | None) -> str:
-    """What tells one set of weights from another: a hash of a folder's weight files (size, first
+    """What identifies a set of weights: a hash of a folder's weight files (size, first
     and last MiB of each), or the commit of a hub id."""
     folder = Path(resolve_model(path))
     if not folder.is_dir():
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError) as reason:
+            raise cannot_load("configuration", path, reason) from reason
         return str(config._commit_hash)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):

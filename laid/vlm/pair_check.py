@@ -1,30 +1,34 @@
 """Whether a teacher can teach a student: both configurations and tokenizers, compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from transformers import Qwen2_5_VLConfig
-
 from laid.common.errors import UserError
+from laid.vlm.families.family import Config
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
-from laid.vlm.vision_language_model import AttentionShape
 
 
 def check_teacher(
-    student: ModelArgs, teacher: ModelArgs | None, tokenizer_of: Callable[[ModelArgs], Any]
+    student: ModelArgs,
+    teacher: ModelArgs | None,
+    tokenizer_of: Callable[[ModelArgs], Any],
+    terms: Sequence[str],
 ) -> None:
     """Compares configurations and tokenizers before any weight is read.
 
     Args:
         tokenizer_of: loads a model's tokenizer.
+        terms: names of the loss terms that need a teacher.
 
     Raises:
         UserError: there is no teacher, or as ``check_pair``.
     """
     if teacher is None:
         raise UserError(
-            "the objective compares student and teacher, but model.teacher is not given: name one "
-            "(--model.teacher.path …), or set objective.laid, attn and kl to 0"
+            f"the objective's terms {', '.join(terms)} compare student and teacher, but "
+            "model.teacher is not given: name one (--model.teacher.path …), or set their weights "
+            f"to 0 (--model.objective.{terms[0]}.weight 0)"
         )
     check_pair(
         load_config(student),
@@ -35,21 +39,22 @@ def check_teacher(
 
 
 def check_pair(
-    student: Qwen2_5_VLConfig,
-    teacher: Qwen2_5_VLConfig,
+    student: Config,
+    teacher: Config,
     student_vocabulary: Mapping[str, int],
     teacher_vocabulary: Mapping[str, int],
 ) -> None:
     """Refuses a pair whose heads or tokens can't be compared.
 
     Raises:
-        UserError: names everything that differs: head_dim, the M-RoPE sections, rope_theta,
-            patch and merge size, image tokens, or the tokenizer.
+        UserError: names everything that differs: the family or its facts (head_dim, the rotation,
+            image tokens, ...), or the tokenizer.
     """
+    ours, theirs = family_of(student).facts(), family_of(teacher).facts()
     differing = [
-        f"{name}: student {a}, teacher {b}"
-        for name, a, b in zip(_NAMES, _facts(student), _facts(teacher), strict=True)
-        if a != b
+        f"{name}: student {ours.get(name)}, teacher {theirs.get(name)}"
+        for name in {**ours, **theirs}
+        if ours.get(name) != theirs.get(name)
     ]
     moved = sorted(
         token
@@ -67,25 +72,3 @@ def check_pair(
             + "\n  ".join(differing)
             + "\nChoose a teacher of the student's family."
         )
-
-
-_NAMES = (
-    "head_dim",
-    "mrope_section",
-    "rope_theta",
-    "vision patch_size",
-    "vision spatial_merge_size",
-    "image_token_id",
-)
-
-
-def _facts(config: Qwen2_5_VLConfig) -> tuple[object, ...]:
-    rope = config.text_config.rope_parameters
-    return (
-        AttentionShape.of(config).head_dim,
-        list(rope["mrope_section"]),
-        float(rope["rope_theta"]),
-        config.vision_config.patch_size,
-        config.vision_config.spatial_merge_size,
-        config.image_token_id,
-    )

@@ -1,25 +1,69 @@
-"""Tokenizer and image processor of Qwen2.5-VL, without torchvision."""
+"""Tokenizer and image processor of a model, without torchvision.
 
+Shape suffixes as in ``laid/vlm/families/family.py``.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLProcessor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from laid.common.errors import UserError
-from laid.vlm.model_loading import ModelArgs
+from laid.vlm.families.family import Family
+from laid.vlm.families.registry import family_of
+from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import cannot_load, resolve_model
 
 
-class ImageTextProcessor(Qwen2_5_VLProcessor):
-    """transformers' processor less its video half, which alone would need torchvision."""
+@dataclass(frozen=True)
+class ImageTextProcessor:
+    """What makes tokens of text and pieces of images.
 
-    def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None):
-        super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
+    Attributes:
+        family: of the model.
+        stock: transformers' processor.
+    """
 
-    @classmethod
-    def get_attributes(cls) -> list[str]:
-        return ["image_processor", "tokenizer"]
+    family: Family
+    stock: ProcessorMixin
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The stock processor's."""
+        return self.stock.tokenizer
+
+    @property
+    def image_id(self) -> int:
+        """Token id of a visual token."""
+        image_id: int = self.family.config.image_token_id
+        return image_id
+
+    def prompt(self, text: str, grid_I3: Tensor) -> str:
+        """A user's turn of images, then text, in the chat template, up to where an answer begins.
+
+        It is what the stock processor's own call makes of the text; apart from it, since the
+        pixels may be absent.
+        """
+        content: list[dict[str, str]] = [{"type": "image"} for _ in grid_I3]
+        content.append({"type": "text", "text": text})
+        rendered, *rest = self.stock.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        ).split(self.stock.image_token)
+        for grid_3, piece in zip(grid_I3, rest, strict=True):
+            rendered += self.family.image_text(self.stock, grid_3) + piece
+        return rendered
+
+    def ids(self, text: str) -> Tensor:
+        """Token ids ``ids_L`` of text that has its special tokens already."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return torch.tensor(ids, dtype=torch.long)
+
+    def pieces(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Images as the vision tower takes them: ``pixel_values`` [P, ...] and ``grid_I3``."""
+        return self.family.pieces(self.stock, images)
 
 
 @dataclass
@@ -27,51 +71,41 @@ class ProcessorArgs:
     """Tokenizer and image processor."""
 
     path: str = "tiny/student"
-    """Hub id or folder with tokenizer, chat template and preprocessor_config.json."""
+    """Hub id or folder with tokenizer, chat template, preprocessor_config.json and config.json."""
     revision: str | None = None
     """Branch, tag or commit of a hub id. None: its main branch."""
     min_pixels: int | None = None
-    """Smallest image in pixels: smaller ones are enlarged. None: as the folder says."""
+    """Smallest image in pixels: smaller ones are enlarged. None: the folder's own limit."""
     max_pixels: int | None = None
-    """Largest image in pixels: larger ones are reduced. None: as the folder says."""
+    """Largest image in pixels: larger ones are reduced. None: the folder's own limit."""
 
 
 def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     """Loads tokenizer, chat template and image processor.
 
     Raises:
-        UserError: nothing loads from ``path``, its tokenizer has no chat template or none of
-            Qwen2.5-VL's image tokens, or the pixel limits contradict each other.
+        UserError: nothing loads from ``path``, its tokenizer has no chat template or not the
+            family's special tokens, or the pixel limits contradict each other.
     """
-    folder = resolve_model(args.path)
+    family = family_of(load_config(ModelArgs(args.path, args.revision)))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, revision=args.revision, trust_remote_code=False
-        )
-        images = Qwen2VLImageProcessorPil.from_pretrained(folder, revision=args.revision)
+        stock = family.load_processor(resolve_model(args.path), args.revision)
     except (OSError, ValueError) as reason:
         raise cannot_load("processor", args.path, reason) from reason
-    if not getattr(tokenizer, "chat_template", None):
+    if not stock.chat_template:
         raise UserError(
             f"the tokenizer of {args.path!r} has no chat template: expected a chat_template.jinja "
-            "beside it, as every Qwen2.5-VL-Instruct folder has"
+            f"beside it, as every instruction-tuned {family.title} folder has"
         )
-    vocabulary = tokenizer.get_vocab()
-    lacking = [t for t in ("<|image_pad|>", "<|im_end|>") if t not in vocabulary]
-    if lacking:
+    vocabulary = stock.tokenizer.get_vocab()
+    special = (stock.image_token, family.end_of_turn)
+    if missing := [token for token in special if token not in vocabulary]:
         raise UserError(
-            f"the tokenizer of {args.path!r} lacks {', '.join(lacking)}: it is not Qwen2.5-VL's"
+            f"the tokenizer of {args.path!r} has no {', '.join(missing)}: expected the tokenizer "
+            f"of {family.title}"
         )
-    if args.min_pixels is not None:
-        images.size["shortest_edge"] = args.min_pixels
-    if args.max_pixels is not None:
-        images.size["longest_edge"] = args.max_pixels
-    if not 0 < images.size["shortest_edge"] <= images.size["longest_edge"]:
-        raise UserError(
-            f"min_pixels {images.size['shortest_edge']} and max_pixels "
-            f"{images.size['longest_edge']}: expected 0 < min_pixels <= max_pixels"
-        )
-    return ImageTextProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+    family.limit_pixels(stock, args.min_pixels, args.max_pixels)
+    return ImageTextProcessor(family, stock)
 
 
 def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
@@ -80,7 +114,4 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
     Raises:
         UserError: as ``load_processor``.
     """
-    tokenizer: PreTrainedTokenizerBase = load_processor(
-        ProcessorArgs(args.path, args.revision)
-    ).tokenizer
-    return tokenizer
+    return load_processor(ProcessorArgs(args.path, args.revision)).tokenizer

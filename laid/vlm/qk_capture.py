@@ -1,7 +1,7 @@
-"""The queries and keys of chosen decoder layers, as ``q_proj`` and ``k_proj`` return them.
+"""The queries and keys of chosen decoder layers, right before RoPE.
 
-Shape suffixes: B batch, L tokens, H query heads, K key heads (fewer under grouped-query
-attention), D numbers in a head.
+Shape suffixes: B batch, L tokens, H query heads, K KV heads (fewer under grouped-query attention),
+D head_dim.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,31 +10,31 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from laid.signals.model_signals import QK
+from laid.vlm.families.family import Family
 
 
 @dataclass
 class QKCapture:
-    """Hooks on the q and k projections of a model, silent except inside ``armed()``.
+    """Hooks on the modules that make a model's queries and keys, silent except inside ``armed()``.
 
     Activation checkpointing runs every layer a second time during backward; since that happens
     outside ``armed()``, the hooks do not fire again and the captured tensors stay those of the
     first pass, attached to its graph.
     """
 
-    head_dim: int
+    family: Family
     _found: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     _layers: frozenset[int] = frozenset()
 
-    def attach(self, model: Qwen2_5_VLForConditionalGeneration) -> "QKCapture":
+    def attach(self, hf: PreTrainedModel) -> "QKCapture":
         """Registers the hooks on every decoder layer; an unarmed hook costs a set look-up."""
-        for index, layer in enumerate(model.model.language_model.layers):
-            for name in ("q_proj", "k_proj"):
+        for index, layer in enumerate(self.family.layers(hf)):
+            for name, module in zip("qk", self.family.qk_modules(layer), strict=True):
                 hook: Callable = partial(self._keep, index, name)
-                projection: nn.Module = getattr(layer.self_attn, name)
-                projection.register_forward_hook(hook)
+                module.register_forward_hook(hook)
         return self
 
     @contextmanager
@@ -52,11 +52,11 @@ class QKCapture:
 
     def _keep(self, index: int, name: str, _module: nn.Module, _args: object, out: Tensor) -> None:
         if index in self._layers:
-            self._found[index, name] = out.unflatten(-1, (-1, self.head_dim))
+            self._found[index, name] = self.family.heads_apart(out)
 
     def _take(self) -> dict[int, QK]:
         found = {
-            layer: QK(self._found[layer, "q_proj"], self._found[layer, "k_proj"])
+            layer: QK(self._found[layer, "q"], self._found[layer, "k"])
             for layer in sorted(self._layers)
         }
         self._found.clear()

@@ -1,11 +1,11 @@
-"""SelfExtend (Jin et al., "LLM Maybe LongLM", 2024) for Qwen2.5-VL, at prefill and with a cache.
+"""SelfExtend (Jin et al., "LLM Maybe LongLM", 2024) with M-RoPE, at prefill and with a cache.
 
 A query sees the W tokens behind it at their own positions, and older ones at positions of which G
 have become one. One softmax over both; no weight is changed.
 
 Shape suffixes: B batch, L tokens of this call, S tokens so far (the cached ones and these), 3 rows
-of M-RoPE (temporal, height, width), H query heads, K key heads, G query heads to a key head,
-R rows (queries) of a block, C its columns (keys), D numbers in a head.
+of M-RoPE (temporal, height, width), H query heads, K KV heads, G query heads to a KV head,
+R rows (queries) of a block, C its columns (keys), D head_dim.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import flash_attention_mask
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
+from laid.vlm.families.family import Family
+from laid.vlm.families.registry import family_of
 from laid.vlm.window_extension import SelfExtendArgs
 
 NAME = "laid_self_extend"
 """Under which transformers knows the attention."""
 ROWS = 128
-"""Queries that are computed at a time: scores are ROWS x S numbers a head, rather than S x S."""
+"""Queries that are computed at a time: a head's scores are ROWS x S rather than S x S."""
 
 Rotation = tuple[Tensor, Tensor]
 """Cosine and sine, each [B, S, D]."""
 
 
-def set_self_extend(hf: Qwen2_5_VLForConditionalGeneration, args: SelfExtendArgs) -> None:
+def set_self_extend(hf: PreTrainedModel, args: SelfExtendArgs) -> None:
     """Makes a model's decoder attend as SelfExtend does; the vision tower stays as it is."""
-    decoder = hf.model.language_model
-    rotations = Rotations(args)
+    family = family_of(hf.config)
+    decoder = family.decoder(hf)
+    rotations = Rotations(args, family)
     decoder.rotary_emb = KeptRotary(decoder.rotary_emb, rotations)
     decoder.register_forward_pre_hook(rotations.begin, with_kwargs=True)
     for layer in decoder.layers:
@@ -47,7 +45,7 @@ def far_positions(positions_3BS: Tensor, args: SelfExtendArgs) -> tuple[Tensor, 
     """Positions of queries and of keys for pairs that are W tokens or more apart.
 
     A key's is its own by groups of G. A query's is that and s - s // G more, where s is how many
-    positions its window spans, so that what lies just outside the window goes on where the window
+    positions its window spans, so that what lies just outside the window continues where the window
     ends. In text s = W, which is the formula of the paper; over images W tokens span fewer
     positions (2,048 tokens some 130), and a shift by W - W // G would tear a gap.
 
@@ -75,6 +73,7 @@ class Rotations:
     """Both rotations of the tokens so far, made once a forward pass and used by all layers."""
 
     args: SelfExtendArgs
+    family: Family
     near: Rotation | None = None
     far_query: Rotation | None = None
     far_key: Rotation | None = None
@@ -100,6 +99,11 @@ class Rotations:
         self.near = rotary(x_BLD, positions_3BS)
         self.far_query = rotary(x_BLD, query_3BS)
         self.far_key = rotary(x_BLD, key_3BS)
+
+    def turn(self, x_BHLD: Tensor, rotation: Rotation) -> Tensor:
+        """``x_BHLD`` turned by the last L of the rotations."""
+        cos_BLD, sin_BLD = (one[:, -x_BHLD.shape[2] :] for one in rotation)
+        return self.family.turn(x_BHLD, cos_BLD, sin_BLD, 1)
 
 
 class KeptRotary(nn.Module):
@@ -179,16 +183,9 @@ def attend(
 
 
 def _scores(q_BKGRD: Tensor, k_BKCD: Tensor) -> Tensor:
-    """Scores [B, K, G, R, C], a key head's for all its query heads in one product."""
+    """Scores [B, K, G, R, C], a KV head's for all its query heads in one product."""
     groups = q_BKGRD.shape[2]
     return (q_BKGRD.flatten(2, 3) @ k_BKCD.mT).unflatten(2, (groups, -1))
-
-
-def _rotate(x_BHLD: Tensor, rotation: Rotation) -> Tensor:
-    """By the last L of the rotations."""
-    cos_BLD, sin_BLD = (one[:, None, -x_BHLD.shape[2] :] for one in rotation)
-    rotated: Tensor = x_BHLD * cos_BLD + rotate_half(x_BHLD) * sin_BLD
-    return rotated
 
 
 def _attention(
@@ -209,10 +206,10 @@ def _attention(
     assert rotations.args.window is not None
     assert rotations.near[0].shape[1] == key.shape[2]
     out_BLHD = attend(
-        _rotate(query, rotations.near),
-        _rotate(query, rotations.far_query),
-        _rotate(key, rotations.near),
-        _rotate(key, rotations.far_key),
+        rotations.turn(query, rotations.near),
+        rotations.turn(query, rotations.far_query),
+        rotations.turn(key, rotations.near),
+        rotations.turn(key, rotations.far_key),
         value,
         rotations.args.window,
         scaling,

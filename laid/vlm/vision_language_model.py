@@ -1,19 +1,19 @@
-"""One Qwen2.5-VL model with the three things that distillation and testing ask of it.
+"""One model with the three things that distillation and testing ask of it.
 
 Shape suffixes: B batch, L tokens, U columns of the batch that predict an answer token in some row,
-N answer tokens of the whole batch, T generated tokens, V vocabulary.
+N answer tokens of the whole batch, T generated tokens, V vocabulary, H heads, D head_dim, R rows of
+positions (3 for M-RoPE).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import GenerationConfig, PreTrainedModel
 
 from laid.signals.model_inputs import ModelInputs, answer_positions
 from laid.signals.model_signals import Signals, Wanted
+from laid.vlm.families.registry import family_of
 from laid.vlm.image_features import ImageFeatures, features_of_batch, image_features
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -21,41 +21,21 @@ from laid.vlm.qk_capture import QKCapture
 from laid.vlm.window_extension import Settings
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """The decoder's attention: layers, query heads, key heads, numbers in a head."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-
-    @classmethod
-    def of(cls, config: Qwen2_5_VLConfig) -> "AttentionShape":
-        """Reads it from a configuration."""
-        text = config.text_config
-        return cls(
-            layers=text.num_hidden_layers,
-            heads=text.num_attention_heads,
-            kv_heads=text.num_key_value_heads,
-            head_dim=text.hidden_size // text.num_attention_heads,
-        )
-
-
 class VLM(nn.Module):
     """A model that gives signals for training and answers for testing."""
 
-    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, lora: LoraArgs | None = None):
+    def __init__(self, hf: PreTrainedModel, lora: LoraArgs | None = None):
         super().__init__()
         if lora is not None:
             add_lora(hf, lora)  # before the hooks, which see what a projection and its adapter give
         self.hf = hf
-        self.shape = AttentionShape.of(hf.config)
+        self.family = family_of(hf.config)
+        self.shape = self.family.shape
         self.base: dict[str, Any] = {}  # with LoRA: whose weights the adapters stand on
         self.features = ImageFeatures()
         self.in_step = False
-        """Whether ranks share the model out, so that each must run it as often as the others."""
-        self._capture = QKCapture(self.shape.head_dim).attach(hf)
+        """Whether the model is sharded, so that each rank must run it as often as the others."""
+        self._capture = QKCapture(self.family).attach(hf)
 
     @classmethod
     def load(
@@ -74,7 +54,7 @@ class VLM(nn.Module):
     @property
     def blocks(self) -> list[nn.Module]:
         """The vision tower's blocks and the decoder's layers, in the order in which they run."""
-        return [*self.hf.model.visual.blocks, *self.hf.model.language_model.layers]
+        return [*self.family.tower_blocks(self.hf), *self.family.layers(self.hf)]
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +64,8 @@ class VLM(nn.Module):
     @property
     def vision_frozen(self) -> bool:
         """Whether the vision tower stays as it is: then an image has the same features always."""
-        return not any(p.requires_grad for p in self.hf.model.visual.parameters())
+        parts = self.family.vision_parts(self.hf)
+        return not any(p.requires_grad for part in parts for p in part.parameters())
 
     def adapters(self) -> list[nn.Parameter]:
         """LoRA's matrices, which an optimizer gives a rate of their own; none without LoRA."""
@@ -101,14 +82,19 @@ class VLM(nn.Module):
         assert self.vision_frozen
         on = self.device
         made = image_features(self.hf, pixel_values_PC.to(on), grid_I3.to(on))
-        for name, features_VH in zip(names, made, strict=True):
-            self.features.add(name, features_VH, limit_gib)
+        for name, features in zip(names, made, strict=True):
+            self.features.add(name, features, limit_gib)
+
+    def turn(self, x_BLHD: Tensor, positions_RBL: Tensor) -> Tensor:
+        """Captured queries or keys turned by positions of one's own choice (RoPE), in float32; as
+        the first layer does, in a family whose layers differ."""
+        return self.family.rotate(self.hf, x_BLHD, positions_RBL, layer=0)
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Q and K of the wanted layers, and the logits that predict the answer.
 
         The vocabulary's logits are computed at the answer's positions only: for 150 images the
-        whole would be 54,000 x 152,064 numbers.
+        logits of all positions would be 54,000 x 152,064.
         """
         rows_N, columns_N = answer_positions(inputs.labels_BL)
         keep_U, slots_N = columns_N.unique(return_inverse=True)
@@ -124,7 +110,7 @@ class VLM(nn.Module):
     def answer(self, inputs: ModelInputs, max_new_tokens: int) -> Tensor:
         """Greedy answers ``ids_BT``, padded with the end token; ``inputs`` are padded on the left.
 
-        The hub's generation_config (a repetition penalty of 1.05 for Qwen2.5-VL) has no say:
+        The hub's generation_config (such as a repetition penalty) has no effect:
         ``load_model`` keeps nothing of it but the end tokens.
         """
         stop = self.hf.generation_config.eos_token_id
@@ -135,23 +121,16 @@ class VLM(nn.Module):
             pad_token_id=stop[0] if isinstance(stop, list) else stop,
         )
         arguments = self._arguments(inputs)
-        # generate() asks get_rope_index itself, and continues its positions while it decodes.
+        # generate() makes positions itself, and continues them while it decodes.
         del arguments["position_ids"]
         ids_BL = self.hf.generate(**arguments, generation_config=config, synced_gpus=self.in_step)
         return ids_BL[:, inputs.input_ids_BL.shape[1] :]
 
     def _arguments(self, inputs: ModelInputs) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "input_ids": inputs.input_ids_BL,
-            "attention_mask": inputs.attention_mask_BL,
-            "mm_token_type_ids": inputs.mm_token_type_ids_BL,
-            "position_ids": inputs.position_ids_3BL,
-            "image_grid_thw": inputs.image_grid_thw_I3,
-        }
+        arguments = self.family.arguments(inputs)
         if self.vision_frozen:
             features = features_of_batch(self.hf, self.features, inputs)
-            seen = BaseModelOutputWithPooling(pooler_output=features)
-            arguments["mm_encoder_outputs"] = {"image": seen}
+            arguments["mm_encoder_outputs"] = {"image": self.family.encoder_output(features)}
         else:
             arguments["pixel_values"] = inputs.pixel_values_PC
         return arguments

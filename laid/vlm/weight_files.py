@@ -1,12 +1,11 @@
 """Fills a model that was built without weights: from safetensors files, or at random.
 
-A model may be shared out over ranks. What this module asks of the sharing is only where each
+A model may be sharded across ranks. What this module needs of the sharding is only where each
 rank's rows begin (``Rows``); so every rank reads its own rows and never holds a whole model.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +13,11 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
 from laid.vlm.export_marker import check_export
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_paths import cannot_load, resolve_model
 
 Rows = Callable[[Tensor], tuple[Tensor, int]]
@@ -27,11 +27,6 @@ them."""
 _INDEX = "model.safetensors.index.json"
 _TOGETHER = 256
 """Rows that are drawn from one generator."""
-_RENAMED = (
-    (re.compile(r"^visual\."), "model.visual."),
-    (re.compile(r"^model\.(?!visual\.|language_model\.)"), "model.language_model."),
-)
-
 
 ADAPTER = "default"
 """peft's name for an adapter that has none."""
@@ -42,7 +37,7 @@ def is_adapter(name: str) -> bool:
     return f".{ADAPTER}." in name
 
 
-def own_parameters(model: Qwen2_5_VLForConditionalGeneration) -> dict[str, Tensor]:
+def own_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
     """A model's parameters less adapters, by the names that they have without adapters."""
     return {
         # peft puts a layer that gets an adapter one level down.
@@ -52,37 +47,28 @@ def own_parameters(model: Qwen2_5_VLForConditionalGeneration) -> dict[str, Tenso
     }
 
 
-def whole(parameter: Tensor) -> tuple[Tensor, int]:
+def all_rows(parameter: Tensor) -> tuple[Tensor, int]:
     """The ``Rows`` of a model that is on one device."""
     return parameter, 0
 
 
 def download(path: str, revision: str | None) -> Path:
-    """The folder of a model; one on the hub is brought to this machine first.
+    """The folder of a model; one on the hub is downloaded first.
 
     Raises:
-        UserError: it can't be had.
+        UserError: it can't be downloaded.
     """
     return _folder(path, revision, local_files_only=False)
 
 
-def parameter_name(key: str) -> str:
-    """transformers 5's name of what a file calls ``key``; the hub's files have transformers 4's."""
-    for old, new in _RENAMED:
-        key = old.sub(new, key)
-    return key
-
-
 @torch.no_grad()
-def fill_from_files(
-    model: Qwen2_5_VLForConditionalGeneration, path: str, revision: str | None, rows: Rows
-) -> None:
+def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, rows: Rows) -> None:
     """Copies this process's rows of every parameter from the files, in the parameter's dtype.
 
     Raises:
         UserError: a parameter is in no file or has another shape there, or a file can't be read.
     """
-    targets = own_parameters(model)
+    targets, family = own_parameters(model), family_of(model.config)
     missing = set(targets)
     folder = _folder(path, revision, local_files_only=True)
     check_export(folder)
@@ -90,7 +76,7 @@ def fill_from_files(
         try:
             with safe_open(file, framework="pt") as content:
                 for key in content.keys():  # noqa: SIM118  # no mapping
-                    name = parameter_name(key)
+                    name = family.parameter_name(key)  # the hub's may be version 4's
                     if name not in targets:
                         continue  # a tied head that was written all the same
                     stored = content.get_slice(key)
@@ -114,11 +100,11 @@ def fill_from_files(
 
 
 @torch.no_grad()
-def fill_at_random(model: Qwen2_5_VLForConditionalGeneration, seed: int, rows: Rows) -> None:
+def fill_at_random(model: PreTrainedModel, seed: int, rows: Rows) -> None:
     """Draws matrices from a normal distribution of the configuration's ``initializer_range``;
     norms become 1 and biases 0.
 
-    What a row becomes depends on the seed and its place alone, not on how rows are shared out.
+    What a row becomes depends on the seed and its place alone, not on how rows are sharded.
     """
     deviation = model.config.text_config.initializer_range
     for name, parameter in own_parameters(model).items():
@@ -134,7 +120,7 @@ def fill_at_random(model: Qwen2_5_VLForConditionalGeneration, seed: int, rows: R
             mine[low - first : high - first] = deviation * drawn[low - at : high - at]
 
 
-def fill_buffers(model: Qwen2_5_VLForConditionalGeneration) -> None:
+def fill_buffers(model: PreTrainedModel) -> None:
     """Computes the rotary frequencies, which are in no file, as ``from_pretrained`` does."""
     for module in model.modules():
         if any(True for _ in module.buffers(recurse=False)):
@@ -163,7 +149,6 @@ def _files(folder: Path, path: str) -> list[Path]:
     names = ["model.safetensors"]
     if index.exists():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    lacking = [name for name in names if not (folder / name).exists()]
-    if lacking:
-        raise UserError(f"cannot load the weights of {path!r}: {folder} has no {lacking[0]}")
+    if missing := [name for name in names if not (folder / name).exists()]:
+        raise UserError(f"cannot load the weights of {path!r}: {folder} has no {missing[0]}")
     return [folder / name for name in names]

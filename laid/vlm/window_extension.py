@@ -6,9 +6,9 @@ Neither changes a weight. They are the baselines that need no teacher (docs/wind
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from transformers import Qwen2_5_VLConfig
-
 from laid.common.errors import UserError
+from laid.vlm.families.family import Config
+from laid.vlm.families.registry import family_of
 
 Extension = Literal["none", "yarn", "self-extend"]
 
@@ -73,7 +73,7 @@ def chosen_extension(
         where = f"model.{_key(extension)}.{name}"
         if value is None:
             raise UserError(f"{where} is missing: {extension} needs it (docs/window.md says how)")
-        # Positions are 64-bit numbers; NaN is not at least 1 either.
+        # Positions are 64-bit integers; NaN is not at least 1 either.
         if name != "mapping" and not 1 <= value < 2**31:
             raise UserError(f"{where} {value}: expected at least 1 and less than 2^31")
     if isinstance(args, SelfExtendArgs) and args.mapping not in ("base", "axis"):
@@ -92,8 +92,8 @@ def describe(model: dict[str, Any]) -> dict[str, Any]:
     return {"window": {"extension": extension, **model[_key(extension)]}}
 
 
-def set_yarn(config: Qwen2_5_VLConfig, args: YarnArgs) -> None:
-    """Makes a configuration one of YaRN, before the model is built from it; M-RoPE stays.
+def set_yarn(config: Config, args: YarnArgs) -> None:
+    """Makes a configuration one of YaRN, before the model is built from it; M-RoPE stays M-RoPE.
 
     The settings are replaced rather than added to: what a hub's configuration has beside them (a
     ``type`` of transformers 4) would contradict ``rope_type``. The original length has to be
@@ -113,8 +113,7 @@ def set_yarn(config: Qwen2_5_VLConfig, args: YarnArgs) -> None:
         )
     text.rope_parameters = {
         "rope_type": "yarn",
-        "rope_theta": rope["rope_theta"],
-        "mrope_section": list(rope["mrope_section"]),
+        **{key: rope[key] for key in family_of(config).rope_keys},
         "factor": float(args.factor),
         "original_max_position_embeddings": args.original_length,
     }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cli.conftest import config, laid, start, work  # noqa: F401  # the fixtures of tests/cli
 
-from laid.checkpoints.runs import EMBEDDED
+from laid.checkpoints.runs import EMBEDDED, FORMAT
 from laid.checkpoints.sharded_checkpoints import save_sharded
 
 
@@ -48,7 +48,11 @@ def content(step: int = 1, **identity: object) -> dict:
             }
         ],
         "global_step": step,
-        EMBEDDED: {"config": "name: tiny", "identity": {"step": step, "id": str(step), **identity}},
+        EMBEDDED: {
+            "format": FORMAT,
+            "config": "name: tiny",
+            "identity": {"step": step, "id": str(step), **identity},
+        },
     }
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 
 import pytest
 import torch
@@ -162,24 +163,32 @@ def test_with_a_monitor_of_every_epoch_in_the_default_rhythm(laid, config, work)
     assert place(run / "checkpoints" / "step=12.ckpt") == (24, 12)
 
 
-def test_a_bad_image_in_mid_training_costs_no_step(laid, config, drawn, work, tmp_path):
+def test_a_bad_image_in_mid_training_costs_no_step(start, config, drawn, work, tmp_path):
     shutil.copytree(drawn, tmp_path / "coco")
-    options = ("--config", config, *QUICK, "--data.coco_root", tmp_path / "coco")
-    every = ("--checkpoint.every_n_train_steps", 1000)
-    laid("fit", *options, "--name", "whole", "--trainer.max_steps", 1)  # the entries are made
-    for path in sorted((tmp_path / "coco" / "train2017").iterdir())[::30]:
+    process = start(
+        "fit", "--config", config, *QUICK, "--data.coco_root", tmp_path / "coco",
+        "--checkpoint.every_n_train_steps", 1000, "--name", "bad-image",
+        "--trainer.max_epochs", 1000,
+    )  # fmt: skip
+    run = work / "runs" / "bad-image"
+    deadline = time.monotonic() + 600  # against hanging, whatever else the machine does
+    while not any(e.stat().st_size > 5_000 for e in run.glob("events*")):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for path in (tmp_path / "coco" / "train2017").iterdir():
         path.write_bytes(path.read_bytes()[:300])
-    done = laid("fit", *options, *every, "--name", "bad-image", code=2)
-    found = find_checkpoint(str(work / "runs" / "bad-image"), work)
-    assert found.identity["step"] > 0, done.stderr
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 2
+    assert "train2017/0" in error
+    found = find_checkpoint(str(run), work)
+    assert found.identity["step"] > 0
     assert place(found.path) == (2 * found.identity["step"], found.identity["step"])
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["with max_epochs", "without"])
 @pytest.mark.parametrize("step", [6, 9], ids=["at an epoch's end", "in mid-epoch"])
-def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(
-    laid, config, work, fitted, step, both
-):
+def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(laid, config, work, step, both):
     epochs = () if both else ("--trainer.max_epochs", -1)
     name = f"ended-{step}-{both}"
     # One checkpoint, which the end of training writes.

@@ -1,4 +1,4 @@
-"""Run folders, and what the user typed."""
+"""Run folders."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,9 @@ from laid.checkpoints.runs import (
     next_fit,
     training_of,
 )
-from laid.cli.typed_settings import configs_first, typed_value
 from laid.common.atomic_files import leftovers, replacing
+from laid.common.logging_setup import set_up_logging
+from laid.data.datamodule import HaystackDataModule
 
 
 def write_checkpoint(run, step, name="step={}", **identity):
@@ -84,14 +85,14 @@ def trained(tmp_path, **changes):
         **changes,
     }
     found = Found(tmp_path / "laid-2" / "checkpoints" / "c.ckpt", tmp_path / "laid-2", config, {})
-    return training_of(found, tmp_path / "results")
+    return training_of(found, tmp_path / "results", without=HaystackDataModule.NOT_LEARNED)
 
 
 def test_results_say_what_was_trained_and_where(tmp_path):
     training = trained(tmp_path)
-    assert (training["name"], training["seed"]) == ("laid", 3)
-    assert training["run"] == "../laid-2"
-    assert training["settings"]["model"] == {"objective": {"kl": 0.3}}
+    assert (training.name, training.seed) == ("laid", 3)
+    assert training.run == "../laid-2"
+    assert training.settings["model"] == {"objective": {"kl": 0.3}}
 
 
 @pytest.mark.parametrize(
@@ -107,20 +108,21 @@ def test_results_say_what_was_trained_and_where(tmp_path):
     ],
 )
 def test_its_settings_are_those_that_decide_what_is_learned(tmp_path, changes, same):
-    assert (trained(tmp_path, **changes)["settings"] == trained(tmp_path)["settings"]) == same
+    assert (trained(tmp_path, **changes).settings == trained(tmp_path).settings) == same
 
 
-def test_a_seed_that_was_not_laid_down_is_not_known(tmp_path):
-    assert trained(tmp_path, seed_everything=True)["seed"] is None
+def test_a_seed_that_was_not_set_is_not_known(tmp_path):
+    assert trained(tmp_path, seed_everything=True).seed is None
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, caplog):
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path, capsys):
     run = tmp_path / "tiny"
     write_checkpoint(run, 2)
+    set_up_logging()
     damaged = write_checkpoint(run, 4)
     damaged.write_bytes(damaged.read_bytes()[:200])
     assert find_checkpoint(str(run), tmp_path).identity["step"] == 2
-    assert "step=4.ckpt cannot be read" in caplog.text
+    assert "step=4.ckpt cannot be read" in capsys.readouterr().err
     with pytest.raises(ValueError, match="cannot be read"):
         find_checkpoint(str(damaged), tmp_path)
 
@@ -140,16 +142,3 @@ def test_a_file_that_is_replaced_is_whole_or_as_it_was(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_typed_settings_go_over_files_wherever_they_stand(tmp_path):
-    file = tmp_path / "a.yaml"
-    file.write_text("name: of-file\ntrainer: {default_root_dir: there}\n")
-    typed = ["--name", "typed", "--config", str(file), "--data.seed=3"]
-    assert configs_first(typed) == ["--config", str(file), "--name", "typed", "--data.seed=3"]
-    assert typed_value(typed, "name") == "typed"
-    assert typed_value(typed, "trainer.default_root_dir") == "there"
-    assert typed_value(typed, "data.seed") == "3"
-    assert typed_value(typed, "model.student.path") is None
-    typed += ["--trainer", "{max_epochs: 2, default_root_dir: elsewhere}"]
-    assert typed_value(typed, "trainer.default_root_dir") == "elsewhere"

@@ -59,8 +59,11 @@ def broken(config, work, tmp_path):
         ({"data.max_length": 20}, "more than data.max_length 20"),
         ({"data.workers": -1}, "data.workers -1"),
         ({"model.student.path": "./no/model"}, "no model folder './no/model'"),
-        ({"model.objective.alignment": {"layers": [[5, 0]]}}, "no pair [5, 0]"),
-        ({"model.objective.laid": -1}, "expected weights of 0 or more"),
+        ({"model.objective.laid": {"layers": [[5, 0]]}}, "no pair [5, 0]"),
+        (
+            {"model.objective.laid.weight": -1},
+            "laid.weight -1.0: expected a finite",
+        ),
         ({"model.teacher": None}, "model.teacher is not given"),
         ({"model.lora.rank": 0}, "model.lora.rank 0"),
         ({"model.lora.target_modules": ["qkv"]}, "no such linear layer; it has down_proj"),

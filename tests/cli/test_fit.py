@@ -38,10 +38,10 @@ def test_a_run_leaves_its_settings_checkpoints_and_figures(fitted):
     assert yaml.safe_load((fitted / "config.yaml").read_text())["data"]["global_batch_size"] == 2
 
 
-def test_a_checkpoint_holds_student_and_mixing_weights_only(fitted):
+def test_a_checkpoint_holds_student_and_objective_only(fitted):
     content = torch.load(find_checkpoint(str(fitted), fitted.parent).path, weights_only=True)
     prefixes = {key.split(".")[0] for key in content["state_dict"]}
-    assert prefixes == {"student", "mixing"}
+    assert prefixes == {"student", "objective"}
     student = [k for k in content["state_dict"] if k.startswith("student.")]
     assert all(k.startswith("student.hf.") for k in student)
 
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
         if int(re.findall(r"\d+", later.name)[0]) > step:
             later.unlink()  # it got further before it died; let it begin just here
     again = laid("fit", "--config", config, "--name", name, "--ckpt_path", "last")
-    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.stdout
+    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.stderr
     whole, resumed = losses(fitted), losses(work / "runs" / name)
     for tag in LOSSES:
         late = {s: value for s, value in whole[tag].items() if s >= step}
@@ -186,14 +186,15 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
 
 def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, work):
     done = laid("fit", "--config", config, "--trainer.max_steps", 1, "--head_flow.enabled", "false")
-    assert "laid: run runs/small-2" in done.stdout
+    assert "laid: run runs/small-2" in done.stderr
     assert (work / "runs" / "small-2" / "config.yaml").exists()
 
 
 def test_plain_fine_tuning_needs_no_teacher(laid, config, work):
     laid(
         "fit", "--config", config, "--name", "sft", "--model.teacher", "null",
-        "--model.objective.laid", 0, "--model.objective.kl", 0, "--trainer.max_steps", 2,
+        "--model.objective.laid.weight", 0, "--model.objective.kl.weight", 0,
+        "--trainer.max_steps", 2,
     )  # fmt: skip
     tags = set(events(work / "runs" / "sft").Tags()["scalars"])
     assert "train/sft" in tags

@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(start, lai
         assert len(late) >= 7
         assert {s: v for s, v in scalars(resumed, tag).items() if s >= 4} == late, tag
     one, two = content_of(whole)["state_dict"], content_of(resumed)["state_dict"]
-    assert {key.split(".")[0] for key in one} == {"student", "mixing"}
+    assert {key.split(".")[0] for key in one} == {"student", "objective"}
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
 

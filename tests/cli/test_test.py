@@ -40,7 +40,7 @@ def records(folder):
 
 
 def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
-    assert "step=12.ckpt" in tested.stdout
+    assert "step=12.ckpt" in tested.stderr
     results = json.loads((fitted / "results.json").read_text())
     assert list(results["by_size"]) == ["1", "2", "4"]
     assert all(cell["n"] == 4 for cell in results["by_size"].values())
@@ -50,7 +50,7 @@ def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
     assert (training["name"], training["seed"], training["run"]) == ("small", 0, ".")
     assert training["settings"]["data"]["global_batch_size"] == 2
     assert training["settings"]["model"]["optimizer"]["student_lr"] == 1e-3
-    assert "instead of the run's" not in tested.stdout
+    assert "instead of the run's" not in tested.stderr
 
 
 def test_the_table_is_on_the_screen_and_the_figures_in_tensorboard(tested, fitted):
@@ -66,7 +66,7 @@ def test_the_table_is_on_the_screen_and_the_figures_in_tensorboard(tested, fitte
 def test_a_finished_test_is_not_run_again(tested, laid, fitted):
     before = (fitted / "records.jsonl").read_bytes()
     again = laid("test", "--ckpt_path", fitted)
-    assert "12 of 12 entries are answered already" in again.stdout
+    assert "12 of 12 entries are answered already" in again.stderr
     assert "95%" in again.stdout
     assert (fitted / "records.jsonl").read_bytes() == before
 
@@ -76,9 +76,9 @@ def test_what_is_typed_goes_over_the_runs_settings_and_is_said(laid, fitted, wor
         "test", "--ckpt_path", fitted, "--data.test.sizes", "[2]", "--model.max_new_tokens", 2,
         "--results", work / "other",
     )  # fmt: skip
-    assert "laid: data.test.sizes [2] instead of the run's [1, 2, 4]" in done.stdout
-    assert "laid: model.max_new_tokens 2 instead of the run's 3" in done.stdout
-    assert "coco_root" not in done.stdout
+    assert "laid: data.test.sizes [2] instead of the run's [1, 2, 4]" in done.stderr
+    assert "laid: model.max_new_tokens 2 instead of the run's 3" in done.stderr
+    assert "coco_root" not in done.stderr
     assert len(records(work / "other")) == 4
 
 
@@ -114,7 +114,7 @@ def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fit
     folder = work / "moved"
     shutil.copytree(fitted, folder)
     done = laid("test", "--ckpt_path", folder, "--model.max_new_tokens", 1)
-    assert "max_new_tokens: 3 -> 1" in done.stdout
+    assert "max_new_tokens: 3 -> 1" in done.stderr
     assert len(list(folder.glob("records-*.jsonl"))) == 1
 
 
@@ -137,13 +137,13 @@ def test_answers_to_other_images_or_of_other_weights_are_not_taken_for_these(
         "test", "--config", config, "--results", tmp_path / "results", "--data.test.sizes", "[1]",
         "--data.coco_root", tmp_path / "coco", "--model.student.path", tmp_path / "student",
     )  # fmt: skip
-    assert "answered already" not in laid(*options).stdout
-    assert "4 of 4 entries are answered already" in laid(*options).stdout
+    assert "answered already" not in laid(*options).stderr
+    assert "4 of 4 entries are answered already" in laid(*options).stderr
     for path in (tmp_path / "coco" / "test2017").iterdir():
         Image.new("RGB", (56, 56)).save(path)
-    assert "entries: " in laid(*options).stdout
+    assert "entries: " in laid(*options).stderr
     shutil.copy(pair[1] / "model.safetensors", tmp_path / "student" / "other.safetensors")
-    assert "weights: " in laid(*options).stdout
+    assert "weights: " in laid(*options).stderr
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ def test_a_window_extension_is_tested_beside_the_run(tested, laid, fitted):
         "test", "--ckpt_path", fitted, "--model.window_extension", "self-extend",
         "--model.self_extend.group", 4, "--model.self_extend.window", 24,
     )  # fmt: skip
-    assert "model.window_extension 'self-extend' instead of the run's 'none'" in done.stdout
+    assert "model.window_extension 'self-extend' instead of the run's 'none'" in done.stderr
     results = json.loads((fitted.parent / "small-self-extend" / "results.json").read_text())
     assert results["name"] == "small-self-extend"
     assert results["identity"]["window"] == {
@@ -189,7 +189,7 @@ def test_a_window_extension_is_tested_beside_the_run(tested, laid, fitted):
 
 def test_compare_reports_a_run_with_its_head_flow(tested, laid, fitted, work):
     done = laid("compare", fitted, "--out", work / "report")
-    assert "no head flow" not in done.stdout
+    assert "no head flow" not in done.stderr
     assert (work / "report" / "head_flow.png").stat().st_size > 5000
     assert "![Figure 4" in (work / "report" / "report.md").read_text()
 

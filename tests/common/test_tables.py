@@ -66,3 +66,16 @@ def test_plain_text_lines_up():
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[0].endswith("gain")
     assert lines[2].startswith("a_b")
+
+
+def test_a_plain_text_row_of_one_cell_is_a_line_of_its_own_and_columns_have_a_least_width():
+    rows = [["a", "1", "2"], [""], ["a name much longer than its column"], ["", "3"]]
+    lines = text(Table("t", "T", ["m", "x", "y"], rows, widths=(4, 3, 3))).splitlines()
+    assert lines == [
+        "m       x    y",
+        "─" * 14,
+        "a       1    2",
+        "",
+        "a name much longer than its column",
+        "        3",
+    ]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from laid.evaluation.records import Record, RecordFile, needle_depth
-from laid.evaluation.results import summarise, write_results
+from laid.evaluation.results import Training, write_results
+from laid.evaluation.summary import summarise
 
 
 @dataclass
@@ -56,9 +57,9 @@ class Made:
         return str(home)
 
     @staticmethod
-    def training(name: str, seed: int, **settings: Any) -> dict[str, Any]:
+    def training(name: str, seed: int, **settings: Any) -> Training:
         """What results say of a run."""
-        return {"name": name, "seed": seed, "run": ".", "settings": settings}
+        return Training(name, seed, ".", settings)
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from laid.comparison.bootstrap import interval, replicate
-from laid.comparison.methods import Answers, Method, gather
+from laid.comparison.methods import Answers, Method, read_methods
 
 
 def method(correct_SE, size=5, label="m"):
     seeds, n = correct_SE.shape
     ids = tuple(f"e{index:04d}" for index in range(n))
     answers = Answers("entries x", {size: ids}, {size: correct_SE})
-    return Method(label, ({},) * seeds, (), tuple(range(seeds)), answers)
+    return Method(label, (), (), tuple(range(seeds)), answers)
 
 
 def test_intervals_of_one_model_cover_its_accuracy():
@@ -50,7 +50,7 @@ def test_methods_that_were_asked_the_same_are_given_the_same_entries():
 
 
 def test_a_method_without_records_has_no_replicates():
-    assert replicate(Method("m", ({},), (), (None,), None)) is None
+    assert replicate(Method("m", (), (), (None,), None)) is None
 
 
 def test_the_order_in_which_results_are_given_changes_no_number(made):
@@ -59,7 +59,7 @@ def test_the_order_in_which_results_are_given_changes_no_number(made):
         made(name, {5: rng.random(40) < 0.6, 50: rng.random(40) < 0.5})
         for name in ("base", "laid-seed0", "laid-seed1", "sft")
     ]
-    forth, back = ({m.label: m for m in gather(order)[0]} for order in (paths, paths[::-1]))
+    forth, back = ({m.label: m for m in read_methods(order)[0]} for order in (paths, paths[::-1]))
     assert forth.keys() == back.keys() == {"base", "laid", "sft"}
     for label, one in forth.items():
         assert one.accuracy() == back[label].accuracy()

@@ -2,10 +2,17 @@
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.image
 import pytest
 
+import laid
 from laid.cli.main import main
 
 SIZES = (1, 20, 50)
@@ -67,14 +74,25 @@ def test_head_flow_is_found_in_the_run_behind_results_that_lie_elsewhere(made, t
     home = made.root / "run" / "figures"
     home.mkdir(parents=True)
     (home / "head_flow.json").write_text(json.dumps(flow))
-    training = {**made.training("laid", 0), "run": "../run"}
+    training = replace(made.training("laid", 0), run="../run")
     made("laid", {1: [True] * 9, 20: [True] * 9}, training=training)
     compare(made.root / "laid", "--out", tmp_path / "report")
     assert matplotlib.image.imread(tmp_path / "report" / "head_flow.png").std() > 0
     assert "no head flow" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "{}",
+        "[]",
+        '{"sizes": [1], "curves": {}}',
+        '{"sizes": [1], "curves": {"student_after": {"layer_2": [[0.9], [0.8]]}}}',
+        '{"sizes": [1, 2], "curves": {"student_after": {"layer_2": [[0.9], [0.8, 1]]}}}',
+        '{"sizes": [1], "curves": {"student_after": {"layer_2": [["0.9"]]}}}',
+    ],
+)
 def test_a_head_flow_that_is_broken_is_named(made, tmp_path, capsys, content):
     made("laid", {1: [True] * 9}, training=made.training("laid", 0))
     path = made.root / "laid" / "figures" / "head_flow.json"
@@ -126,3 +144,26 @@ def test_a_folder_without_results_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare(tmp_path / "runs", "--out", tmp_path / "report")
     assert f"can't read results from {tmp_path / 'runs'}" in capsys.readouterr().err
+
+
+def imported(*arguments):
+    """The packages that a command of its own process imports."""
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "laid", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(Path(laid.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(re.findall(r"^import time:.*\| +(\w+)", ran.stderr, re.MULTILINE))
+
+
+def test_the_command_starts_without_torch_and_the_libraries_of_models(four, tmp_path):
+    heavy = {"torch", "torchmetrics", "lightning", "transformers", "datasets"}
+    found = imported("compare", four / "base", four / "teacher", "--out", tmp_path / "report")
+    assert {"laid", "numpy", "matplotlib"} <= found
+    assert not found & heavy
+    assert (tmp_path / "report" / "report.md").exists()
+    found = imported("--help")
+    assert "laid" in found
+    assert not found & (heavy | {"numpy", "matplotlib"})

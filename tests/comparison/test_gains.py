@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from laid.comparison.gains import gain, long_sizes, short_sizes
+from laid.comparison.gains import gain
+from laid.evaluation.results import long_sizes, short_sizes
 
 SIZES = (1, 5, 10, 20, 50, 100, 150)
 # Accuracies in percent as the paper's Table 1 prints them.

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from laid.comparison.methods import find, gather
+from laid.comparison.methods import find_method, read_methods
 
 ANSWERS = {5: [True] * 6 + [False] * 4}
 
 
 def labels(paths):
-    return [(method.label, method.seeds) for method in gather(paths)[0]]
+    return [(method.label, method.seeds) for method in read_methods(paths)[0]]
 
 
 def test_runs_of_one_name_and_settings_are_seeds_of_a_method_whatever_their_folders(made):
@@ -26,7 +26,7 @@ def test_other_settings_are_another_method_and_the_difference_is_named(made):
         made("laid", ANSWERS, training=made.training("laid", 0, model={"kl": 0.3})),
         made("laid-2", ANSWERS, training=made.training("laid", 1, model={"kl": 0.0})),
     ]
-    methods, notes = gather(paths)
+    methods, notes = read_methods(paths)
     assert [m.label for m in methods] == ["laid", "laid-2"]
     assert [note for note in notes if "model.kl" in note and "laid-2" in note]
 
@@ -40,7 +40,7 @@ def test_one_run_tested_in_two_ways_is_two_methods(made):
     assert [label for label, _ in labels(paths)] == ["laid", "laid-bf16"]
 
 
-def test_models_not_trained_by_laid_are_told_by_their_names(made):
+def test_seeds_of_models_not_trained_by_laid_are_known_by_their_names(made):
     paths = [made(name, ANSWERS) for name in ("sft-seed3", "sft-seed1", "yarn")]
     assert labels(paths) == [("sft", (1, 3)), ("yarn", (None,))]
 
@@ -76,12 +76,12 @@ def test_a_seed_given_twice_from_two_folders_is_refused(made):
         made(folder, ANSWERS, training=made.training("laid", 4)) for folder in ("laid", "copy")
     ]
     with pytest.raises(ValueError, match="both seed 4 of 'laid'"):
-        gather(paths)
+        read_methods(paths)
 
 
 def test_one_file_given_twice_counts_once_and_this_is_said(made):
     path = made("base", ANSWERS)
-    methods, notes = gather([path, f"{path}/results.json"])
+    methods, notes = read_methods([path, f"{path}/results.json"])
     assert len(methods) == 1
     assert "counts once" in notes[0]
 
@@ -96,7 +96,7 @@ def test_accuracy_is_the_mean_over_seeds(made):
         made("laid-seed0", {5: [True] * 10, 10: [True] * 4}),
         made("laid-seed1", {5: [True] * 5 + [False] * 5, 10: [False] * 4}),
     ]
-    (method,), _ = gather(paths)
+    (method,), _ = read_methods(paths)
     assert method.accuracy() == {5: 0.75, 10: 0.5}
     assert method.title == "laid (2 seeds)"
 
@@ -104,18 +104,18 @@ def test_accuracy_is_the_mean_over_seeds(made):
 def test_without_records_a_result_has_no_answers_and_seeds_are_not_pooled(made):
     one, other = (made(f"laid-seed{seed}", ANSWERS) for seed in range(2))
     (made.root / "laid-seed1" / "records.jsonl").unlink()
-    (method,), notes = gather([other])
+    (method,), notes = read_methods([other])
     assert method.answers is None
     assert "no tests" in notes[0]
     with pytest.raises(ValueError, match=r"pooled entry by entry, but there is no .*records.jsonl"):
-        gather([one, other])
+        read_methods([one, other])
 
 
 def test_records_of_another_test_are_not_used(made):
     path = made("a", ANSWERS)
     made("b", ANSWERS, entries="0ther")
     (made.root / "b" / "records.jsonl").replace(made.root / "a" / "records.jsonl")
-    (method,), notes = gather([path])
+    (method,), notes = read_methods([path])
     assert method.answers is None
     assert "records of another test" in notes[0]
 
@@ -125,7 +125,7 @@ def test_results_that_are_not_the_summary_of_their_records_are_not_paired(made):
     with (made.root / "a" / "records.jsonl").open("rb+") as file:
         lines = file.readlines()
         file.truncate(sum(map(len, lines[:-1])))
-    (method,), notes = gather([path])
+    (method,), notes = read_methods([path])
     assert method.answers is None
     assert "not the summary" in notes[0]
 
@@ -133,11 +133,11 @@ def test_results_that_are_not_the_summary_of_their_records_are_not_paired(made):
 def test_seeds_that_did_not_answer_the_same_entries_are_refused(made):
     paths = [made("laid-seed0", ANSWERS), made("laid-seed1", {5: [True] * 9})]
     with pytest.raises(ValueError, match="did not answer the same entries"):
-        gather(paths)
+        read_methods(paths)
 
 
 def test_an_unknown_name_lists_those_that_there_are(made):
-    methods, _ = gather([made("base", ANSWERS), made("laid", ANSWERS)])
-    assert find(methods, "laid", "--base") is methods[1]
+    methods, _ = read_methods([made("base", ANSWERS), made("laid", ANSWERS)])
+    assert find_method(methods, "laid", "--base") is methods[1]
     with pytest.raises(ValueError, match=r"--base 'bsae'.*'base', 'laid'"):
-        find(methods, "bsae", "--base")
+        find_method(methods, "bsae", "--base")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from laid.comparison.bootstrap import replicate
-from laid.comparison.methods import gather
-from laid.comparison.paired_tests import by_size, by_window, compare, holm, mcnemar, sign_flip
+from laid.comparison.methods import read_methods
+from laid.comparison.paired_tests import by_size, by_window, holm, paired_test, sign_flip
 
 
 def binomial(ahead, behind):
@@ -23,8 +23,10 @@ def pair(*methods):
 
 @pytest.mark.parametrize("ahead", [0, 1, 5, 40])
 @pytest.mark.parametrize("behind", [0, 1, 7, 41, 300])
-def test_mcnemar_is_the_binomial_of_the_entries_that_only_one_got_right(ahead, behind):
-    assert mcnemar(ahead, behind) == pytest.approx(binomial(ahead, behind), rel=1e-9)
+def test_differences_of_one_are_mcnemars_binomial_test(ahead, behind):
+    assert sign_flip([1] * ahead + [-1] * behind) == pytest.approx(
+        binomial(ahead, behind), rel=1e-9
+    )
 
 
 def test_the_sign_flip_test_counts_every_pattern_of_signs():
@@ -53,51 +55,51 @@ def test_under_no_difference_the_corrected_tests_of_a_method_seldom_find_one():
     found = 0
     for _ in range(400):
         ahead = rng.binomial(30, 0.5, size=8)
-        found += min(holm([mcnemar(a, 30 - a) for a in ahead])) < 0.05
+        found += min(holm([sign_flip([1] * a + [-1] * (30 - a)) for a in ahead])) < 0.05
     # The family's level is 0.05; three standard deviations of 400 trials are 0.033.
     assert found / 400 < 0.083
 
 
 def test_identical_answers_differ_by_nothing_with_p_1(made):
     answers = {5: [True] * 30 + [False] * 20}
-    (one, other), _ = gather([made("a", answers), made("b", answers)])
-    test = compare(one, other, [5], pair(one, other))
+    (one, other), _ = read_methods([made("a", answers), made("b", answers)])
+    test = paired_test(one, other, [5], pair(one, other))
     assert (test.difference, test.p, test.interval) == (0, 1, (0, 0))
-    assert not test.supported
+    assert not test.significant
 
 
 def test_a_difference_is_that_of_the_entries_and_turns_round_with_the_models(made):
     a = [True] * 40 + [False] * 10
     b = [True] * 28 + [False] * 20 + [True] * 2
-    (one, other), _ = gather([made("a", {5: a}), made("b", {5: b})])
-    forth = compare(one, other, [5], pair(one, other))
-    back = compare(other, one, [5], pair(other, one))
+    (one, other), _ = read_methods([made("a", {5: a}), made("b", {5: b})])
+    forth = paired_test(one, other, [5], pair(one, other))
+    back = paired_test(other, one, [5], pair(other, one))
     assert (forth.n, forth.ahead, forth.behind) == (50, 12, 2)
     assert forth.difference == pytest.approx(0.2)
     assert forth.p == back.p == pytest.approx(binomial(12, 2))
     assert back.difference == -forth.difference
     assert back.interval == pytest.approx([-end for end in reversed(forth.interval)], abs=0.021)
-    assert forth.supported
+    assert forth.significant
     assert forth.interval[0] < 0.2 < forth.interval[1]
 
 
-def test_pairing_tells_apart_what_two_separate_intervals_do_not(made):
+def test_pairing_finds_a_difference_that_two_separate_intervals_do_not(made):
     rng = np.random.default_rng(0)
     base = rng.random(100) < 0.6
     better = base.copy()
     better[np.flatnonzero(~base)[:8]] = True
-    (one, other), _ = gather([made("a", {5: better}), made("b", {5: base})])
-    low, _ = one.results[0]["by_size"]["5"]["interval"]
-    _, high = other.results[0]["by_size"]["5"]["interval"]
+    (one, other), _ = read_methods([made("a", {5: better}), made("b", {5: base})])
+    low, _ = one.results[0].by_size[5].interval
+    _, high = other.results[0].by_size[5].interval
     assert low < high
-    assert compare(one, other, [5], pair(one, other)).supported
+    assert paired_test(one, other, [5], pair(one, other)).significant
 
 
 def test_sizes_are_one_family_and_short_and_long_another(made):
     rng = np.random.default_rng(1)
     sizes = (1, 20, 50, 100)
     one, other = ({size: rng.random(60) < accuracy for size in sizes} for accuracy in (0.8, 0.55))
-    methods, _ = gather([made("a", one), made("b", other)])
+    methods, _ = read_methods([made("a", one), made("b", other)])
     for tests in (by_size(*methods, pair(*methods)), by_window(*methods, pair(*methods))):
         assert [t.adjusted for t in tests.values()] == holm([t.p for t in tests.values()])
     windows = by_window(*methods, pair(*methods))
@@ -111,8 +113,8 @@ def test_seeds_are_pooled_entry_by_entry(made):
     seeds = [rng.random(40) < 0.7 for _ in range(3)]
     base = rng.random(40) < 0.5
     paths = [made(f"laid-seed{i}", {5: answers}) for i, answers in enumerate(seeds)]
-    (laid, other), _ = gather([*paths, made("base", {5: base})])
-    test = compare(laid, other, [5], pair(laid, other))
+    (laid, other), _ = read_methods([*paths, made("base", {5: base})])
+    test = paired_test(laid, other, [5], pair(laid, other))
     mean = np.mean(seeds, axis=0)
     assert test.n == 40
     assert test.difference == pytest.approx(mean.mean() - base.mean())
@@ -125,8 +127,9 @@ def test_one_seed_given_thrice_is_no_more_evidence_than_once(made):
     rng = np.random.default_rng(4)
     answers, base = rng.random(60) < 0.7, rng.random(60) < 0.5
     paths = [made(f"laid-seed{i}", {5: answers}) for i in range(3)]
-    (thrice, once, other), _ = gather([*paths, made("once", {5: answers}), made("base", {5: base})])
-    many, single = (compare(m, other, [5], pair(m, other)) for m in (thrice, once))
+    paths += [made("once", {5: answers}), made("base", {5: base})]
+    (thrice, once, other), _ = read_methods(paths)
+    many, single = (paired_test(m, other, [5], pair(m, other)) for m in (thrice, once))
     assert (many.p, many.interval) == (pytest.approx(single.p), pytest.approx(single.interval))
 
 
@@ -136,31 +139,31 @@ def test_seeds_that_disagree_support_nothing_however_many_entries_there_are(made
     base = [index % 2 == 0 for index in range(n)]
     seeds = [[True] * n, [False] * 40 + [True] * (n - 40), [False] * n]
     paths = [made(f"laid-seed{i}", {5: answers}) for i, answers in enumerate(seeds)]
-    (laid, other), _ = gather([*paths, made("base", {5: base})])
-    test = compare(laid, other, [5], pair(laid, other))
+    (laid, other), _ = read_methods([*paths, made("base", {5: base})])
+    test = paired_test(laid, other, [5], pair(laid, other))
     assert test.difference > 0.1
     assert test.p < 0.001  # of these three models
     assert test.interval[0] < 0 < test.interval[1]  # of the method
-    assert not test.supported
+    assert not test.significant
 
 
 def test_models_that_were_asked_other_entries_are_not_tested(made):
     a, b = made("a", {5: [True] * 20}), made("b", {5: [False] * 20}, entries="0ther")
-    (one, other), _ = gather([a, b])
-    assert compare(one, other, [5], pair(one, other)) is None
+    (one, other), _ = read_methods([a, b])
+    assert paired_test(one, other, [5], pair(one, other)) is None
 
 
 def test_models_that_answered_not_all_of_the_same_are_not_tested_there(made):
     a = made("a", {5: [True] * 20, 10: [True] * 20})
     b = made("b", {5: [False] * 20, 10: [False] * 19})
-    methods, _ = gather([a, b])
+    methods, _ = read_methods([a, b])
     tests = by_size(*methods, pair(*methods))
-    assert tests[5].supported
+    assert tests[5].significant
     assert tests[10] is None
     assert by_window(*methods, pair(*methods))["short"] is None
 
 
 def test_results_that_do_not_say_what_was_asked_are_not_taken_for_the_same(made):
     paths = [made(name, {5: [True] * 20}, entries=None) for name in ("a", "b")]
-    (one, other), _ = gather(paths)
-    assert compare(one, other, [5], pair(one, other)) is None
+    (one, other), _ = read_methods(paths)
+    assert paired_test(one, other, [5], pair(one, other)) is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laid.common.tables import text
-from laid.comparison.methods import find, gather
+from laid.comparison.methods import find_method, read_methods
 from laid.comparison.report_tables import ablation_table, accuracy_table, tables, window_table
 from laid.comparison.study import Study
 
@@ -17,8 +17,8 @@ def right(n, correct, shift=0):
 
 
 def study(paths, base=None, teacher=None, thresholds=(0.5,)):
-    methods, _ = gather(paths)
-    named = [find(methods, label, "--") if label else None for label in (base, teacher)]
+    methods, _ = read_methods(paths)
+    named = [find_method(methods, label, "--") if label else None for label in (base, teacher)]
     return Study(methods, *named, thresholds, replicates=1000)
 
 
@@ -30,7 +30,7 @@ def everywhere(made, folder, correct, n=100, shift=0, **other):
     return made(folder, {size: right(n, correct, shift) for size in SIZES}, **other)
 
 
-def test_the_best_is_bold_only_where_the_test_tells_it_from_the_second(made):
+def test_the_best_is_bold_only_where_it_is_significantly_better_than_the_second(made):
     base = made("base", {1: right(100, 50), 20: right(100, 50)})
     laid = made("laid", {1: right(100, 80), 20: right(100, 52)})
     found = rows(accuracy_table(study([base, laid], "base")))
@@ -40,7 +40,7 @@ def test_the_best_is_bold_only_where_the_test_tells_it_from_the_second(made):
     assert {cell.mark for cell in found["base"].values()} == {""}
 
 
-def test_two_that_are_not_told_apart_are_both_underlined_above_the_third(made):
+def test_two_that_do_not_differ_significantly_are_both_underlined_above_the_third(made):
     paths = [everywhere(made, n, c) for n, c in (("base", 40), ("sft", 80), ("laid", 82))]
     found = rows(accuracy_table(study(paths, "base")))
     for size in map(str, SIZES):
@@ -48,7 +48,7 @@ def test_two_that_are_not_told_apart_are_both_underlined_above_the_third(made):
         assert marks == {"base": "", "sft": "underline", "laid": "underline"}
 
 
-def test_three_that_are_all_told_apart_are_bold_underlined_and_plain(made):
+def test_three_that_all_differ_significantly_are_bold_underlined_and_plain(made):
     paths = [everywhere(made, n, c) for n, c in (("base", 30), ("sft", 60), ("laid", 90))]
     found = rows(accuracy_table(study(paths, "base")))
     for size in map(str, SIZES):
@@ -84,7 +84,7 @@ def test_results_of_other_entries_get_gains_but_no_mark_and_the_report_says_why(
     assert found["laid"]["short gain"].text == "+200.0%"
     (tests,) = [table for table in tables(report) if table.name == "tests"]
     assert not tests.rows
-    assert "asked other entries" in tests.notes[-1]
+    assert "asked different entries" in tests.notes[-1]
 
 
 def test_the_teacher_is_shown_first_and_neither_ranked_nor_tested(made):
@@ -183,13 +183,13 @@ def test_seeds_have_the_intervals_of_the_bootstrap_and_one_seed_wilsons(made):
     paths = [made(f"laid-seed{i}", of) for i, of in enumerate(answers[:3])]
     report = study([*paths, made("base", answers[3])], "base")
     laid, base = (next(m for m in report.rows if m.label == n) for n in ("laid", "base"))
-    assert list(report.accuracy(base)[5].interval) == base.results[0]["by_size"]["5"]["interval"]
+    assert report.accuracy(base)[5].interval == base.results[0].by_size[5].interval
     value, (low, high) = report.accuracy(laid)[5]
     assert value == pytest.approx(np.mean([of[5] for of in answers[:3]]))
     assert low < value < high
     summary = report.summary(laid)
-    assert summary["by_size"]["5"]["interval"] == [low, high]
-    assert summary["name"] == "laid (3 seeds)"
+    assert summary.by_size[5].interval == (low, high)
+    assert summary.name == "laid (3 seeds)"
 
 
 def test_the_order_of_the_results_changes_no_line(made):

@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,24 +8,28 @@ import pytest
 from laid.data.coco_index import CocoIndex
 from laid.minicoco.drawing import draw_minicoco
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def private_cache(tmp_path_factory):
-    """Whatever a test leaves to the default cache stays out of the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAID_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture(scope="session")
-def coco_mini() -> Path:
-    """159 photographs of COCO 2017 with their annotations."""
-    root = SHARED / "coco-mini"
-    if not root.is_dir():
-        pytest.skip(f"the COCO sample is not there ({root})")
-    return root
+def small_coco() -> Path:
+    """12 JPEGs of every encoding and their annotations (tests/fixtures/README.md)."""
+    return FIXTURES / "coco"
+
+
+@pytest.fixture
+def logged():
+    """The messages that laid logs during a test, whatever set_up_logging did before."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("laid")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

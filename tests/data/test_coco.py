@@ -8,10 +8,10 @@ import pytest
 
 from laid.common.atomic_files import atomic_dir, atomic_write_text
 from laid.common.cache_folder import cache_root
-from laid.data import json_stream
+from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
-from laid.data.image_names import resolve_under
-from laid.data.json_stream import JsonStream
+from laid.data.image_names import check_present, resolve_under
+from laid.data.json_files import read_json
 
 
 def load(root, **settings):
@@ -48,9 +48,11 @@ def test_min_area_may_change_without_parsing_again(write_coco, instances, tmp_pa
     assert saved.stat().st_mtime_ns == written
 
 
-def test_the_index_agrees_with_json_load_on_real_annotations(coco_mini):
-    index = load(coco_mini, min_area=0.01)
-    given = json.loads((coco_mini / "annotations/instances_val2017.json").read_text())
+@pytest.mark.parametrize("coco", ["small_coco", "coco_mini"])
+def test_the_index_agrees_with_json_load(coco, request):
+    root = request.getfixturevalue(coco)
+    index = load(root, min_area=0.01)
+    given = json.loads((root / "annotations/instances_val2017.json").read_text())
     row = {name: k for k, name in enumerate(index.files.tolist())}
     images = {image["id"]: image for image in given["images"]}
     names = {category["id"]: category["name"] for category in given["categories"]}
@@ -88,6 +90,48 @@ def test_missing_images_are_listed(write_coco, instances):
     assert load(root).missing_images() == ["val2017/2.jpg", "val2017/4.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("named", "there", "message"),
+    [
+        ("1.jpg", ["val2017/1.JPG"], "'val2017/1.JPG' is there"),
+        ("val2017/1.jpg", ["val2017/1.jpg"], "'val2017/1.jpg' is there"),
+        ("1.jpg", ["val2017/val2017/1.jpg"], "'val2017/val2017/1.jpg' is there"),
+        ("1.jpg", ["1.jpg"], "'1.jpg' is there"),
+        ("caf\u00e9.jpg", ["val2017/cafe\u0301.jpg"], "'val2017/cafe\u0301.jpg' is there"),
+        ("1.jpg", ["val2017/one.jpg", "val2017/two.jpg"], "val2017 holds 2 files, such as one.jpg"),
+        ("1.jpg", [], "val2017 is empty or missing"),
+    ],
+)
+def test_what_is_there_instead_of_a_missing_image_is_said(
+    write_coco, instances, named, there, message
+):
+    instances["images"][3]["file_name"] = named
+    root = write_coco(instances)
+    for name in there:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    with pytest.raises(UserError, match=message) as caught:
+        check_present(root, [load(root).files[-1 if named > "4" else 0]], "some.json")
+    assert "1 of the 1 images of some.json" in str(caught.value)
+    assert "Unpack" not in str(caught.value)
+
+
+def test_blanks_around_a_name_are_taken_off_and_said(write_coco, instances, logged):
+    instances["categories"][0]["name"] = " traffic  light "
+    assert load(write_coco(instances)).categories == ("person", "cat", "traffic light")
+    assert "' traffic  light ' as 'traffic light'" in logged[0]
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_categories_are_in_the_order_of_their_ids_be_they_texts(write_coco, instances, kind):
+    for category, number in zip(instances["categories"], (100, 20, 3), strict=True):
+        category["id"] = kind(number)
+    new = {18: 100, 1: 20, 17: 3}
+    for annotation in instances["annotations"]:
+        annotation["category_id"] = kind(new[annotation["category_id"]])
+    assert load(write_coco(instances)).categories == ("cat", "person", "dog")
+
+
 @pytest.mark.parametrize("damage", [b"", b"not an index", None])
 def test_a_damaged_cache_is_made_again(write_coco, instances, tmp_path, damage):
     root = write_coco(instances)
@@ -113,27 +157,54 @@ def edit(change):
     return apply
 
 
+def put(member, number, **values):
+    """Give an element other values."""
+    return edit(lambda instances: instances[member][number].update(values))
+
+
+def drop(member, number, key):
+    return edit(lambda instances: instances[member][number].pop(key))
+
+
+def named(number, name):
+    """One more category."""
+    return edit(lambda x: x["categories"].append({"id": number, "name": name}))
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
         (lambda _: '{"images": [{"id": 1,,}', r"character 21"),
         (lambda _: '{"images": [], "annotations": [{"id"', r"character \d+.*cut off"),
         (lambda _: '["images"]', "an object at the top level"),
-        (lambda x: json.dumps(x) + "x", "end of the file"),
-        (edit(lambda x: x.pop("categories")), r"no \['categories'\]"),
-        (edit(lambda x: x.update(images={})), "a list under 'images'"),
-        (edit(lambda x: x.update(annotations=[])), "0 annotations"),
-        (edit(lambda x: x["categories"].append({"id": 17, "name": "cow"})), "occurs twice"),
-        (edit(lambda x: x["categories"].append({"id": 40, "name": "cat"})), "occurs twice"),
-        (edit(lambda x: x["annotations"][0].update(category_id=2)), "category id 2, which"),
-        (edit(lambda x: x["annotations"][0].update(image_id=77)), "image id 77, which"),
-        (edit(lambda x: x["annotations"][0].pop("area")), "'annotations' has no 'area'"),
-        (edit(lambda x: x["annotations"][0].update(area="big")), "'annotations' is wrong"),
-        (edit(lambda x: x["annotations"][0].update(area=-1)), "area -1"),
-        (edit(lambda x: x["images"].append(x["images"][0])), "used by two images"),
-        (edit(lambda x: x["images"][0].update(id=3)), "image id 3 is used by two"),
-        (edit(lambda x: x["images"][0].update(width=0)), "0 x 100"),
-        (edit(lambda x: x["images"][0].update(file_name="../../etc/x")), "does not stay below"),
+        (lambda x: json.dumps(x) + "x", "Extra data"),
+        (edit(lambda x: x.pop("categories")), r"no 'categories'"),
+        (edit(lambda x: x.update(images={})), "a list of one or more under 'images'"),
+        (edit(lambda x: x.update(annotations=[])), "a list of one or more under 'annotations'"),
+        (edit(lambda x: x["images"].append(3)), "element 4 of 'images' .*expected an object"),
+        (named(17, "cow"), "17 is used by two"),
+        (named(40, "cat"), "17 and 40 are named 'cat' and 'cat'"),
+        (named(40, "Cat"), "'cat' and 'Cat', which differ"),
+        (named(40, "cat "), "'cat' and 'cat ', which differ"),
+        (named(40, "c_at"), "'cat' and 'c_at', which differ"),
+        (put("categories", 0, name=" "), "'name' is \" \", expected a text"),
+        (put("annotations", 0, category_id=2), "'category_id' is 2, which no category has"),
+        (put("annotations", 0, image_id=77), "'image_id' is 77, which no image has"),
+        (put("images", 3, id="1"), "'image_id' is 1, which no image has"),
+        (drop("annotations", 0, "image_id"), "element 0 of 'annotations' has no 'image_id'"),
+        (drop("annotations", 0, "area"), "'area' is missing and 'bbox' is null"),
+        (put("annotations", 0, area="big"), "'area' is \"big\", expected square pixels"),
+        (put("annotations", 0, area=-1), "'area' is -1, expected square pixels"),
+        (put("annotations", 0, iscrowd="no"), "'iscrowd' is \"no\", expected 0 or 1"),
+        (edit(lambda x: [a.update(iscrowd=1) for a in x["annotations"]]), "5 of 5 annotations are"),
+        (put("images", 0, id=None), "'id' is null, expected a whole number"),
+        (put("images", 0, id=1.5), "'id' is 1.5, expected a whole number"),
+        (put("images", 0, id=3), "'id' 3 is used by two images"),
+        (put("images", 0, file_name="1.jpg"), "'1.jpg' is used by two images"),
+        (put("images", 0, file_name="../../etc/x"), "does not stay below"),
+        (put("images", 0, width=0), "'width' is 0, expected a whole number of pixels, 1 to"),
+        (put("images", 0, width=2**62), "'width' is 4611686018427387904, expected"),
+        (put("images", 0, height=1e400), "'height' is Infinity, expected"),
     ],
 )
 def test_what_is_not_coco_is_refused_with_the_reason(write_coco, instances, broken, message):
@@ -150,7 +221,7 @@ def test_missing_folders_and_files_say_what_is_expected(write_coco, instances, t
     with pytest.raises(ValueError, match=r"found instances_val2017\.json"):
         CocoIndex.load(root, "train2017")
     (root / "val2017").rmdir()
-    with pytest.raises(ValueError, match=r"Unpack val2017\.zip"):
+    with pytest.raises(ValueError, match=r"which does not exist; .* holds annotations"):
         load(root)
 
 
@@ -174,35 +245,36 @@ def test_names_below_the_root_are_found(tmp_path):
         assert resolve_under(tmp_path, name) == tmp_path / "val2017" / "1.jpg"
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
-def test_a_streamed_file_equals_a_parsed_one(tmp_path, monkeypatch, instances, chunk):
-    monkeypatch.setattr(json_stream, "_CHUNK_BYTES", chunk)
+def test_unwanted_members_are_dropped_at_any_depth_and_the_rest_is_kept(tmp_path, instances):
     value = instances | {"é": 'a "segmentation": [[1]] in words', "n": -12.5, "empty": []}
     path = tmp_path / "file.json"
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
-    stream = JsonStream(path, ("images", "annotations", "empty"))
-    read = {"images": [], "annotations": [], "empty": []}
-    for key, item in stream:
-        if key in read:
-            read[key].append(item)
-        else:
-            read[key] = item
-    assert read == value
-    assert stream.keys == set(value)
+    assert read_json(path) == value
+    for annotation in value["annotations"]:
+        del annotation["segmentation"]
+    assert read_json(path, without="segmentation") == value
 
 
-def test_blotted_polygons_leave_the_rest_and_positions_as_they_were(tmp_path, instances):
-    path = tmp_path / "file.json"
-    path.write_text(json.dumps(instances))
-    items = [v for k, v in JsonStream(path, ("annotations",), ("segmentation",)) if k != "info"]
-    seen = [item for item in items if "segmentation" in item]
-    assert [item["area"] for item in seen] == [a["area"] for a in instances["annotations"]]
-    assert seen[0]["segmentation"] is None
-    assert seen[2]["segmentation"] == {"counts": [3, 4], "size": [100, 100]}
-    text = json.dumps(instances) + "#"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"character {len(text) - 1}\b"):
-        list(JsonStream(path, ("annotations",), ("segmentation",)))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read .*No such file"),
+        (b"", r"not JSON.*character 0 of 0.*cut off"),
+        (b'{"a": [1, 2', r"not JSON.*character 11 of 11.*cut off"),
+        (b'{"a": "bc', r"not JSON.*character 6 of 9.*cut off"),
+        (b'{"a":\n 1,,}', r"not JSON.*character 9 of 11; line 2, column 4\)\.$"),
+        ("[[é]]".encode("latin-1"), r"not UTF-8.*byte 2"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 5_000, "4300 digits"),
+    ],
+)
+def test_what_is_not_json_is_refused_with_the_place(tmp_path, content, message):
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_json(path)
+    assert "some.json" in str(caught.value)
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):

@@ -4,15 +4,24 @@ import pytest
 import torch
 from PIL import Image
 
-from laid.data.prompt import PREFIX, PromptEncoder
+from laid.data.coco_index import CocoIndex
+from laid.data.datamodule import HaystackDataModule
+from laid.data.entries import HaystackEntry, dataset_of
+from laid.data.haystack_builder import build_entries
+from laid.data.prompt import PREFIX, Collate, HaystackDataset, PromptEncoder
 from laid.vlm.processor import ProcessorArgs, load_processor
 
-ENTRY = {
-    "id": "test-2-000000",
-    "question": "For the image with a dog, is there a cat?",
-    "answer": "no",
-    "images": ["a.png", "b.png"],
-}
+ENTRY = HaystackEntry(
+    id="test-2-000000",
+    question="For the image with a dog, is there a cat?",
+    answer="no",
+    anchor="dog",
+    target="cat",
+    mode="single",
+    size=2,
+    images=("a.png", "b.png"),
+    needles=(1,),
+)
 
 
 @pytest.fixture
@@ -27,7 +36,7 @@ def test_images_come_first_then_prefix_and_question(encoder, pictures):
         f"<|vision_start|>{'<|image_pad|>' * tokens}<|vision_end|>" for tokens in (15, 8)
     )
     assert text == (
-        f"<|im_start|>user\n{images}{PREFIX}{ENTRY['question']}<|im_end|>\n"
+        f"<|im_start|>user\n{images}{PREFIX}{ENTRY.question}<|im_end|>\n"
         "<|im_start|>assistant\nNo<|im_end|>"
     )
 
@@ -35,11 +44,11 @@ def test_images_come_first_then_prefix_and_question(encoder, pictures):
 def test_it_is_what_the_processors_own_call_makes(encoder, pictures):
     row = encoder.encode(ENTRY, *encoder.patches(pictures), with_answer=False)
     content = [{"type": "image"}, {"type": "image"}]
-    content += [{"type": "text", "text": PREFIX + ENTRY["question"]}]
-    text = encoder.processor.apply_chat_template(
+    content += [{"type": "text", "text": PREFIX + ENTRY.question}]
+    text = encoder.processor.stock.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
-    made = encoder.processor(text=[text], images=pictures, return_tensors="pt")
+    made = encoder.processor.stock(text=[text], images=pictures, return_tensors="pt")
     assert torch.equal(row.input_ids_BL, made["input_ids"][0])
     assert torch.equal(row.mm_token_type_ids_BL, made["mm_token_type_ids"][0])
     assert torch.equal(row.pixel_values_PC, made["pixel_values"])
@@ -87,7 +96,25 @@ def test_qwens_own_tokenizer_gives_the_known_ids(qwen):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(qwen / "tokenizer")
-    ids = tokenizer(ENTRY["question"])["input_ids"]
+    ids = tokenizer(ENTRY.question)["input_ids"]
     assert ids == [2461, 279, 2168, 448, 264, 5562, 11, 374, 1052, 264, 8251, 30]
     assert tokenizer("Yes")["input_ids"] == [9454]
     assert tokenizer("No")["input_ids"] == [2753]
+
+
+def test_a_batch_holds_the_entries_and_which_of_them_count(encoder, drawn):
+    entries = build_entries(CocoIndex.load(drawn, "val2017"), "test", [2, 3], per_size=2)
+    data = HaystackDataset(entries, drawn, encoder, with_answer=False)
+    batch = Collate(encoder.pad_id, "left")([data[3], data[~0]])
+    assert batch.entries == [HaystackEntry.of(entries[3]), HaystackEntry.of(entries[0])]
+    assert batch.counted == [True, False]
+    # Lightning moves it as it moves every batch, and a device without memory shows that it does.
+    moved = HaystackDataModule().transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert moved.inputs.input_ids_BL.is_meta
+    assert (moved.entries, moved.counted) == (batch.entries, batch.counted)
+
+
+def test_entries_survive_the_way_into_a_dataset_and_back():
+    (row,) = dataset_of([ENTRY])
+    assert HaystackEntry.of(row) == ENTRY
+    assert row["images"] == ["a.png", "b.png"]

@@ -18,9 +18,9 @@ def entries(index):
 
 
 @pytest.fixture
-def official(coco_mini):
-    """Rows as the official files have them, on photographs that are there."""
-    names = CocoIndex.load(coco_mini, "val2017").files.tolist()
+def official(small_coco):
+    """Rows as the official files have them, on images that are there."""
+    names = CocoIndex.load(small_coco, "val2017").files.tolist()
 
     def row(question, answer, positive, negative):
         return {
@@ -35,7 +35,7 @@ def official(coco_mini):
     return [
         row("For the image with a cat, is there an oven?", "Yes", names[:1], names[1:10]),
         row("For all images with a dog, do any of them contain a hot dog?", "No.", names[:2], []),
-        row("Is there a cat?", "no", [f"./{names[0]}"], names[20:23]),
+        row("Is there a cat?", "no", [f"./{names[0]}"], names[9:12]),
     ]
 
 
@@ -65,8 +65,8 @@ def test_our_files_are_visual_haystacks(entries, tmp_path):
         assert sorted(row["pos_image"] + row["neg_image"]) == sorted(entry["images"])
 
 
-def test_official_files_are_understood(official, write_rows, coco_mini):
-    read = read_vhs(write_rows(official), coco_mini, role="validate")
+def test_official_files_are_understood(official, write_rows, small_coco):
+    read = read_vhs(write_rows(official), small_coco, role="validate")
     assert read["id"][:] == ["validate-10-000000", "validate-2-000001", "validate-4-000002"]
     assert read["answer"][:] == ["yes", "no", "no"]
     assert read["mode"][:] == ["single", "any", "single"]
@@ -78,13 +78,13 @@ def test_official_files_are_understood(official, write_rows, coco_mini):
         assert len(entry["images"]) == entry["size"]
 
 
-def test_official_images_are_shuffled_by_seed_and_entry_alone(official, write_rows, coco_mini):
+def test_official_images_are_shuffled_by_seed_and_entry_alone(official, write_rows, small_coco):
     path = write_rows([official[0]] * 6)
-    first = read_vhs(path, coco_mini)
-    assert read_vhs(path, coco_mini, role="validate")["images"][:] == first["images"][:]
+    first = read_vhs(path, small_coco)
+    assert read_vhs(path, small_coco, role="validate")["images"][:] == first["images"][:]
     assert len({tuple(images) for images in first["images"]}) == 6
-    assert read_vhs(path, coco_mini, seed=1)["images"][:] != first["images"][:]
-    shorter = read_vhs(write_rows([official[0]] * 2), coco_mini)
+    assert read_vhs(path, small_coco, seed=1)["images"][:] != first["images"][:]
+    shorter = read_vhs(write_rows([official[0]] * 2), small_coco)
     assert shorter["images"][:] == first["images"][:2]
 
 
@@ -104,10 +104,10 @@ def test_official_images_are_shuffled_by_seed_and_entry_alone(official, write_ro
         (lambda r: r.update(laid=[]), "'laid'"),
     ],
 )
-def test_a_malformed_entry_is_named(official, write_rows, coco_mini, change, message):
+def test_a_malformed_entry_is_named(official, write_rows, small_coco, change, message):
     change(official[1])
     with pytest.raises(ValueError, match=rf"visual_haystack\.json, entry 1: .*{message}"):
-        read_vhs(write_rows(official), coco_mini)
+        read_vhs(write_rows(official), small_coco)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", "[3]"])
@@ -116,12 +116,14 @@ def test_a_file_that_is_something_else_is_named(write_rows, tmp_path, text):
         read_vhs(write_rows(text), tmp_path)
 
 
-def test_missing_files_and_images_are_reported(official, write_rows, coco_mini, tmp_path):
+def test_missing_files_and_images_are_reported(official, write_rows, small_coco, tmp_path):
     with pytest.raises(ValueError, match="cannot read"):
-        read_vhs(tmp_path / "none.json", coco_mini)
+        read_vhs(tmp_path / "none.json", small_coco)
     official[0]["neg_image"] += ["val2017/one.jpg", "val2017/two.jpg"]
-    with pytest.raises(ValueError, match=r"2 of the \d+ images .*val2017/one\.jpg"):
-        read_vhs(write_rows(official), coco_mini)
+    with pytest.raises(
+        ValueError, match=r"2 of the \d+ images of .*visual_.*val2017/one\.jpg.*holds 12"
+    ):
+        read_vhs(write_rows(official), small_coco)
 
 
 def test_entries_are_loaded_from_a_file_or_a_folder(entries, drawn, tmp_path):
@@ -156,34 +158,34 @@ def test_a_folder_with_other_columns_or_names_is_refused(entries, drawn, tmp_pat
         load_entries(str(tmp_path / "empty"), drawn)
 
 
-def test_build_writes_one_file_a_size_and_tells(coco_mini, tmp_path, capsys):
+def test_build_writes_one_file_a_size_and_tells(drawn, tmp_path, capsys):
     settings = {"train_entries": 20, "max_size": 6, "test_per_size": 4, "sizes": [1, 2, 10]}
-    build(str(coco_mini), str(tmp_path / "out"), **settings)
+    build(str(drawn), str(tmp_path / "out"), **settings)
     names = ["test_1.json", "test_10.json", "test_2.json", "train.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)
-    test = read_vhs(tmp_path / "out" / "test_10.json", coco_mini)
-    assert test[:] == build_entries(CocoIndex.load(coco_mini, "val2017"), "test", [10], 4)[:]
-    train = read_vhs(tmp_path / "out" / "train.json", coco_mini)
+    test = read_vhs(tmp_path / "out" / "test_10.json", drawn)
+    assert test[:] == build_entries(CocoIndex.load(drawn, "val2017"), "test", [10], 4)[:]
+    train = read_vhs(tmp_path / "out" / "train.json", drawn)
     assert len(train) == 20
     assert {name.split("/")[0] for names in train["images"] for name in names} == {"train2017"}
 
 
-def test_build_does_not_overwrite_unasked(coco_mini, tmp_path):
+def test_build_does_not_overwrite_unasked(drawn, tmp_path):
     settings = {"train_entries": 0, "test_per_size": 2, "sizes": [2]}
-    build(str(coco_mini), str(tmp_path), **settings)
+    build(str(drawn), str(tmp_path), **settings)
     before = (tmp_path / "test_2.json").read_text()
     with pytest.raises(ValueError, match=r"already holds test_2\.json"):
-        build(str(coco_mini), str(tmp_path), seed=1, **settings)
+        build(str(drawn), str(tmp_path), seed=1, **settings)
     assert (tmp_path / "test_2.json").read_text() == before
-    build(str(coco_mini), str(tmp_path), seed=1, overwrite=True, **settings)
+    build(str(drawn), str(tmp_path), seed=1, overwrite=True, **settings)
     assert (tmp_path / "test_2.json").read_text() != before
 
 
-def test_build_with_an_impossible_size_writes_nothing(coco_mini, tmp_path):
+def test_build_with_an_impossible_size_writes_nothing(drawn, tmp_path):
     with pytest.raises(ValueError, match="at most"):
-        build(str(coco_mini), str(tmp_path / "out"), max_size=4, sizes=[2, 500])
+        build(str(drawn), str(tmp_path / "out"), max_size=4, sizes=[2, 5000])
     assert not (tmp_path / "out").exists()
 
 

@@ -39,7 +39,7 @@ def _rank(rank: int, ranks: int, port: int, function: Callable, folder: str, arg
 
 @pytest.fixture
 def on_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
-    """Runs ``function(mesh, *args)`` on some ranks; gives what each returned."""
+    """Runs ``function(mesh, *args)`` on so many ranks; returns the results by rank."""
 
     def run(ranks: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         folder = tmp_path / f"ranks-{free_port()}"

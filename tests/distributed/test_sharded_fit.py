@@ -83,19 +83,23 @@ VARIANTS = {
     # global batch, objective and mixing; accumulation is what the batch leaves over
     "plain": ("--data.global_batch_size", 2),
     "accumulated": ("--data.global_batch_size", 4),
-    "no-kl": ("--data.global_batch_size", 2, "--model.objective.kl", 0),
+    "no-kl": ("--data.global_batch_size", 2, "--model.objective.kl.weight", 0),
     "alignment-alone": (
-        "--data.global_batch_size", 2, "--model.objective.kl", 0, "--model.objective.sft", 0,
+        "--data.global_batch_size", 2, "--model.objective.kl.weight", 0,
+        "--model.objective.sft.weight", 0,
     ),
     "complex": (
-        "--data.global_batch_size", 4, "--model.mixing.weights", "complex",
-        "--model.mixing.normalisation", "none", "--model.objective.alignment.layers", "all",
+        "--data.global_batch_size", 4, "--model.objective.laid.mixing.weights", "complex",
+        "--model.objective.laid.mixing.normalisation", "none",
+        "--model.objective.laid.layers", "all",
     ),
-    "shared-keys": ("--data.global_batch_size", 2, "--model.mixing.keys", "shared"),
-    "least-squares": ("--data.global_batch_size", 2, "--model.mixing.initial", "least-squares"),
+    "shared-keys": ("--data.global_batch_size", 2, "--model.objective.laid.mixing.keys", "shared"),
+    "least-squares": (
+        "--data.global_batch_size", 2, "--model.objective.laid.mixing.initial", "least-squares",
+    ),
     "attention": (
-        "--data.global_batch_size", 2, "--model.objective.attn", 1,
-        "--model.objective.alignment.layers", "matched",
+        "--data.global_batch_size", 2, "--model.objective.attn.weight", 1,
+        "--model.objective.attn.layers", "matched",
     ),
     "vision": (
         "--data.global_batch_size", 2, "--model.student.freeze_vision", "false",

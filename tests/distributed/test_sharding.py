@@ -8,18 +8,21 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
 from laid.checkpoints.sharded_checkpoints import save_sharded
-from laid.distributed.sharded_tensors import set_whole, shared_like, whole
-from laid.losses.head_mixing import MixingArgs, MixingWeights
+from laid.distributed.sharded_tensors import full_tensor, set_full_tensor, shard_like
+from laid.distributed.sharding import shard_parameters
+from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.signals.model_signals import Wanted
 from laid.training.placement import Placement
+from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.vision_language_model import VLM
-from laid.vlm.weight_files import download, parameter_name
+from laid.vlm.weight_files import download
 from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
@@ -30,7 +33,7 @@ def built(mesh, args, inputs, teacher=False, compute=None):
     place = Placement(mesh, compute)
     vlm = place.teacher(args) if teacher else place.student(args)
     share = {name: p.to_local().clone() for name, p in vlm.hf.named_parameters()}
-    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
     with torch.no_grad():
         signals = vlm.signals(inputs, EVERYTHING)
     answer = vlm.answer(inputs, 3)
@@ -79,7 +82,7 @@ def with_more(mesh, args, lora, extension, inputs):
     vlm = Placement(mesh).student(args, lora, extension)
     with torch.no_grad():
         logits_NV = vlm.signals(inputs, EVERYTHING).logits_NV
-    found = {name: whole(p.detach()) for name, p in vlm.hf.named_parameters()}
+    found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
     return found, dict(vlm.hf.named_buffers()), logits_NV, vlm.answer(inputs, 3), vlm.base
 
 
@@ -138,7 +141,7 @@ def hub_names(pair, tmp_path):
         name = name.replace("model.visual.", "visual.")
         return name.replace("model.language_model.", "model.")
 
-    state = {old(parameter_name(key)): value for key, value in state.items()}
+    state = {old(Qwen25VL.parameter_name(key)): value for key, value in state.items()}
     assert "model.layers.0.mlp.up_proj.weight" in state
     assert any(key.startswith("visual.") for key in state)
     where = {}
@@ -199,7 +202,7 @@ def test_random_weights_are_the_same_for_any_number_of_ranks(on_ranks, pair, inp
 )
 def test_files_that_do_not_fit_are_refused(pair, tmp_path, change, message):
     from laid.vlm.model_loading import empty_model, materialise
-    from laid.vlm.weight_files import whole as all_rows
+    from laid.vlm.weight_files import all_rows
 
     folder = tmp_path / "wrong"
     shutil.copytree(pair[0], folder)
@@ -224,55 +227,65 @@ def test_a_model_of_the_hub_is_found_where_it_was_brought(pair, tmp_path, monkey
         download("some/other", None)
 
 
+class Weights(nn.Module):
+    """Two matrices of mixing weights, as terms have them."""
+
+    def __init__(self, args):
+        super().__init__()
+        self.q = HeadMixing(5, 3, 8, args)
+        self.rows = HeadMixing(5, 3, 8, MixingArgs(initial="uniform"), even=True)
+
+
 def mixed(mesh, args, x_BLTD):
     torch.manual_seed(mesh.get_local_rank())
-    weights = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
-    weights = Placement(mesh).mixing(weights)
-    start = weights.matrices()
+    weights = Weights(args)
+    shard_parameters(weights, mesh)
+    start = weights.q.magnitudes()
     value = torch.rand(5, 3).softmax(-1)
     if args.weights == "complex":
         value = torch.complex(torch.rand(5, 3, 4), torch.rand(5, 3, 4))
-    weights.q[0].set_weights(value)
-    out = weights.queries(0, x_BLTD)
+    weights.q.set_weights(value)
+    out = weights.q(x_BLTD)
     out.square().sum().backward()
-    grad = whole(weights.q[0].raw.grad)
-    weights.rows[0].applied()[0, 0].backward()
-    return value, start, weights.matrices(), out.detach(), grad, whole(weights.rows[0].raw.grad)
+    grad = full_tensor(weights.q.raw.grad)
+    weights.rows()[0, 0].backward()
+    after = weights.q.magnitudes()
+    return value, start, after, out.detach(), grad, full_tensor(weights.rows.raw.grad)
 
 
 @pytest.mark.parametrize("weights", ["real", "complex"])
-def test_sharded_mixing_weights_are_read_and_set_whole(on_ranks, weights):
+def test_sharded_mixing_weights_are_read_and_set_in_full(on_ranks, weights):
     """Five rows on three ranks; the value that is set is rank 0's."""
     normalisation = "softmax" if weights == "real" else "none"
     args = MixingArgs(weights=weights, normalisation=normalisation, initial="uniform")
     x_BLTD = torch.rand(1, 4, 3, 8)
     results = on_ranks(3, mixed, args, x_BLTD)
-    alone = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
+    alone = Weights(args)
     first = results[0][0]
     for _, start, after, out, grad, of_rows in results:
-        assert torch.equal(start["q0"], alone.matrices()["q0"])
-        torch.testing.assert_close(after["q0"], first.abs().mean(-1) if first.ndim > 2 else first)
-        plain = MixingWeights([(0, 0)], (5, 1), (3, 1), 8, args, rows=True)
-        plain.q[0].set_weights(first)
-        plain.rows[0].applied()[0, 0].backward()
-        torch.testing.assert_close(of_rows, plain.rows[0].raw.grad)
-        expected = plain.queries(0, x_BLTD)
+        assert torch.equal(start, alone.q.magnitudes())
+        torch.testing.assert_close(after, first.abs().mean(-1) if first.ndim > 2 else first)
+        plain = Weights(args)
+        plain.q.set_weights(first)
+        plain.rows()[0, 0].backward()
+        torch.testing.assert_close(of_rows, plain.rows.raw.grad)
+        expected = plain.q(x_BLTD)
         expected.square().sum().backward()
         torch.testing.assert_close(out, expected.detach())
-        torch.testing.assert_close(grad, plain.q[0].raw.grad)
+        torch.testing.assert_close(grad, plain.q.raw.grad)
 
 
-def shared(mesh):
+def sharded(mesh):
     from torch.distributed.tensor import Shard, distribute_tensor
 
     parameter = distribute_tensor(torch.zeros(5, 2), mesh, [Shard(0)])
-    set_whole(parameter, torch.full((5, 2), float(mesh.get_local_rank())))
+    set_full_tensor(parameter, torch.full((5, 2), float(mesh.get_local_rank())))
     value = torch.arange(10.0).view(5, 2)
-    return whole(parameter), whole(shared_like(parameter, value)), value
+    return full_tensor(parameter), full_tensor(shard_like(parameter, value)), value
 
 
-def test_a_whole_tensor_is_shared_out_and_whole_again(on_ranks):
-    for parameter, again, value in on_ranks(4, shared):
+def test_a_full_tensor_is_sharded_and_gathered_again(on_ranks):
+    for parameter, again, value in on_ranks(4, sharded):
         assert torch.equal(parameter, torch.zeros(5, 2))
         assert torch.equal(again, value)
 

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
 from laid.evaluation.records import Record, needle_depth
-from laid.evaluation.results import summarise
+from laid.evaluation.summary import summarise
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 
@@ -20,7 +20,7 @@ def model(name="student", sizes=SIZES, right=0.8, n=20):
         for s in sizes
         for i in range(n)
     ]
-    return summarise(records, name=name, identity={}, command="", seed=None)
+    return summarise(records, name=name, identity={}, command="", seed=None).summary
 
 
 def drawn(figure):
@@ -36,7 +36,7 @@ def test_each_model_is_a_line_through_its_accuracies():
     results = [model("base", right=0.6), model("laid", right=0.9)]
     lines = [curve.lines[0] for curve in curves(accuracy_figure(results))]
     for line, result in zip(lines, results, strict=True):
-        accuracies = [cell["accuracy"] for cell in result["by_size"].values()]
+        accuracies = [cell.accuracy for cell in result.by_size.values()]
         assert list(line.get_ydata()) == accuracies
         # Beside its size, nearer to it than to any other.
         for x, size in zip(line.get_xdata(), SIZES, strict=True):
@@ -48,7 +48,7 @@ def test_intervals_are_drawn_from_bound_to_bound_and_none_is_cut():
         figure = accuracy_figure([model(right=right)])
         low, high = figure.axes[0].get_ylim()
         (bars,) = curves(figure)[0].lines[2]
-        intervals = [cell["interval"] for cell in model(right=right)["by_size"].values()]
+        intervals = [cell.interval for cell in model(right=right).by_size.values()]
         for segment, (lower, upper) in zip(bars.get_segments(), intervals, strict=True):
             assert segment[:, 1] == pytest.approx([lower, upper])
             assert low <= lower <= upper <= high
@@ -102,9 +102,9 @@ def test_each_cell_of_the_heat_map_says_its_accuracy_and_n():
         written.setdefault(text.get_position(), []).append(text.get_text())
     expected = {}
     for x, size in enumerate((2, 10)):
-        for y, cell in enumerate(result["by_size"][str(size)]["needle_depth"]):
-            if cell["n"]:
-                expected[x, y] = [f"{100 * cell['accuracy']:.0f}", f"n {cell['n']}"]
+        for y, cell in enumerate(result.by_size[size].needle_depth):
+            if cell.n:
+                expected[x, y] = [f"{100 * cell.accuracy:.0f}", f"n {cell.n}"]
     assert written == expected
     assert len(expected) == 2 + 5  # two images have two depths
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import laid
-from laid.evaluation.records import ABSENT, Record, RecordFile, needle_depth, read_records
+from laid.common.differences import ABSENT
+from laid.evaluation.records import Record, RecordFile, needle_depth, read_records
 
 IDENTITY = {"checkpoint": "student-a", "data": "f00d", "generation": {"max_new_tokens": 8}}
 OTHER = {"checkpoint": "student-b", "data": "f00d", "generation": {"max_new_tokens": 512}}
@@ -176,7 +177,7 @@ def test_what_differs_is_named_key_by_key(path):
     }
 
 
-def test_going_back_to_an_earlier_identity_takes_its_records_up_again(path):
+def test_going_back_to_an_earlier_identity_resumes_its_records(path):
     RecordFile(path, IDENTITY).append(some(3))
     RecordFile(path, OTHER).append(some(1))
     back = RecordFile(path, dict(reversed(IDENTITY.items())))  # the order of keys says nothing

@@ -1,18 +1,19 @@
 """A table fits the terminal, whatever models and sizes it is given."""
 
-import json
 import re
 
 import pytest
 
-from laid.evaluation.accuracy_table import WIDTH, format_table
+from laid.common.tables import WIDTH
+from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import Record
-from laid.evaluation.results import summarise
+from laid.evaluation.results import read_results, write_results
+from laid.evaluation.summary import summarise
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 
 
-def model(name, correct=97, sizes=SIZES, compliant=True):
+def results(name, correct=97, sizes=SIZES, compliant=True):
     """A model with `correct` right answers of 100 at each size."""
     records = [
         Record(f"{size}-{i}", size, "yes", "?", i < correct, compliant, None, 100, "single")
@@ -20,6 +21,10 @@ def model(name, correct=97, sizes=SIZES, compliant=True):
         for i in range(100)
     ]
     return summarise(records, name=name, identity={}, command="", seed=None)
+
+
+def model(*given, **more):
+    return results(*given, **more).summary
 
 
 def cells(line):
@@ -39,9 +44,9 @@ def test_a_table_shows_accuracy_interval_and_n_in_percent():
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b" * 18], ["a name of some length " * 3, "b"]])
 def test_eight_sizes_fit_the_width_whatever_the_names_and_numbers(names):
-    results = [model(name, correct) for name in names for correct in (0, 50, 100)]
-    results += [model(name, 0, compliant=False) for name in names]
-    table = format_table(results)
+    models = [model(name, correct) for name in names for correct in (0, 50, 100)]
+    models += [model(name, 0, compliant=False) for name in names]
+    table = format_table(models)
     assert max(map(len, table.splitlines())) <= WIDTH
     assert all(name.rstrip() in table for name in names)
 
@@ -65,12 +70,12 @@ def test_a_size_at_which_a_model_was_not_tested_reads_as_a_dash():
     assert "means over the sizes that each model was tested at" in lines[-1]
 
 
-def test_compliance_is_shown_only_for_models_that_lack_some():
+def test_compliance_is_shown_only_for_models_below_100_percent():
     table = format_table([model("a"), model("b", 0, compliant=False)])
     assert [cells(line) for line in table.splitlines() if "compliant" in line] == [["0.0"] * 8]
 
 
-def test_more_sizes_than_fit_are_parted_into_tables():
+def test_more_sizes_than_fit_are_split_over_tables():
     sizes = tuple(range(1, 21))
     table = format_table([model("a", sizes=sizes)])
     heads = [line for line in table.splitlines() if line.startswith("images")]
@@ -84,6 +89,8 @@ def test_no_models_make_no_table():
         format_table([])
 
 
-def test_a_table_is_the_same_from_memory_and_from_a_file():
-    results = model("a")
-    assert format_table([results]) == format_table([json.loads(json.dumps(results))])
+def test_a_table_is_the_same_from_memory_and_from_a_file(tmp_path):
+    in_memory = results("a")
+    write_results(tmp_path / "results.json", in_memory)
+    read = read_results(tmp_path / "results.json")
+    assert format_table([in_memory.summary]) == format_table([read.summary])

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from laid.losses.alignment import AlignmentArgs, alignment_loss, layer_pairs
-from laid.losses.head_mixing import HeadMixing, MixingArgs, MixingWeights
+from laid.common.errors import UserError
+from laid.losses.alignment import AlignmentArgs, alignment_loss
+from laid.losses.head_mixing import HeadMixing, MixingArgs
+from laid.losses.layer_pairs import layer_pairs
 
 B, L, S, T, D = 3, 5, 4, 6, 8
 
@@ -142,39 +144,45 @@ def test_uniform_is_the_mean_of_the_teachers_heads():
         torch.testing.assert_close(mixing(q_t), expected)
 
 
-def test_grouped_query_attention_has_a_matrix_for_queries_and_one_for_keys():
-    own = MixingWeights([(0, 0), (1, 1)], (4, 2), (6, 3), D, MixingArgs())
-    assert {k: tuple(m.shape) for k, m in own.matrices().items()} == {
+def test_grouped_query_attention_has_a_matrix_for_queries_and_one_for_keys(alignment):
+    own = alignment(layers=[(0, 0), (1, 1)])
+    assert {k: tuple(m.values_ST.shape) for k, m in own.matrices().items()} == {
         "q0": (4, 6), "q1": (4, 6), "k0": (2, 3), "k1": (2, 3),
     }  # fmt: skip
 
 
-def test_shared_keys_are_repeated_to_the_query_heads():
-    shared = MixingWeights(
-        [(0, 0)], (4, 2), (6, 3), D, MixingArgs(keys="shared", initial="uniform")
-    )
+def test_every_matrix_says_what_it_is(alignment):
+    titles = [m.title for m in alignment(layers=[(0, 0), (1, 1)]).matrices().values()]
+    assert titles == ["queries, pair 0", "queries, pair 1", "keys, pair 0", "keys, pair 1"]
+
+
+def test_shared_keys_are_repeated_to_the_query_heads(alignment):
+    shared = alignment(keys="shared", initial="uniform")
     k_t = torch.randn(B, L, 3, D)
     k_s = torch.randn(B, L, 2, D)
     assert list(shared.matrices()) == ["q0"]
-    expected = shared.queries(0, k_t.repeat_interleave(2, dim=2))
-    torch.testing.assert_close(shared.keys(0, k_t), expected)
-    assert torch.equal(shared.student_keys(k_s)[:, :, 3], k_s[:, :, 1])
+    expected = shared.q[0](k_t.repeat_interleave(2, dim=2))
+    torch.testing.assert_close(shared._mixed_keys(0, k_t), expected)
+    assert torch.equal(shared._own_keys(k_s)[:, :, 3], k_s[:, :, 1])
 
 
-def test_layer_pairs():
-    assert layer_pairs(AlignmentArgs(), 28, 64) == [(27, 63)]
-    assert layer_pairs(AlignmentArgs(layers="all"), 3, 4) == [(0, 0), (1, 2), (2, 3)]
-    every = layer_pairs(AlignmentArgs(layers="all"), 28, 64)
+def test_layer_pairs(pair_of):
+    def named(layers, student=28, teacher=64):
+        return layer_pairs(layers, pair_of((student, 4, 2), (teacher, 6, 3)), "layers")
+
+    assert named("final") == [(27, 63)]
+    assert named("all", 3, 4) == [(0, 0), (1, 2), (2, 3)]
+    every = named("all")
     assert [s for s, _ in every] == list(range(28))
     assert every[0] == (0, 0)
     assert every[-1] == (27, 63)
-    assert layer_pairs(AlignmentArgs(layers="all"), 1, 4) == [(0, 3)]
-    assert layer_pairs(AlignmentArgs(layers=[(0, 1), (2, 3)]), 3, 4) == [(0, 1), (2, 3)]
+    assert named("all", 1, 4) == [(0, 3)]
+    assert named([(0, 1), (2, 3)], 3, 4) == [(0, 1), (2, 3)]
     for layers, message in (
         ([(28, 63)], "no pair .28, 63."),
         ([(0, -1)], "0 to 63"),
         ([], "empty"),
         ([(1, 1), (1, 1)], "twice"),
     ):
-        with pytest.raises(ValueError, match=message):
-            layer_pairs(AlignmentArgs(layers=layers), 28, 64)
+        with pytest.raises(UserError, match=message):
+            named(layers)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from laid.losses.divergence import kl_loss, sft_loss
+from laid.losses.cross_entropy import sft_loss
+from laid.losses.divergence import kl_loss
 
 N, V = 5, 11
 ROWS = torch.tensor([0, 0, 1, 2, 2])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cli.conftest import laid, work  # noqa: F401  # fixtures of tests/cli
 
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool

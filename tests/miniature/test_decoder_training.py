@@ -2,25 +2,26 @@ import pytest
 import torch
 
 from laid.data.coco_index import CocoIndex
+from laid.data.entries import HaystackEntry
 from laid.data.image_files import load_image
-from laid.data.prompt import Collate, PromptEncoder
+from laid.data.prompt import Collate, PromptEncoder, Sample
 from laid.miniature.accuracy_check import entries_for, measure
 from laid.miniature.decoder_training import (
-    LanguageRecipe,
-    Material,
     Progress,
+    TrainingData,
     grow,
     hidden_states,
     new_model,
-    train_language,
+    train_decoder,
 )
 from laid.miniature.packaged_models import packaged_config
 from laid.miniature.question_sampler import Sampler
+from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
-from laid.miniature.tower_training import Tower, encode_pool
+from laid.miniature.tower_training import Tower, TowerResult, encode_pool
 from laid.vlm.vision_language_model import VLM
 
-RECIPE = LanguageRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=3, tokens=100)
+RECIPE = DecoderRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=3, tokens=100)
 
 
 @pytest.fixture
@@ -29,12 +30,12 @@ def model(config, writer):
         torch.manual_seed(1)
         visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
         words = torch.randn(24, 128)
-    return new_model(config, {"visual": visual, "words_CH": words}, writer, seed=0)
+    return new_model(config, TowerResult(visual, words, 0.0, 0.0), writer, seed=0)
 
 
 @pytest.fixture
-def material(pool, writer, model):
-    return Material(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
+def data(pool, writer, model):
+    return TrainingData(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
 
 
 def test_growing_by_a_layer_keeps_the_function(model, processor, writer):
@@ -46,7 +47,7 @@ def test_growing_by_a_layer_keeps_the_function(model, processor, writer):
     with torch.no_grad():
         before, after = (m.lm_head(hidden_states(m, layout, ids, features)) for m in (model, grown))
     assert torch.equal(before, after)
-    # But the new layer is not dead: it has weights to attend with, and its gradient is not zero.
+    # But the new layer can learn: its gradient is not zero.
     grown.lm_head(hidden_states(grown, layout, ids, features)).square().mean().backward()
     assert grown.model.language_model.layers[1].self_attn.o_proj.weight.grad.abs().max() > 0
 
@@ -57,7 +58,7 @@ def test_growing_to_no_more_layers_is_an_error(model, config):
 
 
 def test_the_curriculum_advances_cools_down_and_ends():
-    recipe = LanguageRecipe(sizes=(1, 2), threshold=0.9, settle=10, cooldown=5, limit=1000)
+    recipe = DecoderRecipe(sizes=(1, 2), threshold=0.9, settle=10, cooldown=5, limit=1000)
     progress = Progress()
     levels = []
     while not progress.over(recipe):
@@ -71,10 +72,10 @@ def test_the_curriculum_advances_cools_down_and_ends():
     assert (stuck.level, stuck.step) == (0, 1005)
 
 
-def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(model, material, tmp_path):
+def test_a_killed_and_resumed_stage_ends_with_the_same_weights(model, data, tmp_path):
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    whole = train_language(model, material, RECIPE, 3, Stage(tmp_path, "whole"))
-    end = {name: value.clone() for name, value in whole["model"].items()}
+    whole = train_decoder(model, data, RECIPE, 3, Stage(tmp_path, "whole"))
+    end = {name: value.clone() for name, value in whole.model.items()}
 
     class Killed(Stage):
         due = True
@@ -88,34 +89,34 @@ def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(model, materia
 
     model.load_state_dict(start)
     with pytest.raises(KeyboardInterrupt):
-        train_language(model, material, RECIPE, 3, Killed(tmp_path, "parts"))
-    model.load_state_dict(start)  # another process knows nothing of where it was
-    parts = train_language(model, material, RECIPE, 3, Stage(tmp_path, "parts"))
-    assert (parts["steps"], parts["log"]) == (whole["steps"], whole["log"])
+        train_decoder(model, data, RECIPE, 3, Killed(tmp_path, "parts"))
+    model.load_state_dict(start)  # as in another process
+    parts = train_decoder(model, data, RECIPE, 3, Stage(tmp_path, "parts"))
+    assert (parts.steps, parts.log) == (whole.steps, whole.log)
     assert not torch.equal(end["lm_head.weight"], start["lm_head.weight"])
     for name, value in end.items():
-        assert torch.equal(parts["model"][name], value), name
-    # The tower was frozen, and the features that were trained on are still its own.
+        assert torch.equal(parts.model[name], value), name
+    # The tower was frozen, so the features that were trained on are still its own.
     assert all(torch.equal(end[n], start[n]) for n in end if n.startswith("model.visual"))
-    # A finished stage gives its weights to the model without another step.
+    # A finished stage loads its weights into the model without another step.
     model.load_state_dict(start)
-    train_language(model, material, RECIPE, 3, Stage(tmp_path, "parts"))
+    train_decoder(model, data, RECIPE, 3, Stage(tmp_path, "parts"))
     assert torch.equal(model.lm_head.weight, end["lm_head.weight"])
 
 
 def test_measured_answers_are_those_of_the_stock_model(root, pool, model, processor, writer):
     entries = entries_for(CocoIndex.load(root, "train2017"), 6, 1, (1, 3))
-    with torch.no_grad():  # so that it says Yes and No, and not just anything
+    with torch.no_grad():  # so that answers are Yes or No
         model.lm_head.weight[writer.yes] *= 8
         model.lm_head.weight[writer.no] *= 8
     counts = measure(model, pool, entries, writer)
     encoder, vlm = PromptEncoder(processor, ""), VLM(model)
     right = {1: 0, 3: 0}
-    for entry in entries:
-        images = [load_image(root / name) for name in entry["images"]]
+    for entry in map(HaystackEntry.of, entries):
+        images = [load_image(root / name) for name in entry.images]
         row = encoder.encode(entry, *encoder.patches(images), with_answer=False)
-        batch = Collate(encoder.pad_id, "left")([(row, entry)])
+        batch = Collate(encoder.pad_id, "left")([Sample(row, entry, counted=True)])
         said = processor.tokenizer.decode(vlm.answer(batch.inputs, 1)[0])
-        right[entry["size"]] += said == entry["answer"].capitalize()
+        right[entry.size] += said == entry.answer.capitalize()
     assert counts == {size: (count, 6) for size, count in right.items()}
     assert 0 < sum(right.values()) < 12

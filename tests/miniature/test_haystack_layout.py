@@ -3,11 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
-from laid.data.entries import ask
+from laid.data.entries import HaystackEntry, ask
 from laid.data.prompt import PREFIX, PromptEncoder
 from laid.miniature.decoder_training import hidden_states, new_model
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.question_sampler import Sampler
+from laid.miniature.tower_training import Tower, TowerResult
 
 BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
 
@@ -28,12 +29,17 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
         anchor, target = (
             pool.categories[int(named[row, 0])] for named in (drawn.anchors_BQ, drawn.targets_BQ)
         )
-        entry = {
-            "id": "x",
-            "question": ask(anchor, target, "single"),
-            "answer": "yes" if drawn.yes_BQ[row, 0] else "no",
-            "images": ["blank.png"] * size,
-        }
+        entry = HaystackEntry(
+            id="x",
+            question=ask(anchor, target, "single"),
+            answer="yes" if drawn.yes_BQ[row, 0] else "no",
+            anchor=anchor,
+            target=target,
+            mode="single",
+            size=size,
+            images=("blank.png",) * size,
+            needles=(0,),
+        )
         inputs = encode(processor, prefix, entry, [BLANK] * size)
         assert inputs.input_ids_BL[:-1].tolist() == ids[row, : len(single)].tolist()
         assert torch.equal(inputs.position_ids_3BL[:, :-1], layout.positions_3L[:, : len(single)])
@@ -42,8 +48,8 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
 
 
 def test_questions_side_by_side_answer_as_if_asked_alone(config, pool, writer, generator):
-    tower = {"words_CH": torch.randn(24, 128)}
-    tower["visual"] = new_visual(config)
+    visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
+    tower = TowerResult(visual, torch.randn(24, 128), 0.0, 0.0)
     model = new_model(config, tower, writer, seed=0).eval()
     layout, single = writer.layout(3, 4), writer.layout(3, 1)
     drawn = Sampler(pool.present_IC).draw(2, 3, 4, generator)
@@ -61,12 +67,6 @@ def test_questions_side_by_side_answer_as_if_asked_alone(config, pool, writer, g
                     rtol=1e-4,
                     atol=1e-4,
                 )
-
-
-def new_visual(config):
-    from laid.miniature.tower_training import Tower
-
-    return Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
 
 
 def test_a_category_of_several_tokens_is_an_error(processor):

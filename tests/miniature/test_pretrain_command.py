@@ -4,20 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from laid.miniature.decoder_training import LanguageRecipe
 from laid.miniature.model_cards import render
-from laid.miniature.pretrain_command import TinyRecipe, _card, run
-from laid.miniature.tower_training import TowerRecipe
+from laid.miniature.pretrain_command import _card, run
+from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.processor import ProcessorArgs, load_processor
 
-LANGUAGE = LanguageRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=2, tokens=100)
+DECODER = DecoderRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=2, tokens=100)
 RECIPE = TinyRecipe(
     images=300,
     held_out=20,
     tower=TowerRecipe(steps=2, batch=4),
-    base=LANGUAGE,
-    teacher=replace(LANGUAGE, sizes=(3,)),
+    base=DECODER,
+    teacher=replace(DECODER, sizes=(3,)),
     test_per_size=4,
     test_sizes=(1, 2),
 )
@@ -94,6 +93,6 @@ def test_a_wrong_number_of_processes_is_an_error(tmp_path):
 
 def test_a_card_gives_accuracy_with_its_interval(made):
     _, work = made
-    card = _card(RECIPE, work, 7, "", ("tower", "base"), "the command")
+    card = _card(RECIPE, work, "", ("base",), "the command")
     text = render("student", card, {1: (97, 100)}, 1_000_000, "bfloat16")
     assert "| 1 | 97.0% | 91.5% to 99.0% | 100 |" in text

@@ -10,7 +10,7 @@ def sampler(pool):
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 20])
-def test_questions_mean_what_they_say(sampler, generator, size):
+def test_answers_follow_from_the_images(sampler, generator, size):
     drawn = sampler.draw(50, size, 8, generator)
     present = sampler.present_IC[drawn.images_BN]  # [B, N, C]
     batch = torch.arange(50)[:, None].expand(-1, 8)
@@ -27,8 +27,8 @@ def test_questions_mean_what_they_say(sampler, generator, size):
 
 
 @pytest.mark.parametrize("size", [2, 4, 16])
-def test_who_cannot_find_the_needle_guesses(sampler, size):
-    """Neither the answers' balance nor the number of images with the target gives it away."""
+def test_nothing_but_the_needle_gives_the_answer(sampler, size):
+    """Neither the balance of answers nor the number of images with the target predicts it."""
     generator = torch.Generator().manual_seed(1)
     count, yes = [], []
     for _ in range(60):
@@ -42,7 +42,7 @@ def test_who_cannot_find_the_needle_guesses(sampler, size):
         max(int(yes[count == k].sum()), int((~yes[count == k]).sum())) for k in count.unique()
     )
     assert right / len(yes) < 0.52
-    # Nor does the target's own name.
+    # Nor does the target by itself.
     assert abs(yes.float().mean() - 0.5) < 0.02
 
 

@@ -1,4 +1,4 @@
-"""A teacher in another basis of queries and keys."""
+"""The teacher in another basis of queries and keys."""
 
 import torch
 

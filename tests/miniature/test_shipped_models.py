@@ -1,4 +1,4 @@
-"""The shipped models are what their cards say, asked anew by the real command."""
+"""The shipped models have the accuracy of their cards, tested again by the real command."""
 
 import json
 import re

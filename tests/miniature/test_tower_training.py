@@ -4,13 +4,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.data.image_files import load_image
 from laid.miniature.image_pool import normalise
+from laid.miniature.recipes import TowerRecipe
 from laid.miniature.resumable_stage import Stage
-from laid.miniature.tower_training import TowerRecipe, _vary, encode, train_tower
+from laid.miniature.tower_training import _augment, encode, train_tower
 
 
 def test_patches_are_those_of_the_image_processor(root, pool, processor):
     images = [load_image(root / name) for name in pool.files[:3]]
-    stock = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    stock = processor.stock.image_processor(images, return_tensors="pt")["pixel_values"]
     frames = normalise(pool.patches_IPD[:3]).reshape(48, 3, 1, 196).expand(-1, -1, 2, -1)
     torch.testing.assert_close(frames.reshape(48, -1), stock, rtol=0, atol=1e-6)
 
@@ -30,7 +31,7 @@ def test_batched_features_equal_the_stock_model(pool, config):
     torch.testing.assert_close(ours, torch.stack(stock), rtol=1e-4, atol=1e-5)
 
 
-def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(pool, config, tmp_path):
+def test_a_killed_and_resumed_stage_ends_with_the_same_weights(pool, config, tmp_path):
     recipe = TowerRecipe(steps=6, batch=8)
     whole = train_tower(config, pool, pool, recipe, 3, Stage(tmp_path, "whole"))
 
@@ -48,9 +49,9 @@ def test_a_killed_stage_ends_with_the_weights_of_one_that_was_not(pool, config, 
         train_tower(config, pool, pool, recipe, 3, Killed(tmp_path, "parts"))
     assert Stage(tmp_path, "parts").checkpoint()["step"] == 3
     parts = train_tower(config, pool, pool, recipe, 3, Stage(tmp_path, "parts"))
-    assert parts["visual"].keys() == whole["visual"].keys()
-    for name, value in whole["visual"].items():
-        assert torch.equal(parts["visual"][name], value), name
+    assert parts.visual.keys() == whole.visual.keys()
+    for name, value in whole.visual.items():
+        assert torch.equal(parts.visual[name], value), name
     assert Stage(tmp_path, "parts").checkpoint() is None
 
 
@@ -58,29 +59,29 @@ def test_features_are_standardised_and_a_finished_stage_is_not_repeated(pool, co
     recipe = TowerRecipe(steps=2, batch=8)
     stage = Stage(tmp_path, "tower")
     first = train_tower(config, pool, pool, recipe, 0, stage)
-    assert 0 <= first["exact"] <= 1
-    torch.testing.assert_close(first["words_CH"].square().mean(), torch.tensor(1.0))
+    assert 0 <= first.exact <= 1
+    torch.testing.assert_close(first.words_CH.square().mean(), torch.tensor(1.0))
     model = Qwen2_5_VLForConditionalGeneration._from_config(config)
-    model.model.visual.load_state_dict(first["visual"])
+    model.model.visual.load_state_dict(first.visual)
     with torch.no_grad():
         features = encode(model.model.visual, normalise(pool.patches_IPD))
     assert features.mean().abs() < 1e-3
     torch.testing.assert_close(features.square().mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
     again = train_tower(config, pool, pool, TowerRecipe(steps=10**9), 0, stage)
-    assert again["seconds"] == first["seconds"]
+    assert again.seconds == first.seconds
 
 
-def test_varied_images_keep_their_objects(pool, generator, monkeypatch):
-    """Without noise and shift, the cells of a varied image are those of the image, or mirrored."""
+def test_augmented_images_keep_their_objects(pool, generator, monkeypatch):
+    """Without noise and shift its cells are those of the image, or mirrored."""
     monkeypatch.setattr("laid.miniature.tower_training._SHIFT", 0)
     patches = pool.patches_IPD[:6]
-    varied = _vary(patches, 0.0, generator)
+    augmented = _augment(patches, 0.0, generator)
 
     def cells(pixels):
         grid = pixels.reshape(-1, 4, 2, 2, 3, 14, 14).permute(0, 1, 4, 2, 5, 3, 6)
         return grid.reshape(-1, 4, 3, 28, 28)
 
-    before, after = cells(normalise(patches)), cells(varied)
+    before, after = cells(normalise(patches)), cells(augmented)
     for image in range(6):
         sources = set()
         for cell in after[image]:

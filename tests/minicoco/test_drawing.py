@@ -24,9 +24,9 @@ def files_below(root):
 
 
 def test_it_is_read_like_coco(drawn):
-    for split, count in (("train2017", 250), ("val2017", 600)):
+    for split in ("train2017", "val2017"):
         index = CocoIndex.load(drawn, split)
-        assert len(index) == count
+        assert len(index) == 120
         assert index.missing_images() == []
         assert index.categories == tuple(CATEGORIES.values())
         assert (index.clear == index.present).all(), "every object is large enough to be seen"

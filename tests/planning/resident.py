@@ -1,4 +1,4 @@
-"""What a process grows by in a real step beside what is planned for it: two numbers in bytes.
+"""Growth of a process in a real step beside what is planned for it, in bytes, as JSON.
 
     python tests/planning/resident.py FOLDER
 
@@ -38,7 +38,7 @@ def main(root: Path) -> None:
         write_tiny(root / name, config, processor)
     small = Setting(devices=None, precision="32-true", images=1, grid=(1, 8, 8), clip=1.0)
     large = Setting(devices=None, precision="32-true", images=8, grid=(1, 32, 32), clip=1.0)
-    rehearse_training(module(root), small, real=True)  # libraries take their own memory once
+    rehearse_training(module(root), small, real=True)  # libraries allocate their own memory once
     before = of_process("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     rehearse_training(module(root), large, real=True)

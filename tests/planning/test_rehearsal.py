@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from laid.planning.ledger import Ledger
+from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_tables import highest
 from laid.planning.planned_inputs import ANSWER, haystack_inputs, tokens_of
 from laid.planning.rehearsal import (
@@ -38,8 +38,8 @@ def module(pair, **student) -> PlannedModule:
     )
 
 
-def bytes_at_peak(ledger: Ledger) -> dict[str, int]:
-    return {name: peak.bytes for name, peak in ledger.peaks().items()}
+def bytes_at_peak(tracker: MemoryTracker) -> dict[str, int]:
+    return {name: peak.bytes for name, peak in tracker.peaks().items()}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_checkpointing_trades_activations_for_work(pair):
 
 
 def test_flops_of_weights_are_two_a_parameter_and_token(pair):
-    ledger = rehearse_training(module(pair), SETTING)
+    tracker = rehearse_training(module(pair), SETTING)
     config = load_config(ModelArgs(str(pair[0])))
     hf = empty_model(ModelArgs(str(pair[0])))
     linear = sum(
@@ -113,7 +113,7 @@ def test_flops_of_weights_are_two_a_parameter_and_token(pair):
     tokens = tokens_of(config, SETTING.images, SETTING.grid) + ANSWER
     counted = sum(
         amount
-        for (phase, work), amount in ledger.flops.items()
+        for (phase, work), amount in tracker.flops.items()
         if phase == STUDENT and not work.vision and not work.attention
     )
     head = 2 * hf.lm_head.weight.numel() * ANSWER
@@ -132,8 +132,8 @@ def test_attention_grows_with_the_square_of_the_tokens(pair):
 
     for images in (4, 16):
         setting = replace(SETTING, images=images)
-        ledger = rehearse_training(module(pair), setting)
-        costs[images] = Cost.of(ledger.flops, images, 1, length)
+        tracker = rehearse_training(module(pair), setting)
+        costs[images] = Cost.of(tracker.flops, images, 1, length)
         tokens[images] = length(images)
     assert costs[16].at(4) == pytest.approx(costs[4].at(4), rel=0.02)
     squares = (tokens[16] / tokens[4]) ** 2

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -20,59 +21,46 @@ RECORD = Path(__file__).with_name("seeded_losses.json")
 CONFIGS = ROOT / "configs"
 TAGS = ("train/", "grad_norm/", "val/")
 
-COMMON = [
-    "--trainer.max_steps",
-    "4",
-    "--trainer.log_every_n_steps",
-    "1",
-    "--trainer.enable_progress_bar",
-    "false",
-    "--data.train.entries",
-    "24",
-    "--data.train.max_size",
-    "4",
-    "--data.global_batch_size",
-    "4",
-    "--data.batch_size",
-    "4",
-    "--data.validate.sizes",
-    "[2,3]",
-    "--data.validate.per_size",
-    "4",
-    "--trainer.val_check_interval",
-    "2",
-    "--checkpoint.every_n_train_steps",
-    "4",
-    "--head_flow.enabled",
-    "false",
-]
+COMMON = """
+    --trainer.max_steps 4 --trainer.log_every_n_steps 1 --trainer.enable_progress_bar false
+    --data.train.entries 24 --data.train.max_size 4 --data.global_batch_size 4
+    --data.batch_size 4 --data.validate.sizes [2,3] --data.validate.per_size 4
+    --trainer.val_check_interval 2 --checkpoint.every_n_train_steps 4 --head_flow.enabled false
+"""
 """After every configuration."""
 MORE = {
-    "final": "--model.objective.alignment.layers final",
+    "final": "laid.layers final",
+    "pairs": "laid.layers [[0,3],[2,1]]",
+    "sum": "laid.reduction sum laid.weight 1e-6",
+    "shared-keys": "laid.mixing.keys shared laid.mixing.initial uniform",
+    "least-squares": "laid.mixing.initial least-squares laid.calibration 4",
+    "complex": "laid.mixing.weights complex laid.mixing.normalisation none "
+    "laid.mixing.initial least-squares laid.calibration 4",
+    "rows": "attn.weight 1 attn.layers all attn.calibration 4",
+    "matched": "laid.layers matched laid.calibration 4",
     "independent": "--model.teacher.path tiny/teacher-independent",
-    "pairs": "--model.objective.alignment.layers [[0,3],[2,1]]",
-    "sum": "--model.objective.alignment.reduction sum --model.objective.laid 1e-6",
-    "shared-keys": "--model.mixing.keys shared --model.mixing.initial uniform",
-    "least-squares": "--model.mixing.initial least-squares --model.mixing.calibration 4",
-    "complex": "--model.mixing.weights complex --model.mixing.normalisation none "
-    "--model.mixing.initial least-squares --model.mixing.calibration 4",
-    "rows": "--model.objective.attn 1 --model.mixing.calibration 4",
-    "matched": "--model.objective.alignment.layers matched --model.mixing.calibration 4",
     "one-by-one": "--data.batch_size 1 --data.cache_features false --data.workers 1 "
     "--data.group_by_size false",
     "recomputed": "--model.student.activation_checkpointing true --data.cache_features false",
     "vision": "--model.student.freeze_vision false --data.cache_features false",
 }
-"""What no shipped configuration sets, after ``tiny.yaml``."""
+"""What no shipped configuration sets, after ``tiny.yaml``; names without -- are the objective's."""
 
 
 def variants() -> dict[str, list[str]]:
     """The command line of each run, by name."""
-    tiny = ["--config", str(CONFIGS / "tiny.yaml")]
+    tiny, common = ["--config", str(CONFIGS / "tiny.yaml")], COMMON.split()
     methods = sorted((CONFIGS / "method").glob("*.yaml"))
-    by_method = {m.stem: [*tiny, "--config", str(m), *COMMON] for m in methods}
-    by_setting = {name: [*tiny, *COMMON, *words.split()] for name, words in MORE.items()}
-    return {"tiny": [*tiny, *COMMON], **by_method, **by_setting}
+    by_method = {m.stem: [*tiny, "--config", str(m), *common] for m in methods}
+    by_setting = {
+        name: [
+            *tiny,
+            *common,
+            *re.sub(r"(?<!\S)(laid|attn)\.", r"--model.objective.\1.", words).split(),
+        ]
+        for name, words in MORE.items()
+    }
+    return {"tiny": [*tiny, *common], **by_method, **by_setting}
 
 
 def machine() -> dict[str, str]:

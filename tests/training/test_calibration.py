@@ -1,18 +1,20 @@
-"""What a run finds out before its first step: layer pairs, and where mixing weights begin."""
+"""What terms find out before the first step: layer pairs and initial mixing weights."""
 
 import pytest
 import torch
 
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
-from laid.losses.alignment import AlignmentArgs, layer_pairs
-from laid.losses.head_mixing import MixingArgs, MixingWeights
+from laid.losses.alignment import AlignmentArgs
+from laid.losses.divergence import DivergenceArgs
+from laid.losses.row_matching import RowMatchingArgs
+from laid.losses.term import ModelPair
 from laid.miniature.decoder_training import grow
+from laid.signals.model_signals import AttentionShape
 from laid.training.calibration import calibrate
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
-from laid.vlm.rotary import Rotary
 from laid.vlm.vision_language_model import VLM
 
 CPU = torch.device("cpu")
@@ -41,46 +43,49 @@ def grown(base):
     return OnlineTeacher(model)
 
 
-def calibrated(base, teacher, data, **changes):
-    args = ObjectiveArgs(laid=0, attn=1, alignment=AlignmentArgs(layers="matched"))
-    args = ObjectiveArgs(**{**vars(args), **changes})
-    pairs = layer_pairs(args.alignment, 3, 4)
-    mixing = MixingWeights(
-        pairs, (4, 2), (4, 2), 32, MixingArgs(calibration=4), rows=True, calibrated=True
+def objective_of(base, layers="matched"):
+    args = ObjectiveArgs(
+        laid=AlignmentArgs(weight=0),
+        attn=RowMatchingArgs(weight=1, layers=layers, calibration=4),
+        kl=DivergenceArgs(weight=0),
     )
-    objective = Objective(args, pairs, 700, Rotary.of(base.hf.config))
-    calibrate(mixing, objective, base, teacher, data, CPU)
-    return mixing, objective
+    teacher = AttentionShape(layers=4, heads=4, kv_heads=2, head_dim=32)
+    return Objective(args, ModelPair(base.shape, teacher, 700, base.turn))
+
+
+def calibrated(base, teacher, data, layers="matched"):
+    objective = objective_of(base, layers)
+    calibrate(objective, base, teacher, data, CPU)
+    return objective.terms["attn"]
 
 
 def test_matched_finds_the_layers_and_heads_that_are_the_same(base, grown, data):
-    mixing, objective = calibrated(base, grown, data)
+    term = calibrated(base, grown, data)
     student, teacher = base.hf.model.language_model, grown.vlm.hf.model.language_model
-    for s, t in objective.pairs:
+    for s, t in term.pairs:
         assert torch.equal(
             student.layers[s].self_attn.q_proj.weight, teacher.layers[t].self_attn.q_proj.weight
         )
-    for rows in mixing.rows:
+    for rows in term.rows:
         w_ST = rows.weights()
         torch.testing.assert_close(w_ST.sum(1), torch.ones(4))
         assert w_ST.argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_it_is_done_once(base, grown, data):
-    """A run that is taken up again has the pairs and weights of its checkpoint."""
-    mixing, objective = calibrated(base, grown, data)
-    resumed = MixingWeights(
-        [(0, 0), (1, 1), (2, 2)], (4, 2), (4, 2), 32, MixingArgs(), rows=True, calibrated=True
-    )
-    resumed.load_state_dict(mixing.state_dict())
+    """A resumed run has the pairs and weights of its checkpoint."""
+    term = calibrated(base, grown, data)
+    resumed = objective_of(base)
+    resumed.terms["attn"].load_state_dict(term.state_dict())
+    again = resumed.terms["attn"]
     with torch.no_grad():
-        resumed.rows[0].raw.zero_()
-    again = Objective(objective.args, [(0, 0), (1, 1), (2, 2)], 700, objective.rotary)
-    calibrate(resumed, again, base, grown, None, CPU)
-    assert again.pairs == objective.pairs
-    assert (resumed.rows[0].raw == 0).all()
+        again.rows[0].raw.zero_()
+    again.pairs = [(0, 0), (1, 1), (2, 2)]
+    calibrate(resumed, base, grown, None, CPU)
+    resumed.restored()
+    assert again.pairs == term.pairs
+    assert (again.rows[0].raw == 0).all()
 
 
 def test_named_layers_stay(base, grown, data):
-    _, objective = calibrated(base, grown, data, alignment=AlignmentArgs(layers="final"))
-    assert objective.pairs == [(2, 3)]
+    assert calibrated(base, grown, data, "final").pairs == [(2, 3)]

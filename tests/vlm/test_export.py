@@ -46,11 +46,11 @@ def test_the_processor_reads_back_the_same(exported, encoder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = "For the image with a dog, is there a cat?"
     assert tokenizer(text)["input_ids"] == ours.tokenizer(text)["input_ids"]
-    assert tokenizer.chat_template == ours.chat_template
+    assert tokenizer.chat_template == ours.stock.chat_template
     picture = Image.new("RGB", (200, 130), "olive")
     images = Qwen2VLImageProcessorPil.from_pretrained(folder)
     one = images(picture, return_tensors="pt")
-    two = ours.image_processor(picture, return_tensors="pt")
+    two = ours.stock.image_processor(picture, return_tensors="pt")
     assert torch.equal(one["pixel_values"], two["pixel_values"])
     stock = json.loads((folder / "preprocessor_config.json").read_text())
     assert stock["processor_class"] == "Qwen2_5_VLProcessor"

@@ -8,11 +8,12 @@ import torch
 from transformers import AutoConfig
 
 from laid.miniature.packaged_models import corpus, make
+from laid.signals.model_signals import AttentionShape
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config, load_model
 from laid.vlm.model_paths import resolve_model
 from laid.vlm.pair_check import check_pair
 from laid.vlm.processor import ProcessorArgs, load_processor
-from laid.vlm.vision_language_model import AttentionShape
 
 
 def test_random_weights_depend_on_the_seed_alone(pair):
@@ -60,7 +61,7 @@ def test_a_pair_of_the_same_family_fits(pair):
     check_pair(student, teacher, vocabulary, vocabulary)
 
 
-def test_a_pair_that_does_not_fit_is_told_everything_that_differs(pair):
+def test_a_pair_that_does_not_fit_is_refused_with_everything_that_differs(pair):
     student, teacher = (load_config(ModelArgs(str(path))) for path in pair)
     teacher.text_config.num_attention_heads = 3
     teacher.text_config.rope_parameters["rope_theta"] = 1e4
@@ -76,7 +77,7 @@ def test_a_pair_that_does_not_fit_is_told_everything_that_differs(pair):
 
 def test_qwens_configurations_have_the_known_heads_and_fit_together(qwen):
     shapes = {
-        size: AttentionShape.of(AutoConfig.from_pretrained(qwen / size))
+        size: family_of(AutoConfig.from_pretrained(qwen / size)).shape
         for size in ("3b", "7b", "32b")
     }
     assert shapes == {

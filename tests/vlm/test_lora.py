@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
 from laid.checkpoints.module_state import without_frozen
@@ -96,7 +97,7 @@ def test_a_vision_tower_that_is_trained_is_trained_beside_the_adapters(pair):
     assert len(tower) == len(list(vlm.hf.model.visual.parameters()))
     assert len(trained) - len(tower) == len(vlm.adapters()) == 2 * 4 * 2
     args = OptimizerArgs(student_lr=1e-5, lora_lr=1e-3)
-    groups = {g["name"]: g for g in build_optimizer(vlm, None, args, False).param_groups}
+    groups = {g["name"]: g for g in build_optimizer(vlm, nn.Module(), args, False).param_groups}
     assert set(groups) == {"student", "student_no_decay", "lora"}
     assert groups["lora"]["lr"] == 1e-3
     assert {id(p) for p in groups["lora"]["params"]} == {id(p) for p in vlm.adapters()}

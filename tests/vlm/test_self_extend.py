@@ -71,7 +71,7 @@ def dense(vlm, args, layer, x_BLE, positions_3BL, mask_BL):
 @pytest.mark.parametrize(("window", "group"), [(1, 2), (7, 3), (20, 8)])
 @torch.no_grad()
 def test_every_layer_is_the_dense_definition(pair, haystacks, mapping, side, window, group):
-    """A padded batch, two query heads to a key head, images: what M-RoPE makes of positions."""
+    """A padded batch, two query heads to a KV head, images: what M-RoPE makes of positions."""
     args = SelfExtendArgs(group=group, window=window, mapping=mapping)
     vlm = VLM.load(ModelArgs(str(pair[0])), extension=args)
     inputs = haystacks(side=side).inputs

@@ -110,7 +110,7 @@ def test_labels_are_ignored_but_for_the_answer(haystacks, encoder):
     batch = haystacks()
     for row, entry in zip(batch.inputs.labels_BL, batch.entries, strict=True):
         text = encoder.processor.tokenizer.decode(row[row != IGNORED])
-        assert text == entry["answer"].capitalize() + "<|im_end|>"
+        assert text == entry.answer.capitalize() + "<|im_end|>"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

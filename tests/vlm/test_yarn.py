@@ -89,7 +89,7 @@ def test_of_a_short_window_the_time_axis_changes_too():
 
 @torch.no_grad()
 def test_positions_stay_three_dimensional(pair, haystacks):
-    """An image's height and width are told apart: exchanging the two rows changes the states."""
+    """Height and width of an image are different rows: exchanging them changes the states."""
     vlm = VLM.load(ModelArgs(str(pair[0])), extension=YarnArgs(4.0, 64))
     inputs = haystacks(rows=[4]).inputs
     decoder = vlm.hf.model.language_model

@@ -1,8 +1,8 @@
-"""Models without memory: real numbers are only shaped, whole numbers are computed.
+"""Models that take no memory: float tensors are fake, integer tensors are computed.
 
-PyTorch's fake tensors have shapes and no content, so whatever reads content stops them: token ids,
-grids and masks decide shapes and branches throughout a forward pass. These are small. So inside a
-``Shadow`` they stay ordinary tensors, and all that floats is fake.
+PyTorch's fake tensors have shapes and no values, so whatever reads values fails: token ids, grids
+and masks decide shapes and branches throughout a forward pass. These are small. So within
+``fake_floats`` they stay ordinary tensors, and only float tensors are fake.
 """
 
 import math
@@ -18,17 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 _LARGEST = 2**24
-"""Elements up to which a tensor of whole numbers is computed; beyond, it is shaped too."""
+"""Elements up to which an integer tensor is computed; larger ones are fake too."""
 _aten = torch.ops.aten
 _METADATA = torch.ops.prim.device.default
+_ARANGES = (_aten.arange.default, _aten.arange.start, _aten.arange.start_step)
 
 
-class Shadow(TorchDispatchMode):
-    """Lets what is known be computed, and everything else be fake; to be entered over a
-    ``FakeTensorMode(allow_non_fake_inputs=True)``.
+class IntegersAreComputed(TorchDispatchMode):
+    """Computes integer and bool tensors whose inputs are known and leaves the rest to a
+    ``FakeTensorMode(allow_non_fake_inputs=True)``, within which it is entered.
 
-    Where a whole number comes of unknown real ones (the next token, of logits), it is 0; a yes or
-    no is no; a real number that is read out is 1.
+    Integers that depend on unknown floats (the next token, from logits) are 0, bools are false; a
+    float whose value is read is 1.
     """
 
     def __init__(self, fake: FakeTensorMode):
@@ -40,7 +41,7 @@ class Shadow(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if any(issubclass(one, DTensor) for one in types):
-            return NotImplemented  # it asks again with what is local
+            return NotImplemented  # DTensor dispatches again, with local tensors
         if func is _METADATA:
             return func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -54,18 +55,18 @@ class Shadow(TorchDispatchMode):
         out = func(*args, **kwargs)
         # PyTorch remembers fake tensors weakly, and then refuses to move a module that has them.
         self._memo.clear()
-        return tree_map_only(FakeTensor, _decided, out)
+        return tree_map_only(FakeTensor, _zeros_if_integer, out)
 
 
 @contextmanager
-def shadow() -> Iterator[FakeTensorMode]:
-    """A place in which models of any size are built and run."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, Shadow(fake):
+def fake_floats() -> Iterator[FakeTensorMode]:
+    """Models of any size can be built and run within."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, IntegersAreComputed(fake):
         yield fake
 
 
 def _stays_meta(tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
-    """Whether it is of the meta device alone, where models are before they have memory."""
+    """Whether only the meta device is used, where models are before they are given memory."""
     device = kwargs.get("device")
     if device is not None:
         return torch.device(device).type == "meta"
@@ -74,33 +75,26 @@ def _stays_meta(tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
 
 
 def _is_known(func: Any, tensors: list[Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether the result is an integer tensor that can be computed."""
     if tensors:
         if any(isinstance(t, FakeTensor) or t.device.type == "meta" for t in tensors):
             return False
         return _broadcast(tensors) <= _LARGEST
-    if (
-        func is _aten.arange.default
-        or func is _aten.arange.start
-        or func is _aten.arange.start_step
-    ):
-        numbers = [value for value in args if isinstance(value, int | float)]
-        return all(isinstance(value, int) for value in numbers) or _whole(kwargs.get("dtype"))
-    sizes = [value for value in args[0] if isinstance(value, int)] if _has_size(args) else [0]
-    filled = func is _aten.full.default and isinstance(args[1], int)
-    whole = _whole(kwargs.get("dtype")) or (filled and kwargs.get("dtype") is None)
-    return whole and math.prod(sizes) <= _LARGEST
+    dtype = kwargs.get("dtype")
+    if func in _ARANGES:
+        return _is_integer(dtype) or not any(isinstance(value, float) for value in args)
+    shape = args[0] if args and isinstance(args[0], list | tuple) else []
+    filled = func is _aten.full.default and isinstance(args[1], int) and dtype is None
+    elements = math.prod(size for size in shape if isinstance(size, int))
+    return (_is_integer(dtype) or filled) and elements <= _LARGEST
 
 
-def _has_size(args: Any) -> bool:
-    return bool(args) and isinstance(args[0], list | tuple)
-
-
-def _whole(dtype: torch.dtype | None) -> bool:
+def _is_integer(dtype: torch.dtype | None) -> bool:
     return dtype is not None and not dtype.is_floating_point and not dtype.is_complex
 
 
 def _broadcast(tensors: list[Tensor]) -> int:
-    """Elements of what the tensors are broadcast to, or of the largest if they are not."""
+    """Elements of the shape that the tensors broadcast to, or of the largest if they do not."""
     try:
         return math.prod(torch.broadcast_shapes(*(t.shape for t in tensors)))
     except RuntimeError:
@@ -108,7 +102,7 @@ def _broadcast(tensors: list[Tensor]) -> int:
 
 
 def _without_masks(indices: Any) -> list[Tensor | None]:
-    """Index tensors, where a mask has become the places it is true at."""
+    """Index tensors, with each bool mask replaced by the indices at which it is true."""
     out: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor):
@@ -119,8 +113,8 @@ def _without_masks(indices: Any) -> list[Tensor | None]:
     return out
 
 
-def _decided(out: FakeTensor) -> Tensor:
-    if not _whole(out.dtype) or out.numel() > _LARGEST:
+def _zeros_if_integer(out: FakeTensor) -> Tensor:
+    if not _is_integer(out.dtype) or out.numel() > _LARGEST:
         return out
     with unset_fake_temporarily():
         return torch.zeros(out.shape, dtype=out.dtype)

@@ -1,0 +1,58 @@
+"""Messages on stderr, one format for all: ``laid: ...``; and fewer of the libraries' own.
+
+Every module logs to ``logging.getLogger(__name__)``. Results (tables, answers, plans) are printed
+to stdout instead.
+"""
+
+import logging
+import os
+import warnings
+
+from laid.common.first_rank import is_first_rank
+
+_LIGHTNING = ("lightning.pytorch", "lightning.fabric")
+_UNHELPFUL_WARNINGS = (
+    # A run's folder is made before, and a resumed run has checkpoints in its own.
+    "Checkpoint directory .* exists and is not empty",
+    # Ours is; Lightning looks for it in the loader, we keep it in the data module.
+    "You're resuming from a checkpoint .* dataloader is not resumable",
+    # Lightning's own, with the torch of today.
+    ".*treespec, LeafSpec.*",
+    # The command that tests a run needs none of them.
+    "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+    # Every rank has the sums of all.
+    r"It is recommended to use `self.log\('val/accuracy",
+    # How many workers are best is the user's to measure.
+    "The '.*_dataloader' does not have many workers",
+)
+
+
+def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
+    """Sends laid's messages to stderr, those below an error from rank 0 alone.
+
+    Args:
+        verbose: also details, and what is otherwise left out of the libraries' messages.
+        quiet: warnings and errors only.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("laid: %(message)s"))
+    handler.addFilter(lambda record: record.levelno >= logging.ERROR or is_first_rank())
+    laid = logging.getLogger("laid")
+    laid.handlers = [handler]
+    laid.propagate = False
+    laid.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    for name in _LIGHTNING:
+        logging.getLogger(name).setLevel(logging.WARNING if quiet else logging.INFO)
+        logging.getLogger(f"{name}.utilities.rank_zero").addFilter(_is_helpful)
+    # Read when datasets is imported, which takes seconds.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not verbose:
+        for message in _UNHELPFUL_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+
+
+def _is_helpful(record: logging.LogRecord) -> bool:
+    # The second repeats val_check_interval, in tests too.
+    unhelpful = ("Tip:", "was configured so validation")
+    verbose = logging.getLogger("laid").isEnabledFor(logging.DEBUG)
+    return verbose or not any(part in record.getMessage() for part in unhelpful)

@@ -1,0 +1,56 @@
+"""Questions are data: what a model would not read as text in them is refused, or taken off."""
+
+import re
+from collections.abc import Collection
+
+from datasets import Dataset
+
+from laid.common.errors import UserError
+
+_MARKS = ("<image>", "<video>")
+_LEADING = re.compile(r"(?:\s*<image>)+\s*")
+
+
+def without_image_marks(question: str, images: int) -> str:
+    """A question without the ``<image>`` that LLaVA's format puts before it for each image.
+
+    It stays as it is if there are not as many of them as images: ``QuestionCheck`` refuses it.
+    """
+    marks = _LEADING.match(question)
+    if marks and marks[0].count("<image>") == images:
+        return question[marks.end() :]
+    return question
+
+
+class QuestionCheck:
+    """Refuses questions with marks for images, or with text that a tokenizer reads as one of its
+    control tokens: such a question would end the user's turn, or ask for one more image.
+
+    Args:
+        tokens: the control tokens, as text.
+    """
+
+    def __init__(self, tokens: Collection[str] = ()) -> None:
+        longest_first = sorted({*tokens, *_MARKS}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def text(self, text: str, source: str) -> None:
+        """Check one text.
+
+        Raises:
+            UserError: names ``source`` and the token.
+        """
+        if found := self._pattern.search(text):
+            what = "is a mark for an image; images are shown before the question, without marks"
+            if found[0] not in _MARKS:
+                what = "is a control token of the tokenizer and cannot be read as text"
+            raise UserError(f"{source} holds {found[0]!r}, which {what}. Remove it.")
+
+    def entries(self, entries: Dataset, source: str) -> None:
+        """Check the questions of all entries.
+
+        Raises:
+            UserError: names ``source``, the entry and the token.
+        """
+        for number, question in enumerate(entries["question"]):
+            self.text(question, f"{source}, entry {number}: the question")

@@ -1,0 +1,187 @@
+"""The settings of a run: what ``laid fit``, ``validate``, ``test``, ``predict`` and ``plan`` read.
+
+From the weakest to the strongest: defaults, the settings of the checkpoint's run, ``--config``
+files in their order, and what is typed, wherever it stands.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from jsonargparse import Namespace, set_parsing_settings
+from lightning.pytorch.cli import ActionConfigFile, LightningArgumentParser
+
+from laid.callbacks.head_flow import HeadFlow
+from laid.checkpoints.checkpoint_callback import RunCheckpoint
+from laid.checkpoints.runs import Found, find_checkpoint
+from laid.common.command_parser import CommandParser, split_configs
+from laid.common.differences import differences
+from laid.common.errors import UserError
+from laid.data.datamodule import HaystackDataModule
+from laid.data.entry_args import BUILT_ONLY, LIMITS
+from laid.training import sharded_strategy  # --trainer.strategy laid_fsdp
+from laid.training.module import LaidModule
+
+RUNS = "runs"
+
+
+class SettingsParser(CommandParser, LightningArgumentParser):
+    """A parser of Lightning's classes."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave.
+
+    Attributes:
+        config: all settings, complete.
+        found: the checkpoint; None without ``--ckpt_path``.
+    """
+
+    config: Namespace
+    found: Found | None
+
+    def overrides(self, parser: SettingsParser) -> dict[str, tuple[Any, Any]]:
+        """Dotted keys whose value is not the checkpoint's run's: its value, and the one now."""
+        if self.found is None:
+            return {}
+        return differences(self.found.config, plain(parser, self.config), one_sided=False)
+
+
+def settings_parser(
+    prog: str, description: str | None = None, module: type[LaidModule] = LaidModule
+) -> SettingsParser:
+    """A parser of the settings that all these commands have; ``read_settings`` completes it."""
+    set_parsing_settings(
+        # The docstrings beneath a dataclass's attributes are its --help.
+        docstring_parse_attribute_docstrings=True,
+        # A configuration is a file on this machine.
+        config_read_mode_fsspec_enabled=False,
+    )
+    parser = SettingsParser(prog=prog, description=description)
+    add = parser.add_argument
+    add("-c", "--config", action=ActionConfigFile, help="YAML file of settings; repeatable.")
+    add(
+        "--seed_everything",
+        type=bool | int,
+        default=0,
+        help="Seed of new weights, dropout and the training order. False: none is set.",
+    )
+    parser.add_lightning_class_args(L.Trainer, "trainer")
+    parser.add_lightning_class_args(module, "model")
+    parser.add_lightning_class_args(HaystackDataModule, "data")
+    add("--name", type=str, default="laid", help="The run's folder is named after it.")
+    parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+    parser.add_lightning_class_args(HeadFlow, "head_flow")
+    parser.set_defaults(
+        {
+            "checkpoint.filename": "{step}",
+            "checkpoint.every_n_train_steps": 50,
+            "trainer.use_distributed_sampler": False,
+        }
+    )
+    return parser
+
+
+def read_settings(
+    parser: SettingsParser,
+    words: Sequence[str],
+    of_run: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> Given:
+    """Reads a command line, and the settings of the run whose checkpoint it names.
+
+    Args:
+        parser: of ``settings_parser``, with the command's own options.
+        words: the command line after the command.
+        of_run: which of the run's settings count; all by default.
+
+    Raises:
+        UserError: a setting that laid decides itself, one of built entries beside a source, or a
+            checkpoint that is not there.
+    """
+    files, typed = split_configs(parser.prog, words)
+    typed = [word for word in typed if not word.startswith("--print_config")]
+    # Without defaults, a namespace holds what one source of settings says and nothing else.
+    layers = [parser.parse_args(part, defaults=False) for part in (*files, typed)]
+    found, run = None, []
+    if (given := _last(layers, "ckpt_path")) is not None:
+        runs = Path(_last(layers, "trainer.default_root_dir") or RUNS)
+        found = find_checkpoint(given, runs, _last(layers, "name"))
+        run = ["--config", yaml.safe_dump(of_run(found.config))]
+        layers.insert(0, parser.parse_args(run, defaults=False))
+    if _last(layers, "trainer.accumulate_grad_batches") is not None:
+        raise UserError(
+            "trainer.accumulate_grad_batches follows from data.global_batch_size, "
+            "data.batch_size and the number of devices: set these"
+        )
+    # Values that follow from others; a parse without defaults has not all of these.
+    parser.link_arguments("model.student.path", "data.processor")
+    parser.link_arguments("model.student.revision", "data.revision")
+    parser.link_arguments("seed_everything", "data.order_seed", compute_fn=_order_seed)
+    config = parser.parse_args([*run, *words])
+    if found is not None:
+        config.ckpt_path = str(found.path)
+    _refuse(config)
+    _check_sources(config, layers)
+    return Given(config, found)
+
+
+def _last(layers: list[Namespace], key: str) -> Any:
+    said = [value for layer in layers if (value := layer.get(key)) is not None]
+    return said[-1] if said else None
+
+
+def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
+    """Where a source gives a stage's entries, settings of built entries are refused if typed, and
+    limits hold if they are given beside the source or over it; a weaker file's are for others."""
+    for stage, limits in LIMITS.items():
+        args = config.data[stage]
+        if args is None or args.source is None:
+            continue
+        for key in (f"data.{stage}.{name}" for name in BUILT_ONLY[stage]):
+            if key in layers[-1]:
+                raise UserError(
+                    f"--{key} is of entries that are built, and data.{stage}.source gives some "
+                    "that are there already: leave one of the two out"
+                )
+        at = max(n for n, layer in enumerate(layers) if layer.get(f"data.{stage}.source"))
+        for name in limits:
+            if _last(layers[at:], f"data.{stage}.{name}") is None:
+                args[name] = None
+
+
+def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
+    """Settings as a YAML file has them."""
+    content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
+    return content
+
+
+def _refuse(config: Namespace) -> None:
+    if config.checkpoint.dirpath is not None:
+        raise UserError(
+            "checkpoint.dirpath: checkpoints are in the run's folder; choose that with --name "
+            "and --trainer.default_root_dir"
+        )
+    if config.trainer.use_distributed_sampler:
+        raise UserError(
+            "trainer.use_distributed_sampler: laid distributes haystacks over the devices itself"
+        )
+    for name in ("val_check_interval", "check_val_every_n_epoch", "gradient_clip_val"):
+        value = config.trainer[name]
+        if isinstance(value, int | float) and not value > 0:
+            raise UserError(f"trainer.{name} {value}: expected more than 0, or null")
+    if not 0 <= config.seed_everything < 2**32:
+        raise UserError(f"seed_everything {config.seed_everything}: expected 0 to 4294967295")
+    # Asked here as well, since Lightning makes bf16-mixed of 16-mixed on a CPU.
+    if config.trainer.strategy == sharded_strategy.NAME:
+        sharded_strategy.refuse_float16(config.trainer.precision)
+
+
+def _order_seed(seed: bool | int) -> int:
+    """The seed of the training order that goes with ``seed_everything``."""
+    if seed is True:
+        raise UserError("seed_everything true: expected a number, for a run that can be repeated")
+    return int(seed)

@@ -1,0 +1,21 @@
+"""The model families that laid distils, by ``config.model_type``."""
+
+from laid.common.errors import UserError
+from laid.vlm.families.family import Config, Family
+from laid.vlm.families.qwen2_5_vl import Qwen25VL
+
+FAMILIES: dict[str, type[Family]] = {
+    Qwen25VL.model_type: Qwen25VL,
+}
+
+
+def family_of(config: Config) -> Family:
+    """The family of a model, bound to its configuration.
+
+    Raises:
+        UserError: laid has none of that ``model_type``.
+    """
+    if config.model_type not in FAMILIES:
+        known = ", ".join(f"{name} ({family.title})" for name, family in FAMILIES.items())
+        raise UserError(f"it is a {config.model_type} model: expected {known}")
+    return FAMILIES[config.model_type](config)

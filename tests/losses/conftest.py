@@ -1,0 +1,34 @@
+"""What the losses' tests share."""
+
+import pytest
+
+from laid.losses.alignment import AlignmentArgs
+from laid.losses.head_mixing import MixingArgs
+from laid.losses.term import ModelPair
+from laid.signals.model_signals import AttentionShape
+
+
+def models(student=(3, 4, 2), teacher=(4, 6, 3), head_dim=8):
+    """A pair of models by (layers, query heads, KV heads); RoPE turns nothing."""
+    return ModelPair(
+        AttentionShape(*student, head_dim),
+        AttentionShape(*teacher, head_dim),
+        vocabulary=700,
+        turn=lambda x_BLHD, _: x_BLHD.float(),
+    )
+
+
+@pytest.fixture
+def alignment():
+    """The alignment of the final layers, by the settings of its mixing weights."""
+
+    def build(heads=(4, 2), teacher_heads=(6, 3), layers="final", **mixing):
+        args = AlignmentArgs(layers=layers, mixing=MixingArgs(**mixing))
+        return args.build(models((3, *heads), (4, *teacher_heads)))
+
+    return build
+
+
+@pytest.fixture
+def pair_of():
+    return models

@@ -1,0 +1,64 @@
+"""laid's own commands with models of every family."""
+
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from laid.cli.main import main
+
+TERMS = ("laid", "attn", "kl", "sft")
+
+
+@pytest.fixture
+def settings(models, drawn):
+    """Of a run of two steps that has every loss term."""
+    return [
+        f"--model.student.path={models[0]}",
+        f"--model.teacher.path={models[1]}",
+        *(f"--model.objective.{term}.weight=1" for term in TERMS),
+        "--model.objective.laid.layers=all",
+        "--model.objective.attn.calibration=2",
+        "--model.optimizer.student_lr=1e-3",
+        "--model.max_new_tokens=3",
+        f"--data.coco_root={drawn}",
+        "--data.train.entries=4",
+        "--data.train.min_size=2",
+        "--data.train.max_size=3",
+        "--data.validate.sizes=[2]",
+        "--data.validate.per_size=2",
+        "--data.test.split=test2017",
+        "--data.test.sizes=[1,2]",
+        "--data.test.per_size=2",
+        "--data.batch_size=2",
+        "--data.global_batch_size=2",
+        "--data.workers=0",
+        "--data.cache_features=true",
+        "--trainer.accelerator=cpu",
+        "--trainer.max_steps=2",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.enable_progress_bar=false",
+        "--head_flow.enabled=false",
+    ]
+
+
+def scalars(folder):
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    board.Reload()
+    return {tag: [event.value for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+
+
+def test_a_student_is_trained_by_its_teacher_and_answers(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *settings, "--name=run"])
+    main(["test", *settings, "--ckpt_path=runs/run", "--results=results"])
+    losses = scalars(tmp_path / "runs" / "run")
+    for term in ("loss", *TERMS):
+        values = losses[f"train/{term}"]
+        assert len(values) == 2
+        assert all(math.isfinite(value) and value > 0 for value in values), term
+    norms = [value for tag in losses if tag.startswith("grad_norm/") for value in losses[tag]]
+    assert len(norms) >= 4  # of student and mixing weights
+    assert all(norm > 0 for norm in norms)
+    lines = (tmp_path / "results" / "records.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 4
