@@ -10,9 +10,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from laid.checkpoints.runs import EMBEDDED, FORMAT, next_fit
+from laid.checkpoints.saved_state import count_from_data, not_finite
 from laid.common.errors import UserError
 from laid.distributed.process_group import on_rank_zero, world_size
-from laid.distributed.sharded_tensors import first_not_finite
 from laid.distributed.stop_request import StopRequest
 
 
@@ -85,6 +85,8 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.datamodule is not None:
+            count_from_data(checkpoint, trainer.datamodule.state_dict())
         identity = {"step": trainer.global_step, "fit": self._fit, "id": uuid.uuid4().hex}
         checkpoint[EMBEDDED] = {"format": FORMAT, "config": self.config, "identity": identity}
 
@@ -185,8 +187,6 @@ class RunCheckpoint(ModelCheckpoint):
             self._check_monitor(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         loop = trainer.fit_loop.epoch_loop
-        # Not left to ``on_train_end``: a checkpoint from there, after the epoch was counted, would
-        # be resumed an epoch too late where ``max_steps`` ended training.
         last = self._is_last_step(trainer, loop.batch_progress.is_last_batch)
         if last or self._defer_save_until_validation:
             validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
@@ -225,7 +225,7 @@ class RunCheckpoint(ModelCheckpoint):
         Raises:
             UserError: a weight or an optimizer's state is NaN or infinite, on any rank.
         """
-        if (name := _not_finite(trainer)) is not None:
+        if (name := not_finite(trainer)) is not None:
             last = self._last_checkpoint_saved
             raise UserError(
                 f"after step {trainer.global_step}, {name} holds a NaN or an infinity: no "
@@ -247,7 +247,7 @@ class RunCheckpoint(ModelCheckpoint):
         by_data &= batches.ready == batches.completed
         asked_to_stop = isinstance(exception, SIGTERMException)
         savable = self._training and (asked_to_stop or by_data) and self._between_steps(trainer)
-        if savable and _not_finite(trainer) is None:
+        if savable and not_finite(trainer) is None:
             self._save(trainer)
         if not isinstance(exception, UserError):  # the reason may be that nothing can be saved
             super().on_exception(trainer, pl_module, exception)
@@ -280,18 +280,3 @@ class RunCheckpoint(ModelCheckpoint):
         kept = not before or before in self.best_k_models
         if not kept and self._should_remove_checkpoint(trainer, before, path):
             self._remove_checkpoint(trainer, before)
-
-
-def _not_finite(trainer: Trainer) -> str | None:
-    """What of a checkpoint is not finite: weights that are trained, or an optimizer's state."""
-    module = trainer.lightning_module
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    names = {parameter: name for name, parameter in trained}
-    states = [
-        (f"the optimizer's {key} of {names.get(parameter, 'a parameter')}", value)
-        for optimizer in trainer.optimizers
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    ]
-    return first_not_finite([*trained, *states])

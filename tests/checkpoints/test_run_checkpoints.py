@@ -168,11 +168,11 @@ def test_a_bad_image_in_mid_training_costs_no_step(start, config, drawn, work, t
     process = start(
         "fit", "--config", config, *QUICK, "--data.coco_root", tmp_path / "coco",
         "--checkpoint.every_n_train_steps", 1000, "--name", "bad-image",
-        "--trainer.max_epochs", 1000,
+        "--trainer.max_epochs", 1000, "--data.global_batch_size", 1,
     )  # fmt: skip
     run = work / "runs" / "bad-image"
     deadline = time.monotonic() + 600  # against hanging, whatever else the machine does
-    while not any(e.stat().st_size > 5_000 for e in run.glob("events*")):
+    while not any(e.stat().st_size > 10_000 for e in run.glob("events*")):
         assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -183,28 +183,31 @@ def test_a_bad_image_in_mid_training_costs_no_step(start, config, drawn, work, t
     assert "train2017/0" in error
     found = find_checkpoint(str(run), work)
     assert found.identity["step"] > 0
-    assert place(found.path) == (2 * found.identity["step"], found.identity["step"])
+    assert place(found.path) == (found.identity["step"],) * 2
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["with max_epochs", "without"])
 @pytest.mark.parametrize("step", [6, 9], ids=["at an epoch's end", "in mid-epoch"])
 def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(laid, config, work, step, both):
-    epochs = () if both else ("--trainer.max_epochs", -1)
     name = f"ended-{step}-{both}"
-    # One checkpoint, which the end of training writes.
-    options = ("--checkpoint.every_n_train_steps", 1000, "--checkpoint.save_top_k", 1)
-    schedule = ("--model.optimizer.schedule", "constant_with_warmup", "--name", name)
-    more = (*QUICK, *options, *epochs)
-    laid("fit", "--config", config, *schedule, *more, "--trainer.max_steps", step)
+    fit = (
+        "fit", "--config", config, *QUICK, "--trainer.max_epochs", 3 if both else -1,
+        "--model.optimizer.schedule", "constant_with_warmup",  # not one of max_steps
+        "--model.optimizer.warmup_ratio", 0,
+        # One checkpoint, which the end of training writes.
+        "--checkpoint.every_n_train_steps", 1000, "--checkpoint.save_top_k", 1,
+    )  # fmt: skip
+    laid(*fit, "--name", name, "--trainer.max_steps", step)
     run = work / "runs" / name
-    laid("fit", "--ckpt_path", run, "--trainer.max_steps", 12)
-    assert place(run / "checkpoints" / "step=12.ckpt") == (24, 12)
-    assert names(run) == ["step=12.ckpt"]
-    uninterrupted = ("--name", f"{name}-whole", "--trainer.max_steps", 12)
-    laid("fit", "--config", config, *schedule[:2], *more, *uninterrupted)
-    whole = work / "runs" / f"{name}-whole" / "checkpoints" / "step=12.ckpt"
-    one, two = (torch.load(p, weights_only=True) for p in (run / "checkpoints/step=12.ckpt", whole))
-    assert one["epoch"] == two["epoch"]
+    for end in (12, 15):  # an epoch's end again
+        laid("fit", "--ckpt_path", run, "--trainer.max_steps", end)
+        assert names(run) == [f"step={end}.ckpt"]
+    assert place(run / "checkpoints" / "step=15.ckpt") == (30, 15)
+    laid(*fit, "--name", f"{name}-whole", "--trainer.max_steps", 15)
+    whole = work / "runs" / f"{name}-whole"
+    one, two = (torch.load(r / "checkpoints/step=15.ckpt", weights_only=True) for r in (run, whole))
+    assert one["loops"] == two["loops"]
+    assert one["epoch"] == two["epoch"] == 2
     for key, value in one["state_dict"].items():
         assert torch.equal(value, two["state_dict"][key]), key
 
