@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from laid.common.atomic_files import atomic_dir, discard_dir
+from laid.common.atomic_files import atomic_dir
 from laid.data.coco_index import CocoIndex
 from laid.evaluation.results import wilson_interval
 from laid.miniature.accuracy_check import entries_for, measure
@@ -18,6 +18,7 @@ from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
 from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.miniature.tower_training import TOKENS, TowerResult
 from laid.minicoco.drawing import ensure_minicoco
+from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model
 from laid.vlm.model_loading import ModelArgs
 
@@ -64,12 +65,17 @@ def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bf
     counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
     size = sum(parameter.numel() for parameter in model.parameters())
     text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
-    with atomic_dir(out / name) as folder:
+    with atomic_dir(out / name, _replaces) as folder:
         write_tiny(folder, packaged_config(name, processor), processor)
         write_model(folder, ModelArgs(path=str(folder)), state, dtype)
         (folder / "model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
         (folder / "README.md").write_text(text, encoding="utf-8")
-        discard_dir(out / name)
+        mark_export(folder, card.command)
+
+
+def _replaces(there: Path) -> bool:
+    check_replaceable(there, [Path.cwd()])
+    return True
 
 
 def render(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_write_text
+from laid.common.atomic_files import atomic_write_text, only_writer
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
 from laid.miniature.decoder_training import (
@@ -28,6 +28,7 @@ from laid.miniature.recipes import TinyRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tower_training import TOKENS, TowerResult, encode_pool, train_tower
 from laid.minicoco.drawing import ensure_minicoco
+from laid.vlm.export_marker import check_replaceable
 
 TRAIN, HELD_OUT = "train2017", "val2017"
 _POOL_SEED = 1000  # the default mini-COCO, with which models are tested, has seed 0.
@@ -66,7 +67,8 @@ def pretrain_tiny(
     """
     folder = Path(work) if work is not None else cache_root() / f"pretrain-tiny-{seed}"
     command = f"laid pretrain tiny --out DIR --seed {seed}"
-    run(TinyRecipe(), Path(out), folder, seed, independent, processes, overwrite, command)
+    with only_writer(out):
+        run(TinyRecipe(), Path(out), folder, seed, independent, processes, overwrite, command)
 
 
 def run(
@@ -92,6 +94,9 @@ def run(
             f"{out} already has {', '.join(existing)}. Choose another folder, or replace them with "
             "overwrite=true."
         )
+    for name in names:
+        if (out / name).exists():
+            check_replaceable(out / name, [Path.cwd()])
     _check_work(work, recipe, seed)
     images = {TRAIN: recipe.images, HELD_OUT: recipe.held_out}
     root = ensure_minicoco(seed=_POOL_SEED + seed, images=images)

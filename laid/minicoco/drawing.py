@@ -5,7 +5,7 @@ background. A 28 x 28 cell is what Qwen2.5-VL merges into one visual token.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_dir, discard_dir
+from laid.common.atomic_files import atomic_dir
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
@@ -53,9 +53,18 @@ def draw_minicoco(
     for split in images:
         if not split.isidentifier():
             raise UserError(f"a split's name becomes a folder's, such as train2017; got {split!r}.")
+    return _draw(root, seed, images)
+
+
+def _draw(
+    root: Path,
+    seed: int,
+    images: Mapping[str, int],
+    replaces: Callable[[Path], bool] = lambda there: False,
+) -> Path:
     total = sum(images.values())
     bar = tqdm(total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1)
-    with atomic_dir(root) as folder, bar:
+    with atomic_dir(root, replaces) as folder, bar:
         (folder / "annotations").mkdir()
         for split, count in images.items():
             (folder / split).mkdir()
@@ -92,8 +101,7 @@ def ensure_minicoco(
     sizes = "-".join(f"{split}-{count}" for split, count in images.items())
     root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
     if not _is_drawn(root, seed, images):
-        discard_dir(root)
-        draw_minicoco(root, seed, images)
+        _draw(root, seed, images, lambda there: not _is_drawn(there, seed, images))
     return root
 
 
