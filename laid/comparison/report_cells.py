@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from laid.common.tables import NONE, Cell, Value
 from laid.comparison.paired_tests import PairedTest
@@ -48,7 +47,9 @@ def points_cell(change: Measured) -> Cell:
 
 def decay_cell(rate: Measured | None) -> Cell | str:
     """Points of accuracy lost, with the interval."""
-    return replace(cell := points_cell(rate), text=cell.text.replace("+", "")) if rate else NONE
+    if rate is None:
+        return NONE
+    return Cell(points_cell(rate).text.replace("+", ""), _percents(rate))
 
 
 def signed(number: float) -> str:
