@@ -39,12 +39,7 @@ class ModelPair:
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Training batches, and both models to run on them before the first step.
-
-    Attributes:
-        batches: on the device of the student.
-        student, teacher: the models.
-    """
+    """Training batches on the student's device, and both models to run on them before training."""
 
     batches: Sequence[ModelInputs]
     student: Ask
@@ -131,6 +126,11 @@ class TermArgs:
         if not (isfinite(self.weight) and self.weight >= 0):
             raise UserError(
                 f"objective.{self.name}.weight {self.weight}: expected a finite number, 0 or more"
+            )
+        entries = getattr(self, "calibration", 1)  # a setting of terms that are calibrated
+        if entries < 1:
+            raise UserError(
+                f"objective.{self.name}.calibration {entries}: expected at least 1 entry"
             )
 
     def build(self, models: ModelPair) -> Term:
