@@ -61,9 +61,6 @@ def build_optimizer(
     are another. Groups have a ``name``, and empty ones are left out.
 
     Args:
-        student: whose trained parameters and adapters are optimized.
-        objective: the loss terms, with their mixing weights.
-        args: rates, weight decay and betas.
         fused: use PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
             gradients with it under mixed precision.
     """
@@ -74,8 +71,8 @@ def build_optimizer(
         _group("student", (p for p in trained if p.ndim > 1), args.student_lr, args.weight_decay),
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
         _group("lora", adapters, args.lora_lr, args.weight_decay),
+        _group("mixing", objective.parameters(), args.mixing_lr, 0.0),
     ]
-    groups.append(_group("mixing", objective.parameters(), args.mixing_lr, 0.0))
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
 

@@ -56,11 +56,7 @@ def check_pair(
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     ]
-    moved = sorted(
-        token
-        for token in student_vocabulary.keys() | teacher_vocabulary.keys()
-        if student_vocabulary.get(token) != teacher_vocabulary.get(token)
-    )
+    moved = sorted({token for token, _ in student_vocabulary.items() ^ teacher_vocabulary.items()})
     if moved:
         differing.append(
             f"tokenizer: {len(moved)} tokens have other ids or are on one side only, "
