@@ -58,24 +58,14 @@ class MixingArgs:
 class HeadMixing(nn.Module):
     """One matrix of mixing weights ``w_ST``, or ``w_STF`` if they are complex."""
 
-    def __init__(
-        self,
-        student_heads: int,
-        teacher_heads: int,
-        head_dim: int,
-        args: MixingArgs,
-        even: bool = False,
-    ):
-        """
-        Args:
-            even: under softmax, let no teacher head be left out: the weights of each sum to the
-                student heads there are for one.
-        """
+    def __init__(self, S: int, T: int, head_dim: int, args: MixingArgs, even: bool = False):
+        """``even``: under softmax, let no teacher head be left out: the weights of each sum to the
+        student heads there are for one."""
         super().__init__()
         self.normalised = args.normalisation == "softmax"
         self.even = even
         self.is_complex = args.weights == "complex"
-        start = _initial(student_heads, teacher_heads, args)
+        start = _initial(S, T, args)
         if self.is_complex:
             start_STF = start[..., None].expand(-1, -1, head_dim // 2)
             start = torch.view_as_real(torch.complex(start_STF, torch.zeros_like(start_STF)))
@@ -141,10 +131,7 @@ class LeastSquares:
     """
 
     def __init__(self, is_complex: bool, ridge: float = 1e-3):
-        """
-        Args:
-            ridge: added to the diagonal, as a share of its mean, for heads that are alike.
-        """
+        """``ridge`` times the diagonal's mean is added to it, for heads that are alike."""
         self.is_complex = is_complex
         self.ridge = ridge
         self._gram: Tensor | float = 0.0

@@ -22,19 +22,12 @@ Ask = Callable[[ModelInputs, Wanted], Signals]
 
 @dataclass(frozen=True)
 class ModelPair:
-    """What a term may know of the two models when it is built.
-
-    Attributes:
-        student: the shape of its attention.
-        teacher: likewise; None where no term of the objective has a teacher.
-        vocabulary: ids of the tokenizer, the same on both sides.
-        turn: RoPE of both models, for terms that need rotated queries and keys.
-    """
+    """What a term may know of the two models when it is built."""
 
     student: AttentionShape
-    teacher: AttentionShape | None
-    vocabulary: int
-    turn: Turn
+    teacher: AttentionShape | None  # None where no term of the objective has a teacher
+    vocabulary: int  # ids of the tokenizer, the same on both sides
+    turn: Turn  # RoPE of both models, for terms that need rotated queries and keys
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from laid.common.errors import UserError
 from laid.vlm.vision_language_model import VLM
 
-DECAYED = ("student", "lora")
-"""Parameter groups with weight decay."""
-
 
 @dataclass
 class OptimizerArgs:
@@ -110,5 +107,5 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: LambdaLR, args: Optimi
         base = rates.get(group["name"], args.student_lr)
         schedule.base_lrs[at] = group["initial_lr"] = base
         group["lr"] = base * schedule.lr_lambdas[at](schedule.last_epoch)
-        group["weight_decay"] = args.weight_decay if group["name"] in DECAYED else 0.0
+        group["weight_decay"] = args.weight_decay if group["name"] in ("student", "lora") else 0.0
         group["betas"] = args.betas
