@@ -183,7 +183,7 @@ def claim_run(runs: Path, name: str) -> Path:
     Raises:
         UserError: the name is not that of a folder.
     """
-    if not name or name in (".", "..") or set(name) & set("/\\"):
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
         raise UserError(f"--name {name!r}: expected the name of a folder, such as tiny")
     for number in count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")

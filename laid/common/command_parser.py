@@ -23,7 +23,11 @@ class CommandParser(jsonargparse.ArgumentParser):
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
     ) -> jsonargparse.Namespace:
         files, typed = split_configs(self.prog, sys.argv[1:] if args is None else args)
-        parsed = super().parse_args([*chain(*files), *typed], *more, **options)
+        try:
+            parsed = super().parse_args([*chain(*files), *typed], *more, **options)
+        except UnicodeDecodeError as reason:
+            given = " ".join(chain(*files))
+            raise UserError(f"{given}: expected text in UTF-8 ({reason})") from reason
         expand_home(parsed)
         return parsed
 

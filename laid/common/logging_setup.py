@@ -6,6 +6,7 @@ to stdout instead.
 
 import logging
 import os
+import sys
 import warnings
 
 from laid.common.first_rank import is_first_rank
@@ -34,7 +35,7 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
         verbose: also details, and what is otherwise left out of the libraries' messages.
         quiet: warnings and errors only.
     """
-    handler = logging.StreamHandler()
+    handler = _ToStderr()
     handler.setFormatter(logging.Formatter("laid: %(message)s"))
     handler.addFilter(lambda record: record.levelno >= logging.ERROR or is_first_rank())
     laid = logging.getLogger("laid")
@@ -49,6 +50,12 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
     if not verbose:
         for message in _UNHELPFUL_WARNINGS:
             warnings.filterwarnings("ignore", message)
+
+
+class _ToStderr(logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr  # as it is now: tests replace it
+        super().emit(record)
 
 
 def _is_helpful(record: logging.LogRecord) -> bool:

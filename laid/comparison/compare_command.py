@@ -39,7 +39,7 @@ def compare(
     """Writes a report on several results, and prints its main tables.
 
     ``report.md`` has all of it; beside it lie each table as CSV and LaTeX, the figures as PNG, and
-    ``table.txt``, what is printed. docs/evaluation.md says how each number is computed.
+    ``table.txt``, what is printed and noted. docs/evaluation.md says how each number is computed.
 
     Args:
         results: Results files (``runs/NAME/results.json``), or folders that hold one. Training

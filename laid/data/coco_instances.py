@@ -150,14 +150,15 @@ class _Reader:
 
     def add_annotation(self, found: dict[str, Any]) -> None:
         image, category = self._id(found, "image_id"), self._id(found, "category_id")
-        if image not in self.images:
+        shown = self.images.get(image)
+        if shown is None:
             raise UserError(f"'image_id' is {_excerpt(image)}, which no image has as 'id'")
         if category not in self.categories:
             raise UserError(f"'category_id' is {_excerpt(category)}, which no category has as 'id'")
-        _, width, height = self.images[image]
         area, pair = self._area(found), (image, category)
-        share = -1.0 if self._is_crowd(found) else area / (width * height)
-        self.largest[pair] = max(share, self.largest.get(pair, -1.0))
+        share = -1.0 if self._is_crowd(found) else area / (shown[1] * shown[2])
+        if share > self.largest.get(pair, -2.0):
+            self.largest[pair] = share
         self.annotations += 1
 
     def table(self) -> InstanceTable:

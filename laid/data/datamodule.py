@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 from datasets import Dataset
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -177,9 +176,11 @@ class HaystackDataModule(L.LightningDataModule):
             log.warning("training and validation share the images of %s", train.split)
 
     def _entries(self, stage: str) -> list[Dataset]:
-        # Lightning's stage is an enumeration, equal to its word but formatted otherwise.
-        parts = ("train", "validate") if stage == "fit" else (TrainerFn(stage).value,)
-        return [getattr(self, f"{part}_entries") for part in parts]
+        if stage == "fit":
+            return [self.train_entries, self.validate_entries]
+        if stage == "validate":
+            return [self.validate_entries]
+        return [self.test_entries if stage == "test" else self.predict_entries]
 
     def _images(self, stage: str) -> set[str]:
         parts = self._entries(stage)

@@ -10,6 +10,7 @@ is closed. It is empty after a normal end; else ``_OWN`` and the rank's error, o
 what rank 0 reports of another rank.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -19,6 +20,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import torch.distributed as dist
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 """Seconds that a rank gets to end by itself after another rank has reported its error: where all
@@ -106,11 +109,10 @@ class RankWatchdog:
 
 def _end_process(message: str, reported: bool) -> None:
     rank = dist.get_rank() if dist.is_initialized() else 0
-    print(
-        f"laid: {message}; rank {rank} exits too. Resume the run from its last checkpoint with "
-        "--ckpt_path",
-        file=sys.stderr,
-        flush=True,
+    log.error(
+        "%s; rank %d exits too. Resume the run from its last checkpoint with --ckpt_path",
+        message,
+        rank,
     )
     if reported:
         time.sleep(GRACE_S)

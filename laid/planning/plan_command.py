@@ -27,11 +27,7 @@ from laid.vlm.model_loading import load_config
 
 
 def run(words: list[str]) -> None:
-    """The command line of ``plan``.
-
-    Raises:
-        UserError: a setting that ``laid fit`` would refuse, or one that a plan can't follow.
-    """
+    """The command line of ``plan``."""
     print(plan(words))
 
 
@@ -42,7 +38,7 @@ def plan(words: Sequence[str]) -> str:
         words: the command line after ``plan``.
 
     Raises:
-        UserError: as ``run``.
+        UserError: a setting that ``laid fit`` would refuse, or one that a plan can't follow.
     """
     parser = settings_parser("laid plan", (__doc__ or "").splitlines()[0], PlannedModule)
     parser.add_class_arguments(PlanOptions)
@@ -221,10 +217,7 @@ class Plan:
                 "--config configs/method/laid_lora.yaml: adapters alone are trained",
             ),
             (not devices.sharded, f"--trainer.strategy {NAME} and several devices"),
-            (
-                devices.sharded,
-                f"more devices than {devices.number}, to shard the models across",
-            ),
+            (devices.sharded, f"more devices than {devices.number} to shard the models across"),
             (images > 2, f"haystacks of fewer images than {images}: --data.train.max_size"),
             (images > 0, "smaller images: --data.max_pixels"),
         ]

@@ -7,6 +7,7 @@ files in their order, and what is typed, wherever it stands.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import lightning as L
@@ -147,9 +148,10 @@ def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
                     f"--{key} is of entries that are built, and data.{stage}.source gives some "
                     "that are there already: leave one of the two out"
                 )
-        at = max(n for n, layer in enumerate(layers) if layer.get(f"data.{stage}.source"))
+        gives = [layer.get(f"data.{stage}.source") is not None for layer in layers]
+        beside = layers[max(n for n, given in enumerate(gives) if given) :]
         for name in limits:
-            if _last(layers[at:], f"data.{stage}.{name}") is None:
+            if _last(beside, f"data.{stage}.{name}") is None:
                 args[name] = None
 
 
@@ -165,6 +167,10 @@ def _refuse(config: Namespace) -> None:
             "checkpoint.dirpath: checkpoints are in the run's folder; choose that with --name "
             "and --trainer.default_root_dir"
         )
+    try:
+        list(Formatter().parse(config.checkpoint.filename))
+    except ValueError as reason:
+        raise UserError(f"checkpoint.filename {config.checkpoint.filename!r}: {reason}") from reason
     if config.trainer.use_distributed_sampler:
         raise UserError(
             "trainer.use_distributed_sampler: laid distributes haystacks over the devices itself"

@@ -18,6 +18,7 @@ from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
+from laid.training.finite_guard import check_finite
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
@@ -87,6 +88,7 @@ class LaidModule(L.LightningModule):
         self.extension = chosen_extension(window_extension, yarn, self_extend)
         self.teacher: TeacherSource | None = None
         self._seen: list[dict[str, Tensor]] = []
+        self._asked: list[str] = []
         self._tally: dict[int, Tensor] = {}
 
     def prepare_data(self) -> None:
@@ -185,13 +187,19 @@ class LaidModule(L.LightningModule):
             teacher = self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
+        self._asked += [entry.id for entry in batch.entries]
         self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the terms (means over the batches of the step, unweighted and weighted), the
-        learning rates, and the gradient norm of both groups before clipping."""
+        learning rates, and the gradient norm of both groups before clipping.
+
+        Raises:
+            UserError: a term or a norm is not finite.
+        """
         seen, self._seen = self._seen, []
+        asked, self._asked = self._asked, []
         means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
         weighted = {
             f"train/{name}_weighted": weight * means[name]
@@ -202,10 +210,15 @@ class LaidModule(L.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=1)
         for group in optimizer.param_groups:
             self.log(f"lr/{group['name']}", group["lr"], batch_size=1)
+        finite = dict(logged)
         for name, module in (("student", self.student), ("mixing", self.objective)):
             if grads := [p.grad for p in module.parameters() if p.grad is not None]:
                 norm = full_tensor(torch.nn.utils.get_total_norm(grads))
                 self.log(f"grad_norm/{name}", norm, batch_size=1)
+                # With float16 a gradient that overflows skips the step, and the scale is lowered.
+                if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+                    finite[f"grad_norm/{name}"] = norm
+        check_finite(finite, self.trainer.global_step + 1, asked)
 
     def on_validation_epoch_start(self) -> None:
         # The same sizes on every rank, whichever of them it meets itself.

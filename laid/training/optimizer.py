@@ -71,7 +71,10 @@ def build_optimizer(
         _group("mixing", objective.parameters(), args.mixing_lr, 0.0),
     ]
     groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
+    try:
+        return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
+    except ValueError as reason:
+        raise UserError(f"model.optimizer: {reason}") from reason
 
 
 def _group(name: str, params: Iterable[nn.Parameter], lr: float, decay: float) -> dict[str, Any]:

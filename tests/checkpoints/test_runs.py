@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
 
 import pytest
 import torch
@@ -100,6 +101,13 @@ def test_results_say_what_was_trained_and_where(tmp_path):
 )
 def test_its_settings_are_those_that_decide_what_is_learned(tmp_path, changes, same):
     assert (trained(tmp_path, **changes).settings == trained(tmp_path).settings) == same
+
+
+def test_every_setting_of_the_data_is_learned_from_or_not():
+    settings = set(signature(HaystackDataModule.__init__).parameters) - {"self"}
+    learned, not_learned = HaystackDataModule.LEARNED, HaystackDataModule.NOT_LEARNED
+    assert set(learned) | set(not_learned) == settings
+    assert len(learned) + len(not_learned) == len(settings)
 
 
 def test_a_seed_that_was_not_set_is_not_known(tmp_path):

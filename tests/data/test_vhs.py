@@ -5,6 +5,7 @@ import json
 import pytest
 from datasets import DatasetDict, Value
 
+from laid.common.logging_setup import set_up_logging
 from laid.data.build_command import build
 from laid.data.coco_index import CocoIndex
 from laid.data.entries import FEATURES
@@ -159,12 +160,13 @@ def test_a_folder_with_other_columns_or_names_is_refused(entries, drawn, tmp_pat
 
 
 def test_build_writes_one_file_a_size_and_tells(drawn, tmp_path, capsys):
+    set_up_logging()
     settings = {"train_entries": 20, "max_size": 6, "test_per_size": 4, "sizes": [1, 2, 10]}
     build(str(drawn), str(tmp_path / "out"), **settings)
     names = ["test_1.json", "test_10.json", "test_2.json", "train.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in names)
+    said = capsys.readouterr().err
+    assert all(name in said for name in names)
     test = read_vhs(tmp_path / "out" / "test_10.json", drawn)
     assert test[:] == build_entries(CocoIndex.load(drawn, "val2017"), "test", [10], 4)[:]
     train = read_vhs(tmp_path / "out" / "train.json", drawn)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from laid.cli.main import main
+from laid.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -16,10 +16,7 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 OTHERS = ("CHANGELOG.md", "extending.md")
 """They name what is no longer there, and what a reader adds."""
 SOURCES = [*(p for p in PAGES if p.name not in OTHERS), *CONFIGS, ROOT / "Makefile"]
-COMMANDS = (
-    *("fit", "validate", "test", "predict", "plan"),
-    *("compare", "export", "pretrain tiny", "data build"),
-)
+COMMANDS = [command.name for command in main.COMMANDS]
 REQUIRED = {
     "compare": ["runs/one", "--out=here"],
     "export": ["--ckpt_path=last", "--out=here"],
@@ -111,14 +108,14 @@ def parser_of(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(ArgumentParser, "parse_args", stop)
             with pytest.raises(Built) as built:
-                main(command.split())
+                main.main(command.split())
         return built.value.args
 
     return taken
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_its_options_are_understood(command, parser_of, monkeypatch, capsys):
+def test_its_options_are_understood(command, parser_of, monkeypatch):
     """All options that any page gives to a command, at once: one parse takes most of a second."""
     monkeypatch.chdir(ROOT)
     given = {}
@@ -127,10 +124,7 @@ def test_its_options_are_understood(command, parser_of, monkeypatch, capsys):
             given |= {option: value for option, value in options_of(words) if value != "…"}
     parser, words = parser_of(command)
     words = [*words, *REQUIRED.get(command, []), *(f"{key}={given[key]}" for key in given)]
-    try:
-        parser.parse_args(words)
-    except SystemExit:
-        pytest.fail(capsys.readouterr().err[-500:])
+    parser.parse_args(words)
 
 
 def settings(page):

@@ -1,0 +1,64 @@
+"""Training stops at the first number that is not finite, and keeps the checkpoints before it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import seeded
+import torch
+from safetensors.torch import load_file, save_file
+
+from laid.checkpoints.runs import find_checkpoint
+from laid.common.errors import UserError
+from laid.training.finite_guard import check_finite
+
+
+def fit(work, drawn, *words):
+    base = seeded.variants()["tiny"]
+    return subprocess.run(
+        [sys.executable, "-m", "laid", "fit", *base, "--data.coco_root", str(drawn), *words],
+        cwd=work,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(seeded.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_finite_numbers_pass_and_others_are_named_with_step_and_haystacks():
+    check_finite({"train/loss": torch.tensor(1e38), "grad_norm/student": torch.tensor(3e38)}, 1, [])
+    values = {"train/loss": torch.tensor(1.0), "grad_norm/student": torch.tensor(float("inf"))}
+    with pytest.raises(UserError, match=r"step 7: grad_norm/student inf;.* a-0, .* and 2 more"):
+        check_finite(values, 7, [f"a-{i}" for i in range(10)])
+
+
+def test_a_learning_rate_that_is_too_high_stops_the_run_and_keeps_good_weights(tmp_path, drawn):
+    done = fit(
+        tmp_path, drawn, "--model.optimizer.student_lr", "1e30", "--model.optimizer.warmup_ratio",
+        "0.9", "--checkpoint.every_n_train_steps", "1", "--checkpoint.save_top_k", "-1",
+        "--trainer.gradient_clip_val", "null",
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "expected finite numbers" in done.stderr
+    assert "train-" in done.stderr
+    found = find_checkpoint(str(tmp_path / "runs" / "tiny"), tmp_path / "runs")
+    state = torch.load(found.path, weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_teacher_that_answers_nan_stops_the_first_step(tmp_path, drawn, pair):
+    teacher = tmp_path / "teacher"
+    teacher.mkdir()
+    for file in pair[1].iterdir():
+        (teacher / file.name).write_bytes(file.read_bytes())
+    weights = load_file(teacher / "model.safetensors")
+    name = next(key for key in weights if key.endswith("layers.0.self_attn.q_proj.weight"))
+    weights[name][0, 0] = float("nan")
+    save_file(weights, teacher / "model.safetensors", metadata={"format": "pt"})
+    done = fit(
+        tmp_path, drawn, "--model.student.path", str(pair[0]), "--model.teacher.path", str(teacher),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "step 1: " in done.stderr
+    assert "nan" in done.stderr
