@@ -32,20 +32,21 @@ from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
 from laid.planning.plan_options import GPUS
 from laid.planning.plan_tables import GIB, highest
-from laid.planning.planned_inputs import haystack_inputs, image_grid, tokens_of
-from laid.planning.rehearsal import (
+from laid.planning.planned_inputs import haystack_inputs, tokens_of
+from laid.planning.simulated_step import (
     STUDENT,
     PlannedModule,
     PlannedStrategy,
     Setting,
     prepare_training,
-    rehearse_test,
-    rehearse_training,
+    simulate_test,
+    simulate_training,
     train_once,
     watch_teacher,
 )
 from laid.planning.workload import Cost
 from laid.training.objective import ObjectiveArgs
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.vision_language_model import VLM
 
@@ -90,7 +91,7 @@ class Bench:
     def setting(self, student: ModelArgs, images: int) -> Setting:
         """One haystack, on one device."""
         width, height = (112, 84) if self.tiny else (640, 480)
-        grid = image_grid(load_config(student), width, height, None, None)
+        grid = family_of(load_config(student)).planned_grid(width, height, None, None)
         return Setting(None, "32-true", images, grid, clip=1.0)
 
     def synchronise(self) -> float:
@@ -160,7 +161,7 @@ class Bench:
         setting = self.setting(student, images)
         config = load_config(student)
         row = _row("test", student, images, tokens_of(config, images, setting.grid))
-        planned = rehearse_test(PlannedModule(_by_sdpa(student)), setting)
+        planned = simulate_test(PlannedModule(_by_sdpa(student)), setting)
         row["planned_gib"] = highest(planned)[1].bytes / GIB
         row["flops"] = sum(planned.flops.values())
         self.begin()
@@ -187,7 +188,7 @@ class Bench:
         module.student_args = _by_sdpa(module.student_args)
         if module.teacher_args is not None:
             module.teacher_args = _by_sdpa(module.teacher_args)
-        tracker = rehearse_training(module, setting)
+        tracker = simulate_training(module, setting)
         cost = Cost.of(tracker.flops, setting.images, 1, lambda _: tokens)
         return {"planned_gib": highest(tracker)[1].bytes / GIB, "flops": cost.at(setting.images)}
 

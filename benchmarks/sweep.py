@@ -96,7 +96,11 @@ def do(run: dict[str, Any]) -> str | None:
     try:
         if run["fit"] is not None and not (folder / FITTED).exists():
             if list((folder / "checkpoints").glob("step=*")):
-                _laid(["fit", "--ckpt_path", folder], log)
+                try:
+                    _laid(["fit", "--ckpt_path", folder], log)
+                except subprocess.CalledProcessError:
+                    if "nothing was trained: the run is at step" not in log.read_text()[-2000:]:
+                        raise  # else it was cut off after its last step
             else:
                 rmtree(folder, ignore_errors=True)
                 place = ["--name", folder.name, "--trainer.default_root_dir", folder.parent]

@@ -27,13 +27,9 @@ class GlobalBatch(Callback):
         )
         if micro_batch != data.batch_size:
             data.batch_size = micro_batch
-            log.info(
-                "micro-batches of %d rather than data.batch_size: data.global_batch_size %d is "
-                "split over %d devices",
-                micro_batch,
-                data.global_batch_size,
-                trainer.world_size,
-            )
+            split = f"{data.global_batch_size} is split over {trainer.world_size} devices"
+            text = "micro-batches of %d rather than data.batch_size: data.global_batch_size %s"
+            log.info(text, micro_batch, split)
         if trainer.accumulate_grad_batches not in (1, accumulation):
             raise UserError(
                 f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "
@@ -69,7 +65,6 @@ def split_global_batch(global_batch: int, micro_batch: int, ranks: int) -> tuple
     Args:
         global_batch: haystacks of an optimizer step, over all ranks.
         micro_batch: haystacks of a rank's forward pass, where there are enough.
-        ranks: how many.
 
     Returns:
         The micro-batch (smaller where a rank's share is smaller), and the accumulation steps.

@@ -1,6 +1,6 @@
 """Head-level knowledge flow: the paper's Figure 4, before and after training.
 
-Shape suffixes: B batch, L tokens, K key heads, D numbers in a head.
+Shape suffixes: B batch, L tokens, K KV heads, D head_dim.
 """
 
 import json
@@ -27,8 +27,8 @@ Curves = dict[str, list[list[float]]]
 class HeadFlow(Callback):
     """Plots each key head's normalised activation against haystack size.
 
-    Of the student before and after training, of the teacher, and of the mixing matrices before
-    and after. docs/head_flow.md has the formula: the paper gives none.
+    Of the student before and after training, and of the teacher; the mixing matrices before and
+    after too. docs/head_flow.md has the formula: the paper gives none.
     """
 
     def __init__(
@@ -80,28 +80,30 @@ class HeadFlow(Callback):
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.enabled or trainer.fast_dev_run:
+        if not self.enabled or trainer.fast_dev_run or "student_before" in self.curves:
             return
-        if "student_before" not in self.curves:
-            self._measure(trainer, pl_module, "student_before")
-            teacher = pl_module.teacher
-            layers = self.teacher_layers or pl_module.objective.of_teacher.layers
-            if teacher is not None and layers:
-                if reason := teacher.lacks(Wanted(layers=tuple(layers))):
-                    raise UserError(f"head_flow.teacher_layers: {reason}")
-                signals = teacher.signals
-                self.curves["teacher"] = self._probe(trainer, pl_module, signals, layers)
-            self.mixing["before"] = _matrices(pl_module)
+        self._measure(trainer, pl_module, "student_before")
+        teacher = pl_module.teacher
+        layers = self.teacher_layers or pl_module.objective.of_teacher.layers
+        if teacher is not None and layers:
+            if reason := teacher.lacks(Wanted(layers=tuple(layers))):
+                raise UserError(f"head_flow.teacher_layers: {reason}")
+            self.curves["teacher"] = self._probe(trainer, pl_module, teacher.signals, layers)
+        self._mix(pl_module, "before")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled or trainer.fast_dev_run or "student_before" not in self.curves:
             return
         self._measure(trainer, pl_module, "student_after")
-        # Sharded weights are gathered for it: on all ranks.
-        matrices = pl_module.objective.matrices()
-        self.mixing["after"] = {name: m.values_ST.tolist() for name, m in matrices.items()}
+        titles = self._mix(pl_module, "after")
         if trainer.is_global_zero:
-            self._write(trainer, {name: m.title for name, m in matrices.items()})
+            self._write(trainer, titles)
+
+    def _mix(self, pl_module: LightningModule, stage: str) -> dict[str, str]:
+        """Records the mixing matrices, on all ranks (sharded ones are gathered); their titles."""
+        matrices = pl_module.objective.matrices()
+        self.mixing[stage] = {name: m.values_ST.tolist() for name, m in matrices.items()}
+        return {name: m.title for name, m in matrices.items()}
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         last = pl_module.student.shape.layers - 1
@@ -135,13 +137,8 @@ class HeadFlow(Callback):
 
     def _write(self, trainer: Trainer, titles: dict[str, str]) -> None:
         folder = run_folder(trainer)
-        everything = {
-            "sizes": self.sizes,
-            "per_size": self.per_size,
-            "tokens": self.tokens,
-            "curves": self.curves,
-            "mixing": self.mixing,
-        }
+        keys = ("sizes", "per_size", "tokens", "curves", "mixing")
+        everything = {key: getattr(self, key) for key in keys}
         atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
         figures = {"head_flow": flow_figure(self.sizes, self.curves)}
         if self.mixing["after"]:
@@ -167,11 +164,9 @@ class HeadFlow(Callback):
 def token_mask(inputs: ModelInputs, tokens: str) -> Tensor:
     """``mask_BL``: the tokens whose keys count."""
     mask_BL = inputs.attention_mask_BL.bool()
-    if tokens == "image":
-        return mask_BL & (inputs.mm_token_type_ids_BL == 1)
-    if tokens == "text":
-        return mask_BL & (inputs.mm_token_type_ids_BL == 0)
-    return mask_BL
+    if tokens == "all":
+        return mask_BL
+    return mask_BL & (inputs.mm_token_type_ids_BL == int(tokens == "image"))
 
 
 def key_activation(k_BLKD: Tensor, mask_BL: Tensor) -> Tensor:
@@ -186,7 +181,3 @@ def key_activation(k_BLKD: Tensor, mask_BL: Tensor) -> Tensor:
 def normalised(activation_SK: Tensor) -> Tensor:
     """Divided by the largest value over haystack sizes S and heads K of the layer."""
     return activation_SK / activation_SK.max().clamp(min=1e-12)
-
-
-def _matrices(pl_module: LightningModule) -> dict[str, list[list[float]]]:
-    return {name: m.values_ST.tolist() for name, m in pl_module.objective.matrices().items()}

@@ -1,15 +1,48 @@
-"""Figures of head flow and mixing weights."""
+"""``figures/head_flow.json`` of a run, and the figures of head flow and mixing weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-TITLES = {
-    "student_before": "student before",
-    "student_after": "student after",
-    "teacher": "teacher",
-}
+from laid.common.errors import UserError
+from laid.common.json_codec import Json, from_json
+
+TITLES = {name: name.replace("_", " ") for name in ("student_before", "student_after", "teacher")}
+
+
+@dataclass(frozen=True)
+class HeadFlowFile:
+    """``curves``: by model and by layer, one row a haystack size, one column a KV head."""
+
+    sizes: list[int]
+    curves: dict[str, dict[str, list[list[float]]]]
+    per_size: int | None = None
+    tokens: str | None = None
+    mixing: Json | None = None
+
+    def __post_init__(self) -> None:
+        layers = [rows for of_model in self.curves.values() for rows in of_model.values()]
+        if not (layers and self.curves.keys() & TITLES.keys()):
+            raise UserError(f"curves has no layer of one of {', '.join(TITLES)}")
+        for rows in layers:
+            heads = {len(row) for row in rows}
+            if len(rows) != len(self.sizes) or len(heads) != 1 or 0 in heads:
+                raise UserError("curves: expected a row a size, and equally many heads in each")
+
+
+def read_head_flow(path: Path) -> HeadFlowFile:
+    """Raises ``UserError`` where the file is not what laid writes."""
+    try:
+        return from_json(HeadFlowFile, json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not what laid writes of a head flow ({error}): remove it, or train again"
+        ) from error
 
 
 def flow_figure(sizes: list[int], curves: dict[str, dict[str, list[list[float]]]]) -> Figure:
@@ -19,13 +52,11 @@ def flow_figure(sizes: list[int], curves: dict[str, dict[str, list[list[float]]]
     figure = Figure(figsize=(3.8 * len(models) + 0.6, 3.0 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, len(models), squeeze=False, sharex=True, sharey=True)
     for column, who in enumerate(models):
-        for row in range(rows):
-            if row < len(curves[who]):
-                layer, values = list(curves[who].items())[row]
-                _draw_heads(axes[row][column], sizes, values)
-                axes[row][column].set_title(f"{TITLES[who]}, {layer.replace('_', ' ')}", size=10)
-            else:
-                axes[row][column].set_axis_off()
+        for axis, (layer, values) in zip(axes[:, column], curves[who].items(), strict=False):
+            _draw_heads(axis, sizes, values)
+            axis.set_title(f"{TITLES[who]}, {layer.replace('_', ' ')}", size=10)
+        for axis in axes[len(curves[who]) :, column]:
+            axis.set_axis_off()
     figure.supxlabel("haystack size (images)", size=10)
     figure.supylabel("normalised key activation", size=10)
     return figure
@@ -66,8 +97,8 @@ def mixing_figure(
             signed = any(w < 0 for line in matrix for w in line)
             colours, low = ("RdBu_r", -top) if signed else ("Blues", 0.0)
             image = axis.imshow(matrix, cmap=colours, vmin=low, vmax=top, aspect="auto")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+            for of in (axis.xaxis, axis.yaxis):
+                of.set_major_locator(MaxNLocator(integer=True))
             figure.colorbar(image, ax=axis, shrink=0.85)
             axis.set_title(f"{titles[name]}, {stage}", fontsize=10)
             axis.set_xlabel("teacher head", fontsize=8)

@@ -26,20 +26,12 @@ class PredictionWriter(Callback):
             self._file = self.path.open("w", encoding="utf-8")
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
         found = gather_rows(list(zip(batch.entries, outputs, batch.counted, strict=True)))
         if self._file is None:
             return
-        for entry, answer, counted in found:
-            if not counted:
-                continue
+        for entry, answer in [(entry, answer) for entry, answer, counted in found if counted]:
             line = {"id": entry.id, "question": entry.question, "answer": answer}
             line["images"] = list(entry.images)
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -32,7 +32,6 @@ class TestRecorder(Callback):
     is the same; otherwise the old records file is renamed and a message says what differs.
 
     Attributes:
-        folder: where to write.
         name: what tables call the model.
         command: what the user typed.
         seed: of the data.
@@ -72,17 +71,10 @@ class TestRecorder(Callback):
         return list(self.file.done)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
-        found: list[tuple[Record, bool]] = gather_rows(
-            list(zip(outputs, batch.counted, strict=True))
-        )
+        rows: list[tuple[Record, bool]] = list(zip(outputs, batch.counted, strict=True))
+        found = gather_rows(rows)
         if self.file is not None:
             self.file.append(record for record, counted in found if counted)
 
@@ -101,10 +93,8 @@ class TestRecorder(Callback):
         )
         write_results(self.folder / RESULTS, results)
         summary = results.summary
-        figures = {
-            "accuracy_by_size": accuracy_figure([summary]),
-            "accuracy_by_depth": depth_figure([summary]),
-        }
+        made = {"accuracy_by_size": accuracy_figure, "accuracy_by_depth": depth_figure}
+        figures = {name: draw([summary]) for name, draw in made.items()}
         for name, figure in figures.items():
             save_png(figure, self.folder / "figures" / f"{name}.png")
         for logger in trainer.loggers:

@@ -23,12 +23,7 @@ class Throughput(Callback):
         self._begin()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
         self._tokens += batch.inputs.tokens
         self._images += batch.inputs.images
@@ -36,16 +31,13 @@ class Throughput(Callback):
             return
         if trainer.global_step % trainer.log_every_n_steps:
             return
-        seconds = time.perf_counter() - self._since
-        ranks = trainer.world_size
-        pl_module.log_dict(
-            {
-                "speed/tokens_per_second": ranks * self._tokens / seconds,
-                "speed/images_per_second": ranks * self._images / seconds,
-                "memory/peak_gib": peak_gib(pl_module.device),
-            },
-            batch_size=1,
-        )
+        ranks, seconds = trainer.world_size, time.perf_counter() - self._since
+        found = {
+            "speed/tokens_per_second": ranks * self._tokens / seconds,
+            "speed/images_per_second": ranks * self._images / seconds,
+            "memory/peak_gib": peak_gib(pl_module.device),
+        }
+        pl_module.log_dict(found, batch_size=1)
         self._begin()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,106 +2,169 @@
 
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
-from laid.checkpoints.runs import EMBEDDED, FORMAT
-from laid.checkpoints.sharded_checkpoints import read_whole
-from laid.common.atomic_files import discard, leftovers, replacing
+from laid.checkpoints.runs import EMBEDDED, FORMAT, next_fit
+from laid.checkpoints.saved_state import count_from_data, not_finite
 from laid.common.errors import UserError
+from laid.distributed.process_group import on_rank_zero, world_size
 from laid.distributed.stop_request import StopRequest
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is whole; reads one that
-    is a file and one that is a folder alike.
-
-    Lightning's own collects it in memory first (twice its size), writes it to the system's
-    temporary folder, and copies it from there: killed in the copy, half a file bears the name.
-    """
-
-    def __init__(self, with_optimizer: bool = True):
-        """
-        Args:
-            with_optimizer: whether its state is wanted of a checkpoint; only to train on.
-        """
-        super().__init__()
-        self.with_optimizer = with_optimizer
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        with replacing(path) as file:
-            try:
-                torch.save(checkpoint, file)
-            except (OSError, RuntimeError) as reason:  # torch hides the first behind the second
-                told = reason.__context__ or reason
-                raise UserError(
-                    f"cannot write the checkpoint {path}: {told}. Is the disk full?"
-                ) from None
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return read_whole(Path(path), self.with_optimizer)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        discard(path)
-
-
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ``ModelCheckpoint``, with three additions.
+    """Lightning's ``ModelCheckpoint``, with these additions.
 
-    Each checkpoint carries the run's settings, so that it can be tested and taken up again from
-    the file alone, and an identity of its own. One is written at the end of training, and one when
-    the process is asked to stop (SIGTERM, as a cluster sends it). All are written between
-    optimizer steps: inside one there are gradients that no checkpoint holds.
+    - Each checkpoint carries the run's settings, so that the run can be tested and resumed from it
+      alone, and an identity of its own.
+    - The last state is always kept: at the end of training and when the process is asked to stop
+      (SIGTERM, as a cluster sends it), with ``monitor`` beside the best ones.
+    - All are written between optimizer steps: inside one there are gradients that no checkpoint
+      holds. None is written of weights that are not finite.
     """
 
     config: str = ""
     """The run's settings as YAML; the command line sets it."""
+    _defer_save_until_validation: bool
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        if self.save_weights_only:
+    def __init__(self, mode: Literal["min", "max"] | None = None, **options: Any):
+        """
+        Args:
+            mode: whether the smallest or the largest values of ``monitor`` are the best. None: max
+                for an accuracy, else min.
+            **options: as Lightning's.
+
+        Raises:
+            UserError: they contradict each other, or would keep nothing or write elsewhere.
+        """
+        monitor, filename = options.get("monitor"), options.get("filename")
+        fitting = "max" if monitor is not None and "accuracy" in monitor else "min"
+        if mode is not None and monitor is not None and mode != fitting:
             raise UserError(
-                "checkpoint.save_weights_only: such a checkpoint can't be taken up again; to keep "
-                "the weights alone, use `laid export`"
+                f"checkpoint.mode {mode} would keep the worst checkpoints by {monitor}: expected "
+                f"{fitting}, or leave it out"
             )
+        if options.get("save_top_k") == 0:
+            raise UserError(
+                "checkpoint.save_top_k 0 would keep no checkpoint: expected -1 (all) or a number "
+                "from 1 on (with checkpoint.monitor the best, without it 1: the newest)"
+            )
+        if filename is not None and set(filename) & set("/\\"):
+            raise UserError(
+                f"checkpoint.filename {filename!r}: expected the name of a file in the run's "
+                "checkpoints, such as {step}"
+            )
+        if options.get("save_weights_only"):
+            raise UserError(
+                "checkpoint.save_weights_only: such a checkpoint can't be resumed; to keep the "
+                "weights alone, use `laid export`"
+            )
+        super().__init__(mode=mode or fitting, **options)
         self._stop = StopRequest()
+        self._fit = 0
+        self._resumed_at: int | None = None
+        self._checked = self._training = False
+        self._validated_at: int | None = None
+        self._newest = ""
+        """With ``monitor``, the checkpoint of the last state."""
 
     def begin_after(self, step: int) -> None:
-        """Says that a run is taken up after this step, whose checkpoint exists."""
-        self._last_global_step_saved = step
+        """Says that a run is resumed after this step, whose checkpoint exists."""
+        self._last_global_step_saved = self._resumed_at = step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.is_global_zero and self.dirpath:
-            for left in leftovers(Path(self.dirpath)):
-                discard(left)
+        if stage == "fit" and self.dirpath:
+            self._fit = on_rank_zero(lambda: next_fit(Path(str(self.dirpath))))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        identity = {"step": trainer.global_step, "id": uuid.uuid4().hex}
-        checkpoint[EMBEDDED] = {
-            "format": FORMAT,
-            "config": self.config,
-            "identity": identity,
-        }
+        if trainer.datamodule is not None:
+            count_from_data(checkpoint, trainer.datamodule.state_dict())
+        identity = {"step": trainer.global_step, "fit": self._fit, "id": uuid.uuid4().hex}
+        checkpoint[EMBEDDED] = {"format": FORMAT, "config": self.config, "identity": identity}
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop.listen(trainer)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the scores of checkpoints that are in our folder, wherever it was before.
+
+        The paths are another's word: taken as they are, they could name any file for removal.
+        """
+        here = Path(str(self.dirpath))
+        last = here / Path(str(state_dict["last_model_path"])).name
+        self.last_model_path = str(last) if last.is_file() else ""
+        scores = {
+            str(here / Path(str(path)).name): score
+            for path, score in state_dict["best_k_models"].items()
+            if (here / Path(str(path)).name).exists()
+        }
+        self.best_k_models = scores
+        if scores:
+            worst, best = (max, min) if self.mode == "min" else (min, max)
+            self.kth_best_model_path = worst(scores, key=lambda path: scores[path])
+            self.kth_value = scores[self.kth_best_model_path]
+            self.best_model_path = best(scores, key=lambda path: scores[path])
+            self.best_model_score = scores[self.best_model_path]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._training = True
+        if trainer.ckpt_path is not None and self.dirpath:
+            resumed = Path(self.dirpath) / Path(trainer.ckpt_path).name
+            # In the place of the newest: the next one takes that, and this is pruned.
+            if not resumed.exists() or str(resumed) in self.best_k_models:
+                pass
+            elif self.monitor is None:
+                self.best_model_path = str(resumed)
+            else:
+                self._newest = str(resumed)
+        if self._of_validation and not trainer.enable_validation:
+            raise UserError(
+                f"checkpoint.monitor {self.monitor}: there is no validation (trainer."
+                "limit_val_batches 0), so it has no values"
+            )
         self._stop.listen(trainer)
+
+    @property
+    def _of_validation(self) -> bool:
+        return self.monitor is not None and self.monitor.startswith("val/")
+
+    def _check_monitor(self, trainer: Trainer) -> None:
+        """Refuses a ``monitor`` of no metric.
+
+        Raises:
+            UserError: it is not among those that were logged.
+        """
+        self._checked = True
+        known = self._monitor_candidates(trainer)
+        if self.monitor is not None and self.monitor not in known:
+            raise UserError(
+                f"checkpoint.monitor {self.monitor}: there is no such metric; there are "
+                f"{', '.join(sorted(known))}"
+            )
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        candidates = super()._monitor_candidates(trainer)
+        if self._of_validation and self._validated_at != trainer.global_step:
+            candidates.pop(str(self.monitor), None)  # of weights that are no more
+        return candidates
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._of_validation:
+            self._validated_at = trainer.global_step
+            self._check_monitor(trainer)
+            if self._defer_save_until_validation:
+                self._defer_save_until_validation = False
+                self._save(trainer)
+        super().on_validation_end(trainer, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -117,30 +180,103 @@ class RunCheckpoint(ModelCheckpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._between_steps(trainer):
-            self._stop.agree(trainer)
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if not self._between_steps(trainer):
+            return
+        self._stop.agree(trainer)
+        if not self._checked and not self._of_validation:
+            self._check_monitor(trainer)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        loop = trainer.fit_loop.epoch_loop
+        last = self._is_last_step(trainer, loop.batch_progress.is_last_batch)
+        if last or self._defer_save_until_validation:
+            validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            self._defer_save_until_validation = self._of_validation and validates
+            if not self._defer_save_until_validation:
+                self._save(trainer)
+
+    @staticmethod
+    def _is_last_step(trainer: Trainer, epoch_ends: bool) -> bool:
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            return True
+        epochs = trainer.max_epochs
+        return epoch_ends and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
-            self._save(trainer)
+        self._save(trainer)  # where something else has stopped training
+        self._training = False
         super().on_train_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses to call a fit done that has trained nothing.
+
+        Raises:
+            UserError: a resumed run has taken no step.
+        """
+        if self._resumed_at == trainer.global_step and not trainer.should_stop:
+            raise UserError(
+                f"nothing was trained: the run is at step {self._resumed_at}, and trainer."
+                f"max_steps {trainer.max_steps} and max_epochs {trainer.max_epochs} end it there. "
+                "To train on, raise them; to test it, use laid test"
+            )
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        """Lightning's, of finite weights only.
+
+        Raises:
+            UserError: a weight or an optimizer's state is NaN or infinite, on any rank.
+        """
+        if (name := not_finite(trainer)) is not None:
+            last = self._last_checkpoint_saved
+            raise UserError(
+                f"after step {trainer.global_step}, {name} holds a NaN or an infinity: no "
+                "checkpoint is written. "
+                + (f"The last one is {last}" if last else "There is none before")
+            )
+        super()._save_checkpoint(trainer, filepath)
+
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        # Lightning's would keep the checkpoint that the run was resumed from.
+        return previous != current and Path(previous).parent == Path(str(self.dirpath))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        asked_to_stop = isinstance(exception, SIGTERMException) and trainer.state.fn == "fit"
-        if (
-            asked_to_stop
-            and self._between_steps(trainer)
-            and self._last_global_step_saved != trainer.global_step
-        ):
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        # One rank's error is not the others'; and what is raised inside a step leaves half of it.
+        by_data = isinstance(exception, UserError | OSError) and world_size() == 1
+        by_data &= batches.ready == batches.completed
+        asked_to_stop = isinstance(exception, SIGTERMException)
+        savable = self._training and (asked_to_stop or by_data) and self._between_steps(trainer)
+        if savable and not_finite(trainer) is None:
             self._save(trainer)
-        super().on_exception(trainer, pl_module, exception)
+        if not isinstance(exception, UserError):  # the reason may be that nothing can be saved
+            super().on_exception(trainer, pl_module, exception)
 
     @staticmethod
     def _between_steps(trainer: Trainer) -> bool:
         return bool(trainer.fit_loop.epoch_loop._accumulated_batches_reached())
 
     def _save(self, trainer: Trainer) -> None:
-        self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        """Saves the state of this step, unless it is saved."""
+        if not trainer.fast_dev_run and self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_topk_checkpoint(
+        self, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        if self.monitor is None or self.monitor in monitor_candidates:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+        if self.monitor is not None:
+            self._save_newest(trainer)
+
+    def _save_newest(self, trainer: Trainer) -> None:
+        """With ``monitor``, saves a state that is none of the best, and removes the one before."""
+        before, path = self._newest, self._last_checkpoint_saved
+        if self._last_global_step_saved != trainer.global_step:
+            candidates = self._monitor_candidates(trainer)
+            path = self._get_metric_interpolated_filepath_name(candidates, trainer, before)
+            self._save_checkpoint(trainer, path)
+        self._newest = path
+        kept = not before or before in self.best_k_models
+        if not kept and self._should_remove_checkpoint(trainer, before, path):
+            self._remove_checkpoint(trainer, before)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
+from laid.distributed.sharded_tensors import first_not_finite
 
 OBJECTIVE = "objective."
 """Prefix of what the loss terms learn, in a module's state."""
@@ -33,6 +34,16 @@ def check_fits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
             "model.student, model.lora and the terms of model.objective as the run "
             "has them."
         )
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], whose: str) -> None:
+    """Refuses weights with a NaN or an infinity; all ranks ask together.
+
+    Raises:
+        UserError: on every rank, if one has such a weight.
+    """
+    if (name := first_not_finite(state.items())) is not None:
+        raise UserError(f"{whose} is not finite: {name} holds a NaN or an infinity")
 
 
 def drop(state: dict[str, Tensor], prefix: str) -> None:

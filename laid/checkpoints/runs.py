@@ -10,18 +10,18 @@ runs/tiny/events.out.tfevents.*   TensorBoard
 
 import logging
 import os
-import re
-import zipfile
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
-from laid.common.atomic_files import discard_dir
+from laid.checkpoints.checkpoint_files import read_meta, refusing_damage
+from laid.checkpoints.trusted_settings import trusted_settings
+from laid.common.atomic_files import discard, sweep
 from laid.common.errors import UserError
 from laid.evaluation.results import Training
 
@@ -34,12 +34,8 @@ CHECKPOINTS = "checkpoints"
 SUFFIX = ".ckpt"
 EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
-FORMAT = 2
+FORMAT = 3
 """Of a checkpoint's keys and settings; raise it when an older checkpoint can't be read."""
-META = "meta.pt"
-"""Of a checkpoint that is a folder, the file with all but the tensors."""
-FILES = "files"
-"""In it, the key under which the sizes of the folder's other files stand."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,13 @@ class Found:
     run: Path
     config: dict[str, Any]
     identity: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+    """Settings that it has and that are not trusted."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of the fit in its run, and step."""
+        return self.identity["fit"], self.identity["step"]
 
 
 def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
@@ -63,6 +66,17 @@ def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
     Raises:
         UserError: there is none, or it is not one of ours.
     """
+    found = _find(given, runs, name)
+    if found.left_out:
+        log.warning(
+            "%s of the checkpoint's settings not used: classes and folders are taken from the "
+            "command line and --config alone",
+            ", ".join(found.left_out),
+        )
+    return found
+
+
+def _find(given: str, runs: Path, name: str | None) -> Found:
     path = Path(given)
     if given == "last":
         folders = [p for p in runs.glob("*") if p.is_dir() and _is_named(p.name, name)]
@@ -87,22 +101,44 @@ def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
 
 
 def _newest(run: Path, given: str) -> Found:
-    """A run's checkpoint of the highest step that can be read."""
-    # By step, since copying a run may give its files any times; then by time.
-    candidates = sorted(_checkpoints(run), key=lambda c: (_step(c), c.stat().st_mtime_ns))
+    """A run's newest checkpoint that can be read: of its last fit, that of the highest step.
+
+    A run that was resumed from an older checkpoint has later steps of the branch that was left.
+    """
+    candidates = _checkpoints(run)
     if not candidates:
         raise UserError(f"--ckpt_path {given}: no checkpoint in {run / CHECKPOINTS}/")
-    for path in reversed(candidates):
+    readable = []
+    for path in candidates:
         try:
-            return _found(path, run)
+            readable.append(_found(path, run))
         except UserError as reason:
-            log.warning("%s; trying the one before it", reason)
-    raise UserError(f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read")
+            log.warning("%s; looking at the others", reason)
+    if not readable:
+        raise UserError(
+            f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read"
+        )
+    # By what they say of themselves, since copying a run may give its files any times.
+    return max(readable, key=lambda f: (*f.place, f.path.stat().st_mtime_ns))
+
+
+def next_fit(checkpoints: Path) -> int:
+    """The number of a fit that begins: one more than that of the last with a checkpoint here."""
+    numbers = [-1]
+    for path in _checkpoints(checkpoints.parent):
+        with suppress(UserError):
+            numbers.append(_found(path, checkpoints.parent).place[0])
+    return max(numbers) + 1
 
 
 def _found(path: Path, run: Path) -> Found:
     embedded = read_embedded(path)
-    return Found(path, run, yaml.safe_load(embedded["config"]), embedded["identity"])
+    try:
+        with refusing_damage(path):
+            config, left_out = trusted_settings(yaml.safe_load(embedded["config"]))
+    except yaml.YAMLError as reason:
+        raise UserError(f"checkpoint {path} cannot be read: its settings are no YAML") from reason
+    return Found(path, run, config, embedded["identity"], tuple(left_out))
 
 
 def read_embedded(path: Path) -> dict[str, Any]:
@@ -111,31 +147,20 @@ def read_embedded(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, or not a checkpoint of laid.
     """
-    try:
-        # Memory-mapped: of a 100 GB checkpoint only the pages that are looked at are read.
-        file = path / META if path.is_dir() else path
-        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-        if path.is_dir():
-            for name, size in content[FILES].items():
-                if (path / name).stat().st_size != size:
-                    raise UserError(f"{name} is not as it was written")
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as reason:
-        raise UserError(
-            f"checkpoint {path} cannot be read: it is damaged or not a checkpoint"
-        ) from reason
-    except Exception as reason:  # torch's unpickler raises its own, unrelated classes
-        raise UserError(f"checkpoint {path} is not one that laid wrote: {reason}") from reason
-    if not isinstance(content, dict) or EMBEDDED not in content:
-        raise UserError(
-            f"checkpoint {path} is not one that laid wrote: it has no settings of a run in it"
-        )
-    embedded = dict(content[EMBEDDED])
-    if (found := embedded.get("format", 1)) != FORMAT:
-        raise UserError(
-            f"checkpoint {path} has format {found}, and this version of laid reads {FORMAT}: "
-            "use the version of laid that wrote it, or train again"
-        )
-    return embedded
+    content = read_meta(path)
+    with refusing_damage(path):
+        if EMBEDDED not in content:
+            raise UserError("it is not one that laid wrote: it has no settings of a run in it")
+        embedded = content[EMBEDDED]
+        if (found := embedded.get("format", 1)) != FORMAT:
+            raise UserError(
+                f"it has format {found}, and this version of laid reads {FORMAT}: use the version "
+                "of laid that wrote it, or train again"
+            )
+        identity = {"fit": 0, **embedded["identity"]}
+        if not all(type(identity[key]) is int for key in ("fit", "step")):
+            raise UserError("its fit and step are no whole numbers")
+        return {"config": str(embedded["config"]), "identity": identity}
 
 
 _TRAINER = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm")
@@ -198,7 +223,7 @@ def claim_run(runs: Path, name: str) -> Path:
 def give_back_run(folder: Path) -> None:
     """Removes the folder of a run that failed before its first step."""
     if not _checkpoints(folder):
-        discard_dir(folder)
+        discard(folder)
 
 
 def _is_named(folder: str, name: str | None) -> bool:
@@ -208,10 +233,7 @@ def _is_named(folder: str, name: str | None) -> bool:
     return stem == name and number.isdigit()
 
 
-def _step(path: Path) -> int:
-    found = re.search(r"step=(\d+)", path.name)
-    return int(found[1]) if found else -1
-
-
 def _checkpoints(run: Path) -> list[Path]:
+    with suppress(OSError):  # one that was being replaced when its process died is given back
+        sweep(run / CHECKPOINTS)
     return [p for p in (run / CHECKPOINTS).glob(f"*{SUFFIX}") if not p.name.startswith(".")]

@@ -1,15 +1,18 @@
 """``laid export``: a checkpoint as a plain Hugging Face folder."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 
-from laid.checkpoints.runs import find_checkpoint
+from laid.checkpoints.runs import Found, find_checkpoint
 from laid.checkpoints.sharded_checkpoints import read_without_optimizer
-from laid.common.atomic_files import atomic_dir, discard
+from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
+from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model, write_processor
 from laid.vlm.lora import LoraArgs, base_of, check_base, merged
 from laid.vlm.model_loading import ModelArgs
@@ -36,16 +39,39 @@ def export(
     Args:
         ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
         out: Folder to write.
-        dtype: Of the weights. None: as they were trained.
-        overwrite: Replace the folder if it exists.
+        dtype: The weights' dtype. None: as they were trained.
+        overwrite: Replace the folder if it exists and is an export of laid.
 
     Raises:
-        UserError: there is no such checkpoint, or the folder exists.
+        UserError: there is no such checkpoint, it is damaged, or the folder exists and is not to
+            be replaced or can't be written.
     """
-    target = Path(out)
-    if target.exists() and not overwrite:
-        raise UserError(f"--out {out} exists: name another folder, or add --overwrite true")
+    target = Path(os.path.realpath(out))
+
+    def replaces(there: Path) -> bool:
+        if not overwrite:
+            raise UserError(f"--out {out} exists: name another folder, or add --overwrite true")
+        check_replaceable(there, protected)
+        return True
+
+    protected = [Path.cwd()]
+    if os.path.lexists(target):
+        replaces(target)
     found = find_checkpoint(ckpt_path, Path("runs"))
+    models = [found.config["model"]["student"], found.config["model"].get("teacher") or {}]
+    protected += [found.path, found.run, *(Path(m["path"]) for m in models if "path" in m)]
+    if target.exists():
+        replaces(target)
+    with only_writer(target), atomic_dir(target, replaces) as folder:
+        try:
+            _write(folder, found, dtype)
+        except SafetensorError as reason:
+            raise UserError(f"cannot write {target}: {reason}. Is the disk full?") from None
+        mark_export(folder, str(found.path))
+    log.info("%s -> %s", found.path, out)
+
+
+def _write(folder: Path, found: Found, dtype: str | None) -> None:
     args = ModelArgs(**found.config["model"]["student"])
     data = found.config["data"]
     processor = load_processor(
@@ -62,9 +88,5 @@ def export(
         check_base(base_of(args), content["base"])
         state = merged(args, LoraArgs(**lora), state)
         written = dtype or args.dtype
-    with atomic_dir(target) as folder:
-        write_model(folder, args, state, getattr(torch, written) if written else None)
-        write_processor(folder, processor)
-        if overwrite:  # the new one being whole
-            discard(target)
-    log.info("%s -> %s", found.path, target)
+    write_model(folder, args, state, getattr(torch, written) if written else None)
+    write_processor(folder, processor)

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from laid.callbacks.prediction_writer import PredictionWriter
 from laid.callbacks.test_recorder import TestRecorder
-from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
+from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
 from laid.checkpoints.runs import CHECKPOINTS, give_back_run, training_of
 from laid.cli.run_output import FOLDER, model_identity, output_folder, results_name
 from laid.common.atomic_files import atomic_write_text

@@ -56,10 +56,8 @@ def split_configs(prog: str, words: Sequence[str]) -> tuple[list[list[str]], lis
 
 def expand_home(value: Any) -> Any:
     """Parsed settings with every text that is ``~`` or begins with ``~/`` as a path in the user's
-    home: a shell expands it neither in ``--out=~/x`` nor in a YAML file.
-
-    Dictionaries and namespaces are changed in place.
-    """
+    home: a shell expands it neither in ``--out=~/x`` nor in a YAML file. Dictionaries and
+    namespaces are changed in place."""
     if isinstance(value, str):
         return str(Path(value).expanduser()) if value == "~" or value.startswith("~/") else value
     if isinstance(value, list):

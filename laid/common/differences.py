@@ -9,18 +9,14 @@ ABSENT = "(absent)"
 def differences(
     before: Mapping[str, Any], after: Mapping[str, Any], *, one_sided: bool = True
 ) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, each with both values.
+    """Dotted keys whose values differ, each with both values; dictionaries may be nested.
 
     Args:
-        before: dictionaries may be nested in it.
-        after: likewise.
         one_sided: whether a key that only one of them has differs too; the missing value then
             reads `ABSENT`.
     """
     changed: dict[str, tuple[Any, Any]] = {}
-    for key in {**before, **after}:
-        if not one_sided and not (key in before and key in after):
-            continue
+    for key in {**before, **after} if one_sided else [key for key in before if key in after]:
         old, new = before.get(key, ABSENT), after.get(key, ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             inside = differences(old, new, one_sided=one_sided)

@@ -41,8 +41,7 @@ def from_json(kind: type[T], content: object, at: str = "") -> T:
     Args:
         kind: its fields are ``bool``, ``int``, ``float``, ``str``, ``Any``, dataclasses, and lists,
             tuples, dictionaries (keys ``str`` or ``int``) and ``X | None`` of these.
-        content: the object.
-        at: the key that it stands at, for messages.
+        at: the key that the content stands at, for messages.
 
     Raises:
         UserError: the version is another, a field is unknown, missing or of another type, or the
@@ -53,17 +52,13 @@ def from_json(kind: type[T], content: object, at: str = "") -> T:
 
 
 def plain(content: Json, what: str, sort_keys: bool = False) -> Json:
-    """As a reader of the file gets it: a tuple is a list.
-
-    Raises:
-        UserError: it can't be written as JSON; the message calls it ``what``.
-    """
+    """As a reader of the file gets it: a tuple is a list. Raises ``UserError`` where it, ``what``
+    in the message, can't be written as JSON."""
     try:
         return cast(Json, json.loads(json.dumps(content, sort_keys=sort_keys, allow_nan=False)))
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{what} must be JSON ({error}); give paths and versions as str, arrays as list"
-        ) from error
+        mend = "give paths and versions as str, arrays as list"
+        raise UserError(f"{what} must be JSON ({error}); {mend}") from error
 
 
 def _decode(kind: Any, content: object, at: str) -> Any:
@@ -75,8 +70,11 @@ def _decode(kind: Any, content: object, at: str) -> Any:
     if NoneType in args:
         return None if content is None else _decode(args[0], content, at)
     if origin is dict:
-        items = _expect(dict, content, at)
-        return {_name(args[0], k, at): _decode(args[1], v, _join(at, k)) for k, v in items.items()}
+        items = {key: (value, _join(at, key)) for key, value in _expect(dict, content, at).items()}
+        for key, (_, where) in items.items():
+            if args[0] is int and not key.isdecimal():
+                raise UserError(f"{where}: expected a whole number as the key")
+        return {args[0](key): _decode(args[1], *inside) for key, inside in items.items()}
     if origin in (list, tuple):
         parts = _expect(list, content, at)
         kinds = args if origin is tuple and args[-1] is not Ellipsis else args[:1] * len(parts)
@@ -94,10 +92,9 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
             raise UserError(f"{_join(at, key)} is {_short(content.get(key))}, expected {value}")
     known = {field.name.rstrip("_"): field for field in fields(kind)}
     required = [k for k, f in known.items() if f.default is f.default_factory is MISSING]
-    for what, keys in (
-        ("unknown", sorted(content.keys() - known.keys() - version.keys())),
-        ("missing", [key for key in required if key not in content]),
-    ):
+    unknown = sorted(content.keys() - known.keys() - version.keys())
+    missing = [key for key in required if key not in content]
+    for what, keys in (("unknown", unknown), ("missing", missing)):
         if keys:
             raise UserError(f"{what}: {', '.join(_join(at, key) for key in keys)}")
     hints = _hints(kind)
@@ -116,12 +113,6 @@ def _expect(kind: type, content: object, at: str) -> Any:
     if type(content) is not kind:
         raise UserError(f"{at or 'it'} is {_short(content)}, expected {_NAMES[kind]}")
     return content
-
-
-def _name(kind: type, key: str, at: str) -> str | int:
-    if kind is int and not key.isdecimal():
-        raise UserError(f"{_join(at, key)}: expected a whole number as the key")
-    return int(key) if kind is int else key
 
 
 def _join(at: str, key: str) -> str:

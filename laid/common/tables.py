@@ -19,22 +19,11 @@ Value = float | int | str | tuple[float, float, float] | None
 
 # What Markdown would take for its own; brackets and "<0.001" it leaves alone.
 _MARKDOWN = re.compile(r"[\\|*_`]|<(?=[a-zA-Z/!])")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "−": "$-$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "×": r"$\times$",
-    "∞": r"$\infty$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
+_LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"–": "--", "−": "$-$"}
+_LATEX |= {"≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$", "∞": r"$\infty$"}
+_LATEX |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "\\": r"\textbackslash{}"}
+_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
 
 
 @dataclass(frozen=True)
@@ -55,15 +44,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a first column of names.
+    """A table with a first column of names, a title above and notes beneath.
 
     Attributes:
         name: of its files, without ending.
-        title: above it.
-        header: one word a column.
         rows: as many cells each; a str is a cell without a value. In plain text a row may have
             fewer, and one of a single cell does not widen the first column.
-        notes: beneath it.
         widths: the least width of each column in plain text, in characters.
     """
 
@@ -85,16 +71,10 @@ def markdown(table: Table) -> str:
     def plain(text: str) -> str:
         return _MARKDOWN.sub(r"\\\g<0>", text)
 
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    lines = [f"## {plain(table.title)}", "", line([plain(word) for word in table.header])]
-    lines.append(line(["---", *["---:"] * (len(table.header) - 1)]))
-    for row in table.cells():
-        lines.append(line([plain(c.text).join(marks[c.mark]) for c in row]))
-    for note in table.notes:
-        lines += ["", plain(note)]
-    return "\n".join(lines) + "\n"
+    rows = [[plain(word) for word in table.header], ["---", *["---:"] * (len(table.header) - 1)]]
+    rows += [[plain(c.text).join(marks[c.mark]) for c in row] for row in table.cells()]
+    lines = [f"## {plain(table.title)}", "", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([*lines, *(f"\n{plain(note)}" for note in table.notes)]) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -169,8 +149,6 @@ def _values(cell: Cell) -> list[str]:
 
 
 def _number(value: float | int | str) -> str:
-    if isinstance(value, str):
-        return "" if value == NONE else value
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return str(value)
+    return "" if value == NONE else str(value)

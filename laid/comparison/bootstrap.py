@@ -43,27 +43,21 @@ def replicate(method: Method, replicates: int = REPLICATES) -> Replicates | None
     for size, correct_SE in method.answers.correct_SE.items():
         key = [method.answers.asked, *method.answers.ids[size]]
         entries = np.random.default_rng([_SEED, size, _number("\n".join(key))])
-        entries_RE = entries.integers(
-            0, correct_SE.shape[1], size=(replicates, correct_SE.shape[1])
-        )
+        count = correct_SE.shape[1]
+        entries_RE = entries.integers(0, count, size=(replicates, count))
         mean_RS = np.stack([row_E[entries_RE].mean(1) for row_E in correct_SE], axis=1)
         found[size] = np.take_along_axis(mean_RS, seeds_RS, axis=1).mean(1)
     return found
 
 
 def interval(
-    low_R: NDArray[np.float64],
-    high_R: NDArray[np.float64] | None = None,
-    confidence: float = CONFIDENCE,
+    low_R: NDArray[np.float64], high_R: NDArray[np.float64] | None = None
 ) -> tuple[float, float]:
-    """The percentile interval: the middle 95% of the replicates.
+    """The percentile interval: the middle 95% of the replicates of a statistic.
 
-    Args:
-        low_R: the statistic of each replicate, or a lower bound of it.
-        high_R: an upper bound, where the statistic is known only by bounds.
-        confidence: the share of replicates within.
+    Where it is known only by bounds, of the lower and the upper bounds.
     """
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     # Not between two replicates: one of them may be infinite.
     low = np.quantile(low_R, tail, method="lower")
     high = np.quantile(low_R if high_R is None else high_R, 1 - tail, method="higher")

@@ -5,8 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from laid.callbacks.head_flow_figure import flow_figure
-from laid.callbacks.head_flow_file import read_head_flow
+from laid.callbacks.head_flow_figure import flow_figure, read_head_flow
 from laid.common.atomic_files import atomic_write_text
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
@@ -66,9 +65,7 @@ def compare(
         notes.append(f"no gains and no tests without --base NAME, one of {names}")
     study = Study(methods, of_base, of_teacher, list(dict.fromkeys(threshold)))
     folder = Path(out)
-    figures, missing = _figures(study, folder)
-    if missing:
-        notes.append(missing)
+    figures = _figures(study, folder, notes)
     made = tables(study)
     for table in made:
         atomic_write_text(folder / f"{table.name}.csv", comma_separated(table))
@@ -83,14 +80,11 @@ def compare(
         log.info("%s", line)
 
 
-def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
-    """Draws what can be drawn; returns file names with titles, and a note on what is missing."""
+def _figures(study: Study, folder: Path, notes: list[str]) -> dict[str, str]:
+    """Draws what can be drawn; returns file names with titles, and notes what is missing."""
     summaries = study.summaries()
-    made = {
-        "accuracy_by_size": accuracy_figure(summaries),
-        "accuracy_bars": bar_figure(summaries),
-        "accuracy_by_depth": depth_figure(summaries),
-    }
+    draw = zip(FIGURES, (accuracy_figure, bar_figure, depth_figure), strict=False)
+    made = {name: figure(summaries) for name, figure in draw}
     titles = {name: FIGURES[name] for name in made}
     flows = {method.label: flow for method in study.rows if (flow := _head_flow(method))}
     for label, flow in flows.items():
@@ -104,8 +98,9 @@ def _figures(study: Study, folder: Path) -> tuple[dict[str, str], str | None]:
         titles[name] = f"{FIGURES['head_flow']}{beside} ({label})"
     for name, figure in made.items():
         save_png(figure, folder / f"{name}.png")
-    missing = None if flows else "no head flow (Figure 4): no run of these results has measured it"
-    return titles, missing
+    if not flows:
+        notes.append("no head flow (Figure 4): no run of these results has measured it")
+    return titles
 
 
 def _head_flow(method: Method) -> Path | None:
@@ -131,12 +126,8 @@ def run(argv: list[str]) -> None:
     """The command line of ``compare``."""
     parser = CommandParser(prog="laid compare", description="Several results side by side.")
     parser.add_argument("results", nargs="+", type=str, help="runs/NAME/results.json, or runs/NAME")
-    parser.add_argument(
-        "--threshold",
-        nargs="+",
-        type=float,
-        default=list(THRESHOLDS),
-        help="Accuracies that the effective window stays above. 0.5 is chance.",
-    )
+    above = "Accuracies that the effective window stays above. 0.5 is chance."
+    given = list(THRESHOLDS)
+    parser.add_argument("--threshold", nargs="+", type=float, default=given, help=above)
     parser.add_function_arguments(compare, skip={"results", "threshold"})
     compare(**vars(parser.parse_args(argv)))

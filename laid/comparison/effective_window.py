@@ -29,7 +29,7 @@ def effective_window(accuracy: Mapping[int, Floats], threshold: float) -> Bounds
 
     Args:
         accuracy: by haystack size, one value a replicate.
-        threshold: 0.5 in the paper's Figure 1, which is also chance.
+        threshold: 0.5, which is chance, in the paper's Figure 1.
 
     Returns:
         In images. Where accuracy is above the threshold at every tested size, from the largest to

@@ -17,17 +17,11 @@ def gain(
     The paper doesn't define its average gain; this gives most of what it prints (docs/paper.md).
 
     Args:
-        accuracy: of the method, by size: a number, or one a bootstrap replicate.
-        base: of the base.
+        accuracy: of the method, by size: a number, or one a bootstrap replicate; base likewise.
         sizes: over which to take the mean, at least one, each in both.
     """
-    changes = [_relative(accuracy[size], base[size]) for size in sizes]
-    total: Number = sum(changes[1:], changes[0])
-    return total / len(changes)
-
-
-def _relative(value: Number, base: Number) -> Number:
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.divide(value, base) - 1
+        changes = [np.divide(accuracy[size], base[size]) - 1 for size in sizes]
     # Nothing of nothing is no change.
-    return cast(Number, np.where(np.isnan(change), 0.0, change)[()])
+    total = sum(np.where(np.isnan(change), 0.0, change) for change in changes)
+    return cast(Number, np.divide(total, len(changes)))

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,8 @@ from numpy.typing import NDArray
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
-from laid.evaluation.identity import shared_by_seeds
 from laid.evaluation.records import read_records
-from laid.evaluation.results import Results, read_results
+from laid.evaluation.results import Results, read_results, shared_by_seeds
 
 # A window extension's name comes after a run's.
 _SEED = re.compile(r"(?P<method>.+?)-seed(?P<seed>\d+)(?P<window>(-yarn|-self-extend)?)")
@@ -44,8 +44,7 @@ class Method:
 
     Attributes:
         label: its name, unlike any other's.
-        results: one a training seed, by ascending seed.
-        files: where they were read.
+        results: one a training seed, by ascending seed; files: where they were read.
         seeds: the training seeds; None where it is not known.
         answers: None where there are no records of these results.
     """
@@ -142,22 +141,21 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
     notes += _not_grouped(parts, labels)
     methods = []
     for label, part in zip(labels, parts, strict=True):
-        seeds = tuple(one.seed for one in part)
-        for index, seed in enumerate(seeds):
-            if len(seeds) > 1 and seed in seeds[:index]:
+        for one, other in pairwise(part):
+            if one.seed == other.seed:
                 raise UserError(
-                    f"{part[seeds.index(seed)].file} and {part[index].file} are both seed {seed} "
-                    f"of {label!r}, with the same training and test settings: leave one of them out"
+                    f"{one.file} and {other.file} are both seed {one.seed} of {label!r}, with the "
+                    "same training and test settings: leave one of them out"
                 )
         answers, reason = _answers(part)
         if reason and len(part) > 1:
-            raise UserError(
-                f"the {len(part)} seeds of {label!r} are pooled entry by entry, but {reason}"
-            )
+            what = f"the {len(part)} seeds of {label!r}"
+            raise UserError(f"{what} are pooled entry by entry, but {reason}")
         if reason:
             notes.append(f"{label} has no intervals of gains and windows and no tests: {reason}")
-        files_, results = zip(*part, strict=True)
-        methods.append(Method(label, results, files_, seeds, answers))
+        of_seeds, results = zip(*part, strict=True)
+        seeds = tuple(one.seed for one in part)
+        methods.append(Method(label, results, of_seeds, seeds, answers))
     return methods, notes
 
 
@@ -205,20 +203,20 @@ def _stem(name: str) -> str:
 
 
 def _labels(parts: Sequence[Sequence[_Result]]) -> list[str]:
-    labels = []
+    names = []
     for part in parts:
         stems = {_stem(one.results.name) for one in part}
         named = stems.pop() if len(stems) == 1 else part[0].method
-        labels.append(part[0].results.name if len(part) == 1 else named)
+        names.append(part[0].results.name if len(part) == 1 else named)
     # Base models are all called "base": their folders' names differ.
-    twice = {label for label in labels if labels.count(label) > 1}
-    for index, part in enumerate(parts):
-        if labels[index] in twice:
-            labels[index] = ", ".join(one.file.resolve().parent.name for one in part)
+    labels = [
+        name if names.count(name) == 1 else ", ".join(of.file.resolve().parent.name for of in part)
+        for part, name in zip(parts, names, strict=True)
+    ]
     for label in labels:
-        if labels.count(label) > 1:
-            same = zip(parts, labels, strict=True)
-            files = " and ".join(str(part[0].file) for part, own in same if own == label)
+        same = [str(part[0].file) for part, own in zip(parts, labels, strict=True) if own == label]
+        if len(same) > 1:
+            files = " and ".join(same)
             raise UserError(
                 f"{files} are both called {label!r}: give one of the folders another name, or "
                 "test it anew with --results FOLDER"
@@ -229,16 +227,15 @@ def _labels(parts: Sequence[Sequence[_Result]]) -> list[str]:
 def _not_grouped(parts: Sequence[Sequence[_Result]], labels: Sequence[str]) -> list[str]:
     """Notes about methods that have the same name and different settings."""
     notes = []
-    first: dict[str, int] = {}
-    for index, (one, *_) in enumerate(parts):
-        if one.seed is None:
-            continue
-        before = first.setdefault(one.method, index)
-        if before != index:
-            changed = ", ".join(differences(parts[before][0].facts, one.facts))
+    first: dict[str, tuple[_Result, str]] = {}
+    firsts = [(part[0], label) for part, label in zip(parts, labels, strict=True)]
+    for one, label in [(one, label) for one, label in firsts if one.seed is not None]:
+        before, its_label = first.setdefault(one.method, (one, label))
+        if before is not one:
+            changed = ", ".join(differences(before.facts, one.facts))
             notes.append(
-                f"{labels[before]} and {labels[index]} are both of method {one.method!r}, but "
-                f"differ in {changed}: shown as two methods"
+                f"{its_label} and {label} are both of method {one.method!r}, but differ in "
+                f"{changed}: shown as two methods"
             )
     return notes
 
@@ -254,21 +251,18 @@ def _answers(part: Sequence[_Result]) -> tuple[Answers | None, str | None]:
         if identity != results.identity:
             return None, f"{path} holds records of another test than {file}"
         row: dict[int, dict[str, bool]] = {}
-        for record in records.values():
+        for record in sorted(records.values(), key=lambda record: (record.size, record.id)):
             row.setdefault(record.size, {})[record.id] = record.correct
         counted = {size: (len(of), sum(of.values())) for size, of in row.items()}
         if counted != {size: (cell.n, cell.correct) for size, cell in results.by_size.items()}:
             return None, f"{file} is not the summary of {path}: run the test again, it sums up anew"
         rows.append(row)
-    ids = {size: tuple(sorted(rows[0][size])) for size in sorted(rows[0])}
+    ids = {size: tuple(of) for size, of in rows[0].items()}
     for one, row in zip(part, rows, strict=True):
-        if {size: tuple(sorted(row[size])) for size in sorted(row)} != ids:
+        if {size: tuple(of) for size, of in row.items()} != ids:
             reason = f"{one.file} and {part[0].file} did not answer the same entries"
             return None, f"{reason}: finish the tests"
-    correct_SE = {
-        size: np.array([[row[size][name] for name in names] for row in rows], dtype=bool)
-        for size, names in ids.items()
-    }
+    correct_SE = {s: np.array([[*row[s].values()] for row in rows], dtype=bool) for s in ids}
     entries = part[0].results.tested.entries
     # A test that does not say what was asked is paired with no other.
     asked = f"entries {entries}" if entries else f"file {part[0].file.resolve()}"

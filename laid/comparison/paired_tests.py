@@ -23,12 +23,10 @@ class PairedTest:
     """One method less another, at some haystack sizes.
 
     Attributes:
-        sizes: the sizes; several count alike.
+        sizes: several count alike.
         difference: of the accuracies, from -1 to 1.
         interval: 95%, by the paired bootstrap.
-        ahead: entries at which the method did better than the other.
-        behind: entries at which it did worse.
-        n: entries.
+        ahead, behind: of the n entries, those at which the method did better, worse.
         p: of the exact test.
         adjusted: p after Holm's correction over the family that it was made in.
     """
@@ -75,8 +73,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
     Rejecting where the result is below a level keeps the chance of any false rejection below it.
     """
-    adjusted = [0.0] * len(p)
-    worst = 0.0
+    adjusted, worst = [0.0] * len(p), 0.0
     for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = worst
@@ -84,10 +81,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def paired_test(
-    one: Method,
-    other: Method,
-    sizes: Sequence[int],
-    replicates: Drawn,
+    one: Method, other: Method, sizes: Sequence[int], replicates: Drawn
 ) -> PairedTest | None:
     """One method less another over some sizes together; None where they can't be paired.
 
@@ -95,15 +89,11 @@ def paired_test(
     """
     if not sizes or any(not_paired(one, other, size) for size in sizes):
         return None
-    mine, theirs = one.answers, other.answers
-    assert mine is not None
-    assert theirs is not None
-    assert replicates[0] is not None
-    assert replicates[1] is not None
+    assert one.answers and other.answers and replicates[0] and replicates[1]
     whole: list[int] = []
     means, drawn = [], []
     for size in sizes:
-        one_SE, other_SE = mine.correct_SE[size], theirs.correct_SE[size]
+        one_SE, other_SE = one.answers.correct_SE[size], other.answers.correct_SE[size]
         # Times both numbers of seeds, so that it is a whole number.
         difference_E = len(other_SE) * one_SE.sum(0) - len(one_SE) * other_SE.sum(0)
         whole += difference_E.tolist()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from laid.common.tables import NONE, Cell, Value
 from laid.comparison.paired_tests import PairedTest
@@ -25,10 +26,8 @@ def accuracy_cell(measured: Measured, after: str = "") -> Cell:
     return Cell(f"{percent(measured.value)}{after}", _percents(measured))
 
 
-def interval_cell(measured: Measured) -> Cell | str:
-    if measured.interval is None:
-        return NONE
-    return Cell(interval_text(measured.interval))
+def interval_cell(measured: Measured | None) -> str:
+    return interval_text(measured.interval) if measured and measured.interval else NONE
 
 
 def gain_cell(
@@ -37,8 +36,7 @@ def gain_cell(
     """A relative change in percent, with an arrow where the test agrees."""
     if gain is None or not math.isfinite(gain.value):
         return NONE
-    agrees = test is not None and gain.value * test.difference > 0
-    after = arrow(test) if agrees else ""
+    after = arrow(test) if test and gain.value * test.difference > 0 else ""
     spread = _brackets(gain.interval) if brackets else ""
     return Cell(f"{signed(100 * gain.value)}%{after}{spread}", _percents(gain))
 
@@ -50,10 +48,7 @@ def points_cell(change: Measured) -> Cell:
 
 def decay_cell(rate: Measured | None) -> Cell | str:
     """Points of accuracy lost, with the interval."""
-    if rate is None:
-        return NONE
-    cell = points_cell(rate)
-    return Cell(cell.text.replace("+", ""), cell.value)
+    return replace(cell := points_cell(rate), text=cell.text.replace("+", "")) if rate else NONE
 
 
 def signed(number: float) -> str:
@@ -62,19 +57,19 @@ def signed(number: float) -> str:
 
 
 def p_cell(p: float | None) -> Cell | str:
-    if p is None:
-        return NONE
-    return Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
+    return NONE if p is None else Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
 
 
-def bounded_cell(found: Bounded, sizes: Sequence[int] | None, digits: int) -> Cell:
+def bounded_cell(found: Bounded | None, sizes: Sequence[int] = (), digits: int = 2) -> Cell | str:
     """A number that may be known by bounds: ">150" of windows, "≥2.75" of ratios.
 
     Args:
-        found: the number.
-        sizes: of a window, the tested sizes; None for a ratio.
+        found: None if unknown.
+        sizes: of a window, the tested sizes; none for a ratio.
         digits: after the point; numbers below ten have at least one.
     """
+    if found is None:
+        return NONE
     low, high, bounds = found
     first, last = (sizes[0], sizes[-1]) if sizes else (0, math.inf)
 
@@ -98,17 +93,6 @@ def bounded_cell(found: Bounded, sizes: Sequence[int] | None, digits: int) -> Ce
         return Cell(shown, known)
     ends = list(dict.fromkeys(map(end, bounds)))
     return Cell(f"{shown} [{' to '.join(ends)}]", (known, *bounds))
-
-
-def test_cells(test: PairedTest) -> list[Cell | str]:
-    return [
-        Cell(str(test.n), test.n),
-        points_cell(Measured(test.difference, test.interval)),
-        Cell(str(test.ahead), test.ahead),
-        Cell(str(test.behind), test.behind),
-        p_cell(test.p),
-        p_cell(test.adjusted),
-    ]
 
 
 def _percents(measured: Measured) -> Value:

@@ -17,9 +17,9 @@ from laid.comparison.report_cells import (
     interval_cell,
     listed,
     p_cell,
-    test_cells,
+    points_cell,
 )
-from laid.comparison.study import Study
+from laid.comparison.study import Measured, Study
 from laid.evaluation.results import long_sizes, short_sizes
 
 _WITHOUT = re.compile(
@@ -32,28 +32,17 @@ _TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w
 
 def tables(study: Study) -> list[Table]:
     """All tables that there is something to show in, in the order of a report."""
-    found = [accuracy_table(study), interval_table(study)]
-    if study.tested:
-        found.append(gain_table(study))
-    found.append(window_table(study))
-    if study.tested:
-        found.append(test_table(study))
-    found.append(token_table(study))
-    if ablation := ablation_table(study):
-        found.append(ablation)
-    return found
+    of_base = {gain_table, test_table} if not study.tested else set()
+    every = (accuracy_table, interval_table, gain_table, window_table, test_table, token_table)
+    found = [*(table(study) for table in every if table not in of_base), ablation_table(study)]
+    return [table for table in found if table is not None]
 
 
 def accuracy_table(study: Study) -> Table:
     """The paper's Table 1."""
     notes = ["Accuracy in percent by images in the haystack.", *_mark_notes(study)]
-    return _accuracies(
-        study,
-        [(m, m.title) for m in study.rows],
-        name="accuracy",
-        title="Table 1: accuracy by haystack size",
-        notes=notes,
-    )
+    rows = [(m, m.title) for m in study.rows]
+    return _accuracies(study, rows, "accuracy", "Table 1: accuracy by haystack size", notes)
 
 
 def ablation_table(study: Study) -> Table | None:
@@ -88,8 +77,7 @@ def interval_table(study: Study) -> Table:
     rows = []
     for method in study.rows:
         measured = study.accuracy(method)
-        cells = [interval_cell(measured[s]) if s in measured else NONE for s in study.sizes]
-        rows.append([method.title, *cells])
+        rows.append([method.title, *(interval_cell(measured.get(size)) for size in study.sizes)])
     notes = [
         "95% in percent: Wilson's score interval for one training seed; for several, a bootstrap "
         "over entries and seeds.",
@@ -135,12 +123,10 @@ def window_table(study: Study) -> Table:
         for threshold in study.thresholds:
             row.append(bounded_cell(study.window(method, threshold), method.sizes, 0))
             if study.base:
-                ratio = study.window_ratio(method, threshold)
-                row.append(NONE if of_base else bounded_cell(ratio, None, 2))
+                row.append(bounded_cell(None if of_base else study.window_ratio(method, threshold)))
         row.append(decay_cell(study.decay(method)))
         if study.base:
-            slower = study.decay_ratio(method)
-            row.append(NONE if of_base or slower is None else bounded_cell(slower, None, 2))
+            row.append(bounded_cell(None if of_base else study.decay_ratio(method)))
         rows.append(row)
     notes = [
         "Window: the number of images up to which accuracy stays above the threshold, interpolated "
@@ -162,7 +148,10 @@ def test_table(study: Study) -> Table:
         tests = {str(s): t for s, t in study.tests[method.label].items()}
         for size, test in {**tests, **study.windows[method.label]}.items():
             if test is not None:
-                rows.append([method.title, size, *test_cells(test)])
+                points = points_cell(Measured(test.difference, test.interval))
+                n, ahead, behind = (Cell(str(of), of) for of in (test.n, test.ahead, test.behind))
+                p = [p_cell(test.p), p_cell(test.adjusted)]
+                rows.append([method.title, size, n, points, ahead, behind, *p])
     notes = [
         f"Against {study.base.title}, on the same entries. Difference: of the accuracies, in "
         "points, with the 95% interval of the paired bootstrap. Ahead, behind: entries at which "
@@ -176,19 +165,15 @@ def test_table(study: Study) -> Table:
 
 def token_table(study: Study) -> Table:
     """The paper's Table 2: the length of the inputs."""
-    columns: list[tuple[list[str], dict[int, float]]] = []
+    columns: dict[tuple[tuple[int, float], ...], list[str]] = {}
     for method in study.rows:
-        tokens = {s: method.results[0].by_size[s].mean_tokens for s in method.sizes}
-        for names, same in columns:
-            if same == tokens:
-                names.append(method.label)
-                break
-        else:
-            columns.append(([method.label], tokens))
-    only = len(columns) == 1
-    header = ["images", *("tokens" if only else ", ".join(names) for names, _ in columns)]
+        cells = method.results[0].by_size
+        tokens = tuple((size, cells[size].mean_tokens) for size in method.sizes)
+        columns.setdefault(tokens, []).append(method.label)
+    names = [", ".join(labels) for labels in columns.values()]
+    header = ["images", *(names if len(names) > 1 else ["tokens"])]
     rows = [
-        [str(s), *(Cell(f"{of[s]:,.1f}", of[s]) if s in of else NONE for _, of in columns)]
+        [str(s), *(Cell(f"{of[s]:,.1f}", of[s]) if s in of else NONE for of in map(dict, columns))]
         for s in study.sizes
     ]
     notes = ["Mean length of a test input, text and images, as the records have it."]

@@ -5,6 +5,7 @@ Tables and figures (`laid.comparison.report_tables`) are made from these and com
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Literal, NamedTuple
 
@@ -21,14 +22,7 @@ from laid.comparison.effective_window import (
 )
 from laid.comparison.gains import gain
 from laid.comparison.methods import Method
-from laid.comparison.paired_tests import (
-    Drawn,
-    PairedTest,
-    by_size,
-    by_window,
-    corrected,
-    paired_test,
-)
+from laid.comparison.paired_tests import Drawn, by_size, by_window, corrected, paired_test
 from laid.evaluation.results import WINDOWS, DepthBin, Interval, Summary
 
 Mark = Literal["", "bold", "underline"]
@@ -81,21 +75,16 @@ class Study:
         self.thresholds = list(thresholds)
         self.sizes = sorted({size for m in self.rows for size in m.sizes})
         self._drawn = {m.label: replicate(m, replicates) for m in self.rows}
-        self.tests: dict[str, dict[int, PairedTest | None]] = {}
-        self.windows: dict[str, dict[str, PairedTest | None]] = {}
-        for method in self.tested:
-            assert base is not None
-            both = self._both(method, base)
-            self.tests[method.label] = by_size(method, base, both)
-            self.windows[method.label] = by_window(method, base, both)
+        pairs = [(m, base, self._both(m, base)) for m in self.tested if base]
+        self.tests = {pair[0].label: by_size(*pair) for pair in pairs}
+        self.windows = {pair[0].label: by_window(*pair) for pair in pairs}
 
     def accuracy(self, method: Method) -> dict[int, Measured]:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
-        drawn = self._drawn[method.label]
+        drawn, cells = self._drawn[method.label], method.results[0].by_size
         if drawn is not None and len(method.seeds) > 1:
             return {s: Measured(of, interval(drawn[s])) for s, of in method.accuracy().items()}
-        cells = method.results[0].by_size
         return {s: Measured(of, cells[s].interval) for s, of in method.accuracy().items()}
 
     def summaries(self) -> list[Summary]:
@@ -123,42 +112,29 @@ class Study:
     def gains(self, method: Method) -> dict[str, Measured | None]:
         """Short and long gain over the sizes that base and method share; None without any."""
         assert self.base is not None
-        mine, base = method.accuracy(), self.base.accuracy()
-        drawn, of_base = self._drawn[method.label], self._drawn[self.base.label]
-        found: dict[str, Measured | None] = {}
-        for name, part in WINDOWS.items():
-            sizes = part(method.shared_sizes(self.base))
-            if not sizes:
-                found[name] = None
-                continue
-            spread = interval(gain(drawn, of_base, sizes)) if drawn and of_base else None
-            found[name] = Measured(float(gain(mine, base, sizes)), spread)
-        return found
+        shared = method.shared_sizes(self.base)
+        parts = {name: part(shared) for name, part in WINDOWS.items()}
+        return {
+            name: self._measured(partial(gain, sizes=at), method, self.base) if at else None
+            for name, at in parts.items()
+        }
 
     def window(self, method: Method, threshold: float) -> Bounded:
         """The effective window, in images."""
-        drawn = self._drawn[method.label]
-        spread = effective_window(drawn, threshold) if drawn else None
-        return _bounded(effective_window(_row(method), threshold), spread)
+        return self._bounded(lambda of: effective_window(of, threshold), method)
 
     def window_ratio(self, method: Method, threshold: float) -> Bounded:
         """The effective window, in windows of the base."""
         assert self.base is not None
 
-        def ratio(mine: Replicates, base: Replicates) -> Bounds:
-            return window_ratio(
-                effective_window(mine, threshold), effective_window(base, threshold)
-            )
+        def ratio(*both: Replicates) -> Bounds:
+            return window_ratio(*(effective_window(of, threshold) for of in both))
 
-        return self._against_base(method, ratio)
+        return self._bounded(ratio, method, self.base)
 
     def decay(self, method: Method) -> Measured | None:
         """Accuracy lost with each doubling of the haystack; None for fewer than two sizes."""
-        if len(method.sizes) < 2:
-            return None
-        drawn = self._drawn[method.label]
-        spread = interval(decay(drawn)) if drawn else None
-        return Measured(decay(_row(method)).item(), spread)
+        return self._measured(decay, method) if len(method.sizes) > 1 else None
 
     def decay_ratio(self, method: Method) -> Bounded | None:
         """How many times slower than the base's it decays, over the sizes that both share."""
@@ -167,11 +143,10 @@ class Study:
         if len(sizes) < 2:
             return None
 
-        def ratio(mine: Replicates, base: Replicates) -> Bounds:
-            rate, base_rate = (decay({s: of[s] for s in sizes}) for of in (mine, base))
-            return decay_ratio(rate, base_rate)
+        def ratio(*both: Replicates) -> Bounds:
+            return decay_ratio(*(decay({s: of[s] for s in sizes}) for of in both))
 
-        return self._against_base(method, ratio)
+        return self._bounded(ratio, method, self.base)
 
     def marks(self, methods: Sequence[Method]) -> dict[tuple[str, int], Mark]:
         """The best and the second of each size among some methods, where tests are significant.
@@ -207,23 +182,17 @@ class Study:
     def _both(self, one: Method, other: Method) -> Drawn:
         return self._drawn[one.label], self._drawn[other.label]
 
-    def _against_base(
-        self, method: Method, ratio: Callable[[Replicates, Replicates], Bounds]
-    ) -> Bounded:
-        assert self.base is not None
-        mine, base = self._both(method, self.base)
-        return _bounded(
-            ratio(_row(method), _row(self.base)), ratio(mine, base) if mine and base else None
-        )
+    def _measured(self, statistic: Callable[..., Floats], *methods: Method) -> Measured:
+        low, _, spread = self._bounded(lambda *of: Bounds(*[statistic(*of)] * 2), *methods)
+        return Measured(low, spread)
 
-
-def _row(method: Method) -> dict[int, Floats]:
-    return {size: np.array([value]) for size, value in method.accuracy().items()}
-
-
-def _bounded(point: Bounds, spread: Bounds | None) -> Bounded:
-    bounds = interval(spread.low_R, spread.high_R) if spread else None
-    return Bounded(point.low_R.item(), point.high_R.item(), bounds)
+    def _bounded(self, statistic: Callable[..., Bounds], *methods: Method) -> Bounded:
+        """A statistic of the methods' accuracies by size, and of their replicates."""
+        rows = [{s: np.array([of]) for s, of in m.accuracy().items()} for m in methods]
+        drawn = [self._drawn[m.label] for m in methods]
+        low, high = statistic(*rows)
+        spread = interval(*statistic(*drawn)) if None not in drawn else None
+        return Bounded(low.item(), high.item(), spread)
 
 
 def _mean_bin(of_seeds: Sequence[DepthBin]) -> DepthBin:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from laid.common.atomic_files import only_writer
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
 from laid.data.entry_args import SIZES
@@ -55,33 +56,34 @@ def build(
 
     Raises:
         UserError: A file is there already, an argument is out of range, or the split has too few
-            images for a size.
+            images for a size, or another process writes to the folder.
     """
     folder = Path(out)
-    wanted = [folder / "train.json"] if train_entries else []
-    wanted += [folder / f"test_{size}.json" for size in sizes]
-    existing = [path.name for path in wanted if path.exists()]
-    if existing and not overwrite:
-        raise UserError(
-            f"{folder} already holds {', '.join(existing)}. Choose another folder, or give "
-            "overwrite=true to replace them."
-        )
-    root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
-    if train_entries and sizes and train_split == test_split:
-        log.warning("training and test share the images of %s", test_split)
-    # All are drawn before the first is written: an impossible size must leave nothing behind.
-    files: dict[Path, Dataset] = {}
-    if train_entries:
-        index = CocoIndex.load_complete(root, train_split, min_area)
-        files[folder / "train.json"] = build_training_entries(
-            index, train_entries, min_size, max_size, seed, needles, categories
-        )
-    if sizes:
-        index = CocoIndex.load_complete(root, test_split, min_area)
-        entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
-        for number, size in enumerate(sizes):
-            rows = range(number * test_per_size, (number + 1) * test_per_size)
-            files[folder / f"test_{size}.json"] = entries.select(rows)
-    for path, entries in files.items():
-        write_vhs(entries, path)
-        log.info("%s: %d entries, %d images shown", path, len(entries), sum(entries["size"]))
+    with only_writer(folder):
+        wanted = [folder / "train.json"] if train_entries else []
+        wanted += [folder / f"test_{size}.json" for size in sizes]
+        existing = [path.name for path in wanted if path.exists()]
+        if existing and not overwrite:
+            raise UserError(
+                f"{folder} already holds {', '.join(existing)}. Choose another folder, or give "
+                "overwrite=true to replace them."
+            )
+        root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
+        if train_entries and sizes and train_split == test_split:
+            log.warning("training and test share the images of %s", test_split)
+        # All are drawn before the first is written: an impossible size must leave nothing behind.
+        files: dict[Path, Dataset] = {}
+        if train_entries:
+            index = CocoIndex.load_complete(root, train_split, min_area)
+            files[folder / "train.json"] = build_training_entries(
+                index, train_entries, min_size, max_size, seed, needles, categories
+            )
+        if sizes:
+            index = CocoIndex.load_complete(root, test_split, min_area)
+            entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
+            for number, size in enumerate(sizes):
+                rows = range(number * test_per_size, (number + 1) * test_per_size)
+                files[folder / f"test_{size}.json"] = entries.select(rows)
+        for path, entries in files.items():
+            write_vhs(entries, path)
+            log.info("%s: %d entries, %d images shown", path, len(entries), sum(entries["size"]))

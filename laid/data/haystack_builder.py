@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from datasets import Dataset, load_from_disk
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_dir, discard_dir
+from laid.common.atomic_files import atomic_dir
 from laid.common.cache_folder import cache_root, manifest_holds, write_manifest
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
@@ -136,8 +136,7 @@ def cached_entries(
     if entries is None:
         built = build(index, **settings)
         try:
-            discard_dir(folder)
-            with atomic_dir(folder) as temporary:
+            with atomic_dir(folder, lambda there: not manifest_holds(there)) as temporary:
                 built.save_to_disk(temporary)
                 write_manifest(temporary)
         except OSError as error:

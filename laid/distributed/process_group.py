@@ -13,6 +13,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def gather(mine: T) -> list[T]:
+    """What each rank has, in the order of the ranks, on every rank."""
+    if world_size() == 1:
+        return [mine]
+    by_rank: list[Any] = [None] * world_size()
+    dist.all_gather_object(by_rank, mine)
+    return by_rank
+
+
 def gather_rows(rows: Sequence[T]) -> list[T]:
     """The rows of all ranks' batches on every rank, in the order of ``EpochSampler``, which gives
     consecutive rows to consecutive ranks.
@@ -20,10 +29,7 @@ def gather_rows(rows: Sequence[T]) -> list[T]:
     Args:
         rows: as many on every rank.
     """
-    if world_size() == 1:
-        return list(rows)
-    by_rank: list[Any] = [None] * world_size()
-    dist.all_gather_object(by_rank, list(rows))
+    by_rank = gather(list(rows))
     return [row for one_each in zip(*by_rank, strict=True) for row in one_each]
 
 

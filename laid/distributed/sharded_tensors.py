@@ -1,8 +1,13 @@
 """Tensors that may be sharded across ranks (DTensor): read in full, set in full, or row by row."""
 
+from collections.abc import Iterable
+from math import isfinite
+
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from laid.distributed.process_group import gather
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
@@ -44,3 +49,25 @@ def shard_like(parameter: Tensor, value: Tensor) -> Tensor:
         shape=parameter.shape,
         stride=parameter.stride(),
     )
+
+
+@torch.no_grad()
+def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first tensor that holds a NaN or an infinity; all ranks ask together.
+
+    Each rank looks at its own rows. One value crosses from the device for all tensors together.
+    """
+    names, largest = [], []
+    for name, tensor in named:
+        mine, _ = local_rows(tensor)
+        if mine.is_floating_point() and mine.numel() and mine.device.type != "meta":
+            names.append(name)
+            # Without a copy of the tensor, and NaN if there is one in it.
+            largest.append(torch.linalg.vector_norm(mine, torch.inf).float())
+    bad = None
+    if largest:
+        on_one = torch.stack([value.to(largest[0].device) for value in largest])
+        bad = next(
+            (n for n, v in zip(names, on_one.tolist(), strict=True) if not isfinite(v)), None
+        )
+    return next((name for name in gather(bad) if name is not None), None)

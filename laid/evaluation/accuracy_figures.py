@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -21,10 +22,7 @@ from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
 # so that the lines differ without colour too.
-_COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
-    *("#E69F00", "#56B4E9", "#000000", "#882255"),
-)
+_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _GREY = "#6F6F6F"
 _EMPTY = "#D5D5D5"
@@ -37,29 +35,21 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
 
     The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance.
     Models are set slightly apart from each other sideways, so that their intervals don't hide
-    one another. The legend gives each model's n.
-
-    Args:
-        summaries: one a model, in legend order.
+    one another. The legend gives each model's n, in the order of the summaries.
 
     Raises:
-        UserError: if there are none.
+        UserError: there are no summaries.
     """
     sizes = _all_sizes(summaries)
-    across = _across(summaries, 2)
-    legend_rows = math.ceil(len(summaries) / across)
-    figure = Figure(figsize=(7.2, 4.4 + 0.22 * legend_rows), layout="constrained")
-    axes = figure.add_subplot()
+    axes, legend_columns = _by_size_axes(summaries, 7.2, 4.4, 2)
     apart = _apart(sizes, len(summaries))
-    lowest = 1.0
+    lowest = min(cell.interval[0] for summary in summaries for cell in summary.by_size.values())
     for index, summary in enumerate(summaries):
         cells = [summary.by_size[size] for size in sorted(summary.by_size)]
-        accuracy = [cell.accuracy for cell in cells]
-        lowest = min(lowest, *(cell.interval[0] for cell in cells))
         aside = math.exp(apart * (index - (len(summaries) - 1) / 2))
         _, caps, bars = axes.errorbar(
             [size * aside for size in sorted(summary.by_size)],
-            accuracy,
+            [cell.accuracy for cell in cells],
             yerr=_whiskers(cells),
             label=_with_counts(_shown(summary.name, 80), cells),
             color=_COLOURS[index % len(_COLOURS)],
@@ -73,16 +63,13 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
         for line in (*caps, *bars):
             # Of many models the intervals would hide the lines.
             line.set_alpha(1.0 if len(summaries) <= 4 else 0.45)
-    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1)
-    _label_chance(axes)
     axes.set_xscale("log")
     margin = math.exp(0.04 * (math.log(sizes[-1] / sizes[0]) or 1) + apart * len(summaries) / 2)
     axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
     _label_sizes(axes, sizes)
     # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
     axes.set_ylim(max(0.0, min(0.4, math.floor(lowest * 10) / 10)), 1.02)
-    _finish(figure, axes, across)
-    return figure
+    return _finished(axes, legend_columns, chance_order=1)
 
 
 def bar_figure(summaries: Sequence[Summary]) -> Figure:
@@ -90,18 +77,12 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
 
     Whiskers are the 95% intervals; a dashed line marks chance.
 
-    Args:
-        summaries: one a model, in bar order.
-
     Raises:
-        UserError: if there are none.
+        UserError: there are no summaries.
     """
     sizes = _all_sizes(summaries)
-    across = _across(summaries, 3)
-    legend_rows = math.ceil(len(summaries) / across)
     broad = max(7.2, 0.16 * len(sizes) * (len(summaries) + 1))
-    figure = Figure(figsize=(broad, 3.9 + 0.22 * legend_rows), layout="constrained")
-    axes = figure.add_subplot()
+    axes, legend_columns = _by_size_axes(summaries, broad, 3.9, 3)
     width = 0.82 / len(summaries)
     for index, summary in enumerate(summaries):
         cells = {size: summary.by_size[size] for size in sorted(summary.by_size)}
@@ -119,14 +100,11 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
             linewidth=0,
             error_kw={"elinewidth": 0.9, "capsize": min(2.0, 8 * width), "ecolor": "#333333"},
         )
-    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1)
     axes.set_xlim(-0.6, len(sizes) - 0.4)
-    _label_chance(axes)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.02)
-    _finish(figure, axes, across)
-    return figure
+    return _finished(axes, legend_columns, chance_order=2)
 
 
 def _all_sizes(summaries: Sequence[Summary]) -> list[int]:
@@ -135,19 +113,30 @@ def _all_sizes(summaries: Sequence[Summary]) -> list[int]:
     return sorted({size for summary in summaries for size in summary.by_size})
 
 
-def _across(summaries: Sequence[Summary], most: int) -> int:
-    """Columns of the legend: one where a name is long."""
-    return 1 if max(len(s.name) for s in summaries) > 32 else min(most, len(summaries))
+def _by_size_axes(
+    summaries: Sequence[Summary], width: float, height: float, most: int
+) -> tuple[Axes, int]:
+    """Axes of a figure with room for its legend, and the legend's columns, ``most`` at most."""
+    columns = 1 if max(len(s.name) for s in summaries) > 32 else min(most, len(summaries))
+    size = (width, height + 0.22 * math.ceil(len(summaries) / columns))
+    return Figure(figsize=size, layout="constrained").add_subplot(), columns
 
 
-def _finish(figure: Figure, axes: Axes, across: int) -> None:
+def _finished(axes: Axes, legend_columns: int, chance_order: int) -> Figure:
     """What both figures of accuracy by size have around their plot."""
+    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=chance_order)
+    units = ("axes fraction", "data")
+    label = axes.annotate("chance", (1, _CHANCE), (4, 0), units, "offset points", va="center")
+    label.set(color=_GREY, fontsize=9)
     axes.set_xlabel("images in the haystack")
     axes.set_ylabel("accuracy (95% interval)")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=across, frameon=False, fontsize=9)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=legend_columns, frameon=False, fontsize=9)
+    return figure
 
 
 def depth_figure(summaries: Sequence[Summary]) -> Figure:
@@ -157,11 +146,8 @@ def depth_figure(summaries: Sequence[Summary]) -> Figure:
     cell without entries is grey. Haystacks of one image have no depth and are left out, unless
     there are no others.
 
-    Args:
-        summaries: one a model, in panel order.
-
     Raises:
-        UserError: if there are none.
+        UserError: there are no summaries.
     """
     _all_sizes(summaries)
     columns = [_depth_sizes(summary) for summary in summaries]
@@ -170,15 +156,13 @@ def depth_figure(summaries: Sequence[Summary]) -> Figure:
     width = max(3.6, 1.2 + 0.58 * max(map(len, columns)))
     figure = Figure(figsize=(width * across + 0.9, 3.3 * down + 0.2), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
-    image: AxesImage | None = None
-    for axes, summary, sizes in zip(panels, summaries, columns, strict=False):
-        image = _heat_map(axes, summary, sizes)
+    drawn = zip(panels, summaries, columns, strict=False)
+    images = [_heat_map(axes, summary, sizes) for axes, summary, sizes in drawn]
     for axes in panels[::across]:
         axes.set_ylabel("needle depth (0% = first image)")
     for axes in panels[len(summaries) :]:
         axes.set_visible(False)
-    assert image is not None
-    figure.colorbar(image, ax=list(panels), label="accuracy", ticks=[0, 0.25, 0.5, 0.75, 1])
+    figure.colorbar(images[-1], ax=list(panels), label="accuracy", ticks=[0, 0.25, 0.5, 0.75, 1])
     return figure
 
 
@@ -191,22 +175,17 @@ def save_png(figure: Figure, path: str | Path) -> None:
 def _heat_map(axes: Axes, summary: Summary, sizes: list[int]) -> AxesImage:
     bins = [summary.by_size[size].needle_depth for size in sizes]
     depths = range(len(bins[0]))
-    grid = [
-        [math.nan if (share := column[depth].accuracy) is None else share for column in bins]
-        for depth in depths
-    ]
+    grid = np.array([[column[depth].accuracy for column in bins] for depth in depths], dtype=float)
     axes.set_facecolor(_EMPTY)  # shows through where there is no number
     image = axes.imshow(grid, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
     for x, column in enumerate(bins):
-        for y in depths:
-            cell = column[y]
+        for y, cell in enumerate(column):
             if cell.accuracy is not None:
                 # Both ends of the scale are dark.
                 colour = "white" if abs(cell.accuracy - 0.5) > 0.33 else "black"
-                text = f"{100 * cell.accuracy:.0f}"
-                axes.text(x, y, text, ha="center", va="bottom", color=colour, fontsize=9)
-                text = f"n {cell.n}"
-                axes.text(x, y, text, ha="center", va="top", color=colour, fontsize=6.5)
+                lines = (f"{100 * cell.accuracy:.0f}", "bottom", 9), (f"n {cell.n}", "top", 6.5)
+                for text, va, size in lines:
+                    axes.text(x, y, text, ha="center", va=va, color=colour, fontsize=size)
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_yticks(depths, [f"{100 * b.from_:.0f}–{100 * b.to:.0f}%" for b in bins[0]])
     # Thin lines between the cells.
@@ -229,19 +208,6 @@ def _whiskers(cells: Sequence[SizeCell]) -> list[list[float]]:
     ]
 
 
-def _label_chance(axes: Axes) -> None:
-    axes.annotate(
-        "chance",
-        (1, _CHANCE),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=_GREY,
-        fontsize=9,
-    )
-
-
 def _apart(sizes: list[int], models: int) -> float:
     """How far apart two neighbouring models are drawn, as a difference of log size.
 
@@ -258,12 +224,9 @@ def _label_sizes(axes: Axes, sizes: list[int]) -> None:
     last = math.inf
     # From the right: the largest size is the one that matters.
     for size in reversed(sizes):
-        room = math.log(last / size) / span if math.isfinite(last) else math.inf
-        if room > 0.018 * (len(str(size)) + 0.7):
-            labels.append(str(size))
-            last = size
-        else:
-            labels.append("")
+        fits = math.log(last / size) / span > 0.018 * (len(str(size)) + 0.7)
+        labels.append(str(size) if fits else "")
+        last = size if fits else last
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(FixedFormatter(labels[::-1]))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -35,8 +35,7 @@ class Record:
         size: images in the haystack.
         answer_gold: "yes" or "no".
         answer: what the model said, special tokens removed.
-        correct: see `laid.evaluation.answers.score_answer`.
-        compliant: likewise.
+        correct, compliant: see `laid.evaluation.scoring.score_answer`.
         depth: where the needles lie, see `needle_depth`; None if the haystack is one image.
         tokens: length of the model's input (text and images) in tokens.
         mode: the kind of question: "single", "all" or "any" (`laid.data.entries`).
@@ -59,10 +58,8 @@ class Record:
         if self.answer_gold not in ("yes", "no"):
             raise UserError(f"answer_gold is {self.answer_gold!r}, expected 'yes' or 'no'")
         if self.size < 1 or self.tokens < 0:
-            raise UserError(
-                f"a record has size {self.size} and tokens {self.tokens}, expected at least one "
-                "image and no negative length"
-            )
+            found = f"a record has size {self.size} and tokens {self.tokens}"
+            raise UserError(f"{found}, expected at least one image and no negative length")
         if self.depth is not None and not 0 <= self.depth <= 1:
             raise UserError(f"depth is {self.depth}, expected 0 (first image) to 1 (last image)")
 
@@ -70,39 +67,33 @@ class Record:
 def needle_depth(positions: Sequence[int], size: int) -> float | None:
     """Where the needles lie: their mean position / (size - 1), 0 = first image, 1 = last.
 
-    Args:
-        positions: index of each needle image among the haystack's images, from 0.
-        size: images in the haystack.
+    None for a haystack of one image, where first and last are the same.
 
-    Returns:
-        The depth, or None for a haystack of one image, where first and last are the same.
+    Args:
+        positions: index of each needle image among the haystack's ``size`` images, from 0.
 
     Raises:
-        UserError: if there is no needle, or one outside the haystack.
+        UserError: there is no needle, or one outside the haystack.
     """
     if not positions or not all(0 <= position < size for position in positions):
         raise UserError(
             f"needles at {list(positions)} in a haystack of {size} images, expected at least one "
             f"position and each from 0 to {size - 1}"
         )
-    if size == 1:
-        return None
-    return sum(positions) / (len(positions) * (size - 1))
+    return sum(positions) / (len(positions) * (size - 1)) if size > 1 else None
 
 
 def read_records(path: str | Path) -> tuple[Json, dict[str, Record]]:
     """Read a records file and leave it as it is.
 
     Returns:
-        The identity of what was tested, and the records by entry id, in file order. A last line
-        without its line end (the process was killed while writing it) is ignored; of two records
-        with one id the first counts.
+        The identity of what was tested, and the records by entry id, in file order. A half-written
+        last line (the process was killed) is ignored; of two records with one id the first counts.
 
     Raises:
         UserError: if there is no such file, it isn't a records file, or a line is broken.
     """
-    identity, records, _ = _read(Path(path))
-    return identity, records
+    return _read(Path(path))[:2]
 
 
 class RecordFile:
@@ -111,8 +102,7 @@ class RecordFile:
     What is on disk decides what opening does:
 
     - no file: one with only the header is created;
-    - records of the same identity: they are read into `done`, and a half-written last line, left
-      by a killed process, is cut off;
+    - records of the same identity: they are read into `done`, and a half-written last line is cut;
     - records of another identity: the file is renamed `<stem>-<8 hex>.jsonl`, the hex digits a
       hash of *its* identity, and a new one is created. `kept` says where the old one is and
       `changed` what differs. If records of the new identity were renamed earlier, that file is
@@ -127,8 +117,7 @@ class RecordFile:
     Attributes:
         done: records on disk by entry id, in file order.
         kept: where records of another identity went, or None.
-        changed: dotted key of the identity → (value in the kept file, value now), see
-            `laid.common.differences`. Empty when nothing was kept.
+        changed: `differences` of the kept file's identity and this one; empty when none was kept.
 
     Raises:
         UserError: if `identity` can't be written as JSON; if the file isn't a records file or
@@ -141,7 +130,6 @@ class RecordFile:
         self.done: dict[str, Record] = {}
         self.kept: Path | None = None
         self.changed: dict[str, tuple[Any, Any]] = {}
-
         if self._resume():
             return
         if (earlier := self._kept_path(self.identity)).exists():
@@ -153,14 +141,11 @@ class RecordFile:
     def append(self, records: Iterable[Record]) -> int:
         """Add records; on return they are on the disk, not only handed to the system.
 
-        A record whose id is there already is ignored: the first one counts.
-
-        Returns:
-            How many were added.
+        A record whose id is there already is ignored: the first one counts. Returns how many were
+        added.
 
         Raises:
-            OSError: if they can't be written, for instance on a full disk. The file is then as it
-                was before the call.
+            OSError: they can't be written (a full disk); the file is then as before the call.
         """
         new: dict[str, Record] = {}
         for record in records:
@@ -204,9 +189,8 @@ class RecordFile:
         return True
 
     def _kept_path(self, identity: Json) -> Path:
-        text = json.dumps(identity, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return self.path.with_name(f"{self.path.stem}-{digest}{self.path.suffix}")
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return self.path.with_name(f"{self.path.stem}-{digest[:8]}{self.path.suffix}")
 
 
 def _line(value: Header | Record) -> bytes:

@@ -7,7 +7,7 @@ from it alone.
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import NormalDist
 from typing import ClassVar
@@ -15,7 +15,6 @@ from typing import ClassVar
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, to_json
-from laid.evaluation.identity import Tested
 
 Interval = tuple[float, float]
 """Lower and upper bound."""
@@ -46,9 +45,8 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
             intervals that hold the true proportion, isn't between 0 and 1.
     """
     if n < 1 or not 0 <= correct <= n:
-        raise UserError(
-            f"{correct} correct of {n}: expected at least one answer and from 0 to n correct"
-        )
+        expected = "expected at least one answer and from 0 to n correct"
+        raise UserError(f"{correct} correct of {n}: {expected}")
     if not 0 < confidence < 1:
         raise UserError(f"confidence is {confidence}, expected a share such as 0.95")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -72,9 +70,8 @@ class Counts:
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.n or self.n == 0:
             raise UserError(f"correct is {self.correct} of n {self.n}, expected 0 to n and n > 0")
-        _require_share("accuracy", self.accuracy)
-        for bound in self.interval:
-            _require_share("interval", bound)
+        _require_shares("accuracy", self.accuracy)
+        _require_shares("interval", *self.interval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +90,7 @@ class Overall(Counts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_share("compliance", self.compliance)
+        _require_shares("compliance", self.compliance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +135,7 @@ class Training:
 
     Attributes:
         name: of the run.
-        seed: of the training; None where none was set.
+        seed: None where none was set.
         run: the run's folder, relative to the results file.
         settings: those that decide what is learned.
     """
@@ -147,6 +144,43 @@ class Training:
     seed: int | None
     run: str
     settings: Json
+
+
+_OF_ONE_SEED = ("path", "revision", "seed")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The parts of an identity that results are grouped and paired by, by the identity's own keys;
+    all else in it is compared and not looked into.
+
+    Attributes:
+        checkpoint: the checkpoint's ``id`` and ``step``; None for a base model.
+        student: how the model is loaded.
+        weights: fingerprint of a base model's weights.
+        window: the window extension (``extension`` and its settings); None without one.
+        entries: hash of what was asked and shown; None where the test did not say.
+    """
+
+    checkpoint: Json | None = None
+    student: Json | None = None
+    weights: str | None = None
+    window: Json | None = None
+    entries: str | None = None
+
+    @classmethod
+    def of(cls, identity: Json) -> "Tested":
+        """Raises ``UserError`` where one of the parts has another type."""
+        names = [field.name for field in fields(cls) if field.name in identity]
+        return from_json(cls, {name: identity[name] for name in names}, "identity")
+
+
+def shared_by_seeds(identity: Json) -> Json:
+    """What of an identity is the same for all training seeds of one method."""
+    shared = {k: v for k, v in identity.items() if k not in ("checkpoint", "weights")}
+    if student := Tested.of(identity).student:
+        shared["student"] = {k: v for k, v in student.items() if k not in _OF_ONE_SEED}
+    return shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +245,7 @@ def read_results(path: str | Path) -> Results:
         ) from error
 
 
-def _require_share(name: str, share: float) -> None:
-    if not 0 <= share <= 1:
-        raise UserError(f"{name} is {share}, expected 0 to 1")
+def _require_shares(name: str, *shares: float) -> None:
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise UserError(f"{name} is {share}, expected 0 to 1")

@@ -1,10 +1,54 @@
-"""From answers to records."""
+"""From answers to records, by the scoring rule of Visual Haystacks."""
 
+import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from laid.evaluation.answers import score_answer
+from laid.common.errors import UserError
 from laid.evaluation.records import Record, needle_depth
+
+# Runs of letters: everything else (digits, underscores, punctuation, spaces) separates words.
+_WORD = re.compile(r"[^\W\d_]+")
+_ANSWERS = frozenset({"yes", "no"})
+
+
+class Scored(NamedTuple):
+    """What one answer is worth: `correct` counts for accuracy, `compliant` for compliance."""
+
+    correct: bool
+    compliant: bool
+
+
+def score_answer(answer: str, gold: str) -> Scored:
+    """Score a free-text answer to a yes-or-no question.
+
+    The rule is that of Visual Haystacks (Wu et al., "Visual Haystacks", ICLR 2025): an answer is
+    *correct* when the gold word is among its lower-cased words, and *compliant* when "yes" or "no"
+    is among them at all. A correct answer is therefore always compliant.
+
+    The rule looks for the gold word only, so "yes and no" counts as correct whichever is right,
+    and "no, I can't say yes" too. We keep it so that numbers can be set beside published ones; the
+    whole answers are in the records, for whoever wants a stricter rule.
+
+    Words are runs of letters. Visual Haystacks splits with NLTK's tokenizer, which leaves "yes/no"
+    or "no-one" in one piece where we see two words; for plain answers both give the same.
+
+    Args:
+        answer: what the model said, special tokens removed.
+        gold: "yes" or "no", in any case.
+
+    Raises:
+        UserError: if `gold` is neither.
+    """
+    gold_word = gold.strip().lower()
+    if gold_word not in _ANSWERS:
+        raise UserError(
+            f"the right answer is given as {gold!r}, expected 'yes' or 'no': only yes-or-no "
+            "questions can be scored, so correct the entry (in Visual Haystacks files: "
+            "conversations[1].value)"
+        )
+    words = set(_WORD.findall(answer.lower()))
+    return Scored(correct=gold_word in words, compliant=not words.isdisjoint(_ANSWERS))
 
 
 class Asked(Protocol):
@@ -23,27 +67,17 @@ class Asked(Protocol):
 
 
 def score(entries: Sequence[Asked], answers: Sequence[str], tokens: Sequence[int]) -> list[Record]:
-    """One record an entry.
-
-    Args:
-        entries: what was asked.
-        answers: what the model said to each.
-        tokens: length of each input in tokens.
-    """
-    records = []
-    for entry, answer, length in zip(entries, answers, tokens, strict=True):
-        scored = score_answer(answer, entry.answer)
-        records.append(
-            Record(
-                id=entry.id,
-                size=entry.size,
-                answer_gold=entry.answer,
-                answer=answer,
-                correct=scored.correct,
-                compliant=scored.compliant,
-                depth=needle_depth(entry.needles, entry.size),
-                tokens=length,
-                mode=entry.mode,
-            )
+    """One record an entry, from what the model said and the length of each input in tokens."""
+    return [
+        Record(
+            id=entry.id,
+            size=entry.size,
+            answer_gold=entry.answer,
+            answer=answer,
+            **score_answer(answer, entry.answer)._asdict(),
+            depth=needle_depth(entry.needles, entry.size),
+            tokens=length,
+            mode=entry.mode,
         )
-    return records
+        for entry, answer, length in zip(entries, answers, tokens, strict=True)
+    ]

@@ -42,10 +42,8 @@ def summarise(
     """The results of one test.
 
     Args:
-        records: the answered entries, in any order.
         name: what tables and figures call the model.
         identity: what was tested, as in the records file.
-        command: the command that made the records.
         seed: the seed that the entries were drawn with, None if nothing was drawn.
         records_file: where the records lie, relative to the folder of the results file.
         training: of a checkpoint; None for a model that was not trained by laid.
@@ -62,18 +60,19 @@ def summarise(
         raise UserError("no records: there is nothing to summarise, answer at least one entry")
     twice = [entry for entry, times in Counter(r.id for r in records).items() if times > 1]
     if twice:
-        raise UserError(
-            f"{len(twice)} entries occur twice, {twice[0]!r} for one; give each entry's record once"
-        )
+        found = f"{len(twice)} entries occur twice, {twice[0]!r} for one"
+        raise UserError(f"{found}; give each entry's record once")
     if PurePath(records_file).is_absolute():
-        raise UserError(
-            f"records_file is {records_file}, expected a path relative to the results file, so "
-            "that the two can be moved together"
-        )
-    by_size: dict[int, SizeCell] = {}
-    for size in sorted({record.size for record in records}):
-        here = [record for record in records if record.size == size]
-        by_size[size] = SizeCell(**vars(_overall(here)), needle_depth=_by_depth(here))
+        why = "so that the two can be moved together"
+        given = f"records_file is {records_file}"
+        raise UserError(f"{given}, expected a path relative to the results file, {why}")
+    groups: dict[int, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.size):
+        groups.setdefault(record.size, []).append(record)
+    by_size = {
+        size: SizeCell(**vars(_overall(here)), needle_depth=_by_depth(here))
+        for size, here in groups.items()
+    }
     return Results(
         name=name,
         identity=plain(identity, "the identity of a test"),
@@ -118,14 +117,10 @@ def _by_depth(records: Sequence[Record]) -> tuple[DepthBin, ...]:
         if record.depth is not None:
             bins[min(int(record.depth * DEPTH_BINS), DEPTH_BINS - 1)].append(record)
     none = {"n": 0, "correct": 0, "accuracy": None, "interval": None}
-    return tuple(
-        DepthBin(
-            from_=i / DEPTH_BINS,
-            to=(i + 1) / DEPTH_BINS,
-            **(vars(_counts(inside)) if inside else none),
-        )
-        for i, inside in enumerate(bins)
-    )
+    counts = [vars(_counts(inside)) if inside else none for inside in bins]
+    ends = [(i / DEPTH_BINS, (i + 1) / DEPTH_BINS) for i in range(DEPTH_BINS)]
+    found = zip(ends, counts, strict=True)
+    return tuple(DepthBin(from_=low, to=high, **count) for (low, high), count in found)
 
 
 def _mean(shares: Sequence[float]) -> float | None:

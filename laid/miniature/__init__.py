@@ -5,5 +5,5 @@
 ``decoder_training`` trains the decoder by a curriculum, ``resumable_stage`` keeps checkpoints and
 results, ``accuracy_check`` tests on laid's own entries, ``model_cards`` writes the folders,
 ``pretrain_command`` is the command, ``recipes`` are its hyperparameters. ``tiny_models`` and
-``packaged_models`` are configuration and tokenizer; ``scrambled_basis`` makes a harder teacher.
+``packaged_models`` are configuration and tokenizer.
 """

@@ -1,10 +1,12 @@
 """Accuracy on laid's own test entries, from image features that are computed once.
 
-Shape suffixes: B entries, N images, L tokens, V visual tokens, H hidden, I images of the pool.
+Shape suffixes: E entries, B of them in a batch, N images, L tokens, V visual tokens, H hidden,
+I images of the pool.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -26,46 +28,30 @@ def entries_for(index: CocoIndex, per_size: int, seed: int, sizes: Sequence[int]
 
 @torch.no_grad()
 def measure(
-    model: PreTrainedModel,
-    pool: Pool,
-    entries: Dataset,
-    writer: Writer,
-    tokens: int = 8192,
+    model: PreTrainedModel, pool: Pool, entries: Dataset, writer: Writer, tokens: int = 8192
 ) -> dict[int, tuple[int, int]]:
-    """Correct answers by haystack size.
+    """(correct, n) by haystack size, ascending, on single-needle questions.
 
-    An answer is the most probable token of the whole vocabulary after the prompt.
-
-    Args:
-        model: tower included.
-        pool: the images of the entries.
-        entries: single-needle questions.
-        writer: for the prompts.
-        tokens: about so many in a batch, at most.
-
-    Returns:
-        (correct, n) by haystack size, ascending.
+    An answer is the most probable token of the whole vocabulary after the prompt. A batch has at
+    most about ``tokens`` tokens.
     """
     model.eval()
     features_IVH = encode_pool(model.model.visual, pool)
     row = {name: at for at, name in enumerate(pool.files)}
     number = {name: at for at, name in enumerate(pool.categories)}
-    by_size: dict[int, list[int]] = {size: [] for size in sorted(set(entries["size"]))}
-    for at, size in enumerate(entries["size"]):
-        by_size[size].append(at)
+    sizes_E = np.array(entries["size"])
     counts: dict[int, tuple[int, int]] = {}
     with tqdm(total=len(entries), desc="measuring", unit="question", delay=1) as bar:
-        for size, of_size in by_size.items():
+        for size in np.unique(sizes_E).tolist():
+            of_size = np.flatnonzero(sizes_E == size).tolist()
             layout = writer.layout(size, 1)
             batch = max(1, tokens // len(layout))
             correct = 0
             for at in range(0, len(of_size), batch):
                 rows = entries.select(of_size[at : at + batch])
                 images_BN = torch.tensor([[row[n] for n in names] for names in rows["images"]])
-                anchors_B1, targets_B1 = (
-                    torch.tensor([[number[name]] for name in rows[key]])
-                    for key in ("anchor", "target")
-                )
+                anchors_B1 = torch.tensor([[number[name]] for name in rows["anchor"]])
+                targets_B1 = torch.tensor([[number[name]] for name in rows["target"]])
                 yes_B1 = torch.tensor([[answer == "yes"] for answer in rows["answer"]])
                 ids_BL = writer.write(layout, anchors_B1, targets_B1, yes_B1)
                 correct += _correct(model, layout, ids_BL, features_IVH[images_BN])

@@ -22,38 +22,29 @@ from laid.miniature.tower_training import TowerResult
 
 @dataclass(frozen=True)
 class DecoderResult:
-    """A model with a trained decoder.
-
-    Attributes:
-        model: its state dict, tower included.
-        steps: of training.
-        log: step and size at which each size of the curriculum was begun.
-        seconds: of training.
-    """
+    """A model with a trained decoder."""
 
     model: dict[str, Tensor]
+    """Its state dict, tower included."""
     steps: int
     log: list[list[int]]
+    """Step and size at which each size of the curriculum was begun."""
     seconds: float
 
 
 @dataclass
 class Progress:
-    """Position in the curriculum.
-
-    Attributes:
-        step: optimizer steps done.
-        level: index of the current size.
-        since: steps since it was begun.
-        running: running accuracy at it.
-        cooling: the step at which the cool-down began; -1 before.
-    """
+    """Position in the curriculum."""
 
     step: int = 0
     level: int = 0
+    """Index of the current size."""
     since: int = 0
+    """Steps since it was begun."""
     running: float = 0.5
+    """Running accuracy at it."""
     cooling: int = -1
+    """The step at which the cool-down began; -1 before."""
 
     def advance(self, recipe: DecoderRecipe, accuracy: float | None) -> None:
         """Counts a step; ``accuracy`` is that of its batch, None for one of another size."""
@@ -83,13 +74,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a decoder is trained on.
-
-    Attributes:
-        features_IVH: of the pool's images, from the frozen tower.
-        sampler: draws haystacks and questions.
-        writer: writes them as tokens.
-    """
+    """What a decoder is trained on: features of the pool's images, from the frozen tower, and what
+    draws haystacks and questions and writes them as tokens."""
 
     features_IVH: Tensor
     sampler: Sampler
@@ -147,7 +133,7 @@ def grow(
 def hidden_states(
     model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
 ) -> Tensor:
-    """The decoder's last ``hidden_BLH``, given the images' features."""
+    """The decoder's last ``hidden_BLH``, for the images' features."""
     embeds_BLH = model.get_input_embeddings()(ids_BL)
     visual_BIH = features_BNVH.flatten(1, 2)
     embeds_BLH = embeds_BLH.index_copy(1, layout.visual_I, visual_BIH.to(embeds_BLH.dtype))
@@ -177,12 +163,11 @@ def loss_and_accuracy(
     """The loss of a new batch of haystacks of ``size`` images, and the answers' accuracy."""
     writer = data.writer
     questions = questions_for(size)
-    layout: Layout = writer.layout(size, questions)
+    layout = writer.layout(size, questions)
     batch = max(2, min(64, recipe.tokens // len(layout)))
     drawn = data.sampler.draw(batch, size, questions, generator)
     ids_BL = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
-    features_BNVH = data.features_IVH[drawn.images_BN]
-    hidden_BLH = hidden_states(model, layout, ids_BL, features_BNVH)
+    hidden_BLH = hidden_states(model, layout, ids_BL, data.features_IVH[drawn.images_BN])
 
     valid = drawn.valid_BQ
     answers_X = ids_BL[:, layout.answers_Q][valid]
@@ -201,21 +186,9 @@ def loss_and_accuracy(
 
 
 def train_decoder(
-    model: PreTrainedModel,
-    data: TrainingData,
-    recipe: DecoderRecipe,
-    seed: int,
-    stage: Stage,
+    model: PreTrainedModel, data: TrainingData, recipe: DecoderRecipe, seed: int, stage: Stage
 ) -> DecoderResult:
-    """Trains all of a model but its tower.
-
-    Args:
-        model: trained in place.
-        data: what it is trained on.
-        recipe: the curriculum.
-        seed: of the batches.
-        stage: where the checkpoint and the result are kept.
-    """
+    """Trains all of a model but its tower, in place; ``seed`` is that of the batches."""
     if (done := stage.result()) is not None:
         model.load_state_dict(done["model"])
         return DecoderResult(**done)
@@ -259,18 +232,16 @@ def train_decoder(
             bar.set_postfix_str(f"{phase}, accuracy {progress.running:.3f}, loss {loss.item():.3f}")
         if stage.due:
             stage.keep(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "generator": generator.get_state(),
-                    "progress": asdict(progress),
-                    "log": log,
-                }
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                generator=generator.get_state(),
+                progress=asdict(progress),
+                log=log,
             )
     bar.close()
     model.eval()
-    result = {"model": model.state_dict(), "steps": progress.step, "log": log}
-    return DecoderResult(**stage.finish(result))
+    done = stage.finish(model=model.state_dict(), steps=progress.step, log=log)
+    return DecoderResult(**done)
 
 
 def _draw_size(largest: int, generator: torch.Generator) -> int:

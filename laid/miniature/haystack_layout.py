@@ -65,9 +65,7 @@ class Writer:
         tokens: int,
         prefix: str = "",
     ) -> None:
-        self._processor = processor
-        self._tokens = tokens
-        self._prefix = prefix
+        self._processor, self._tokens, self._prefix = processor, tokens, prefix
         self._samples = categories[0], categories[1]
         self.words_C = torch.tensor([self._word(f" {name}") for name in categories])
         articles = (ask(name, name, "single").split(f" {name},")[0] for name in categories)
@@ -92,15 +90,15 @@ class Writer:
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
         width = len(ids_L) - start
         offsets_Q = torch.arange(questions) * width
+        at_L = torch.arange(len(ids_L))
+        tokens_L = torch.cat([at_L[:start], at_L[start:].repeat(questions)])
 
         def indices(word: int) -> Tensor:
             return (ids_L[start:] == word).nonzero()[-1, 0] + start + offsets_Q
 
         return Layout(
-            ids_L=torch.cat([ids_L[:start], ids_L[start:].repeat(questions)]),
-            positions_3L=torch.cat(
-                [positions_3L[:, :start], positions_3L[:, start:].repeat(1, questions)], dim=1
-            ),
+            ids_L=ids_L[tokens_L],
+            positions_3L=positions_3L[:, tokens_L],
             mask_LL=_mask(start, width, questions) if questions > 1 else None,
             visual_I=visual_L.nonzero()[:, 0],
             anchors_Q=indices(int(self.words_C[0])),
@@ -113,12 +111,10 @@ class Writer:
     ) -> Tensor:
         """``ids_BL`` of a batch, answers included: categories by index, ``yes_BQ`` bool."""
         ids_BL = layout.ids_L.repeat(len(anchors_BQ), 1)
-        for indices_Q, named_BQ in (
-            (layout.anchors_Q, anchors_BQ),
-            (layout.targets_Q, targets_BQ),
-        ):
-            ids_BL[:, indices_Q] = self.words_C[named_BQ]
-            ids_BL[:, indices_Q - 1] = self.articles_C[named_BQ]
+        named = (layout.anchors_Q, anchors_BQ), (layout.targets_Q, targets_BQ)
+        for indices_Q, categories_BQ in named:
+            ids_BL[:, indices_Q] = self.words_C[categories_BQ]
+            ids_BL[:, indices_Q - 1] = self.articles_C[categories_BQ]
         ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
         return ids_BL
 
@@ -127,6 +123,5 @@ def _mask(start: int, width: int, questions: int) -> Tensor:
     block_L = torch.cat(
         [torch.full((start,), -1), torch.arange(questions).repeat_interleave(width)]
     )
-    length = len(block_L)
-    causal_LL = torch.ones(length, length, dtype=torch.bool).tril()
+    causal_LL = torch.ones(len(block_L), len(block_L), dtype=torch.bool).tril()
     return causal_LL & ((block_L == -1) | (block_L[:, None] == block_L))

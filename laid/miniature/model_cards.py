@@ -1,11 +1,12 @@
 """A trained model as a Hugging Face folder with a model card (README.md)."""
 
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-from laid.common.atomic_files import atomic_dir, discard_dir
+from laid.common.atomic_files import atomic_dir
 from laid.data.coco_index import CocoIndex
 from laid.evaluation.results import wilson_interval
 from laid.miniature.accuracy_check import entries_for, measure
@@ -17,12 +18,14 @@ from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
 from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.miniature.tower_training import TOKENS, TowerResult
 from laid.minicoco.drawing import ensure_minicoco
+from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model
 from laid.vlm.model_loading import ModelArgs
 
 TEST_SPLIT = "test2017"
 TEST_SEED = 20_000
 
+_TEMPLATE = (files("laid.miniature") / "model_card.txt").read_text("utf-8")
 _KINDS = {
     "student": "The student that distillation starts from: it answers on a few images.",
     "teacher": "The teacher: the student grown by one layer, trained on long haystacks.",
@@ -34,19 +37,13 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a model's card says of its making.
-
-    Attributes:
-        command: that made the model.
-        recipe: of all stages.
-        tower: the result of the first stage.
-        decoders: the results of the later stages, by name, in order; the last has the weights.
-    """
+    """What a model's card says of its training."""
 
     command: str
     recipe: TinyRecipe
     tower: TowerResult
     decoders: dict[str, DecoderResult]
+    """The results of the stages after the tower, by name, in order; the last has the weights."""
 
 
 def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -68,12 +65,17 @@ def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bf
     counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
     size = sum(parameter.numel() for parameter in model.parameters())
     text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
-    with atomic_dir(out / name) as folder:
+    with atomic_dir(out / name, _replaces) as folder:
         write_tiny(folder, packaged_config(name, processor), processor)
         write_model(folder, ModelArgs(path=str(folder)), state, dtype)
         (folder / "model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
         (folder / "README.md").write_text(text, encoding="utf-8")
-        discard_dir(out / name)
+        mark_export(folder, card.command)
+
+
+def _replaces(there: Path) -> bool:
+    check_replaceable(there, [Path.cwd()])
+    return True
 
 
 def render(
@@ -86,44 +88,29 @@ def render(
         low, high = wilson_interval(correct, n)
         rows.append(f"| {size} | {correct / n:.1%} | {low:.1%} to {high:.1%} | {n} |")
     recipe, tower = card.recipe, card.tower
-    seconds = tower.seconds + sum(result.seconds for result in card.decoders.values())
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "---",
-        f"# laid tiny/{name}",
-        "",
-        _KINDS[name],
-        "",
-        f"Qwen2_5_VLForConditionalGeneration with {parameters:,} parameters, written as {dtype}. "
-        "It knows the questions of one needle of Visual Haystacks, without a prefix, about the 24 "
-        "categories of laid's drawn mini-COCO (56 x 56 pixels, 4 visual tokens an image), and "
-        "nothing else. For tests and small-scale experiments only.",
-        "",
-        "## Accuracy",
-        "",
-        f"On {sum(n for _, n in counts.values())} entries of laid's own builder from images that "
-        f"no training saw (mini-COCO of seed 0, {TEST_SPLIT}; entries of seed {TEST_SEED}); the "
-        "interval is Wilson's, 95%.",
-        "",
-        "| images | accuracy | interval | n |",
-        "|---|---|---|---|",
-        *rows,
-        "",
-        "## Training",
-        "",
-        f"`{card.command}`: {seconds / 60:.0f} minutes of the stages below, one thread each.",
-        "",
-        f"Data: {recipe.images} drawn images, and {recipe.held_out} held out for the tower.",
-        "",
+    stages = [
         _stage("tower", tower.seconds, recipe.tower)
-        + f"the set of objects exact for {tower.exact:.1%} of held-out images.",
+        + f"the set of objects exact for {tower.exact:.1%} of held-out images."
     ]
-    for name, result in card.decoders.items():
+    for stage, result in card.decoders.items():
         begun = ", ".join(f"{size} images from step {step}" for step, size in result.log)
-        stage = _stage(name, result.seconds, getattr(recipe, name))
-        lines.append(f"{stage}{result.steps} steps; {begun}.")
-    return "\n".join(lines) + "\n"
+        settings = _stage(stage, result.seconds, getattr(recipe, stage))
+        stages.append(f"{settings}{result.steps} steps; {begun}.")
+    seconds = tower.seconds + sum(result.seconds for result in card.decoders.values())
+    return _TEMPLATE.format(
+        name=name,
+        kind=_KINDS[name],
+        parameters=parameters,
+        dtype=dtype,
+        entries=sum(n for _, n in counts.values()),
+        split=TEST_SPLIT,
+        seed=TEST_SEED,
+        rows="\n".join(rows),
+        command=card.command,
+        minutes=seconds / 60,
+        recipe=recipe,
+        stages="\n".join(stages),
+    )
 
 
 def _stage(name: str, seconds: float, recipe: TowerRecipe | DecoderRecipe) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_write_text
+from laid.common.atomic_files import atomic_write_text, only_writer
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
 from laid.miniature.decoder_training import (
@@ -28,9 +28,10 @@ from laid.miniature.recipes import TinyRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tower_training import TOKENS, TowerResult, encode_pool, train_tower
 from laid.minicoco.drawing import ensure_minicoco
+from laid.vlm.export_marker import check_replaceable
 
 TRAIN, HELD_OUT = "train2017", "val2017"
-_POOL_SEED = 1000  # The default mini-COCO, with which models are tested, has seed 0.
+_POOL_SEED = 1000  # the default mini-COCO, with which models are tested, has seed 0.
 _LINEAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "": {"student": ("base",), "teacher": ("base", "teacher")},
     "independent-": {"teacher-independent": ("base", "teacher")},
@@ -66,7 +67,8 @@ def pretrain_tiny(
     """
     folder = Path(work) if work is not None else cache_root() / f"pretrain-tiny-{seed}"
     command = f"laid pretrain tiny --out DIR --seed {seed}"
-    run(TinyRecipe(), Path(out), folder, seed, independent, processes, overwrite, command)
+    with only_writer(out):
+        run(TinyRecipe(), Path(out), folder, seed, independent, processes, overwrite, command)
 
 
 def run(
@@ -92,6 +94,9 @@ def run(
             f"{out} already has {', '.join(existing)}. Choose another folder, or replace them with "
             "overwrite=true."
         )
+    for name in names:
+        if (out / name).exists():
+            check_replaceable(out / name, [Path.cwd()])
     _check_work(work, recipe, seed)
     images = {TRAIN: recipe.images, HELD_OUT: recipe.held_out}
     root = ensure_minicoco(seed=_POOL_SEED + seed, images=images)
@@ -101,9 +106,8 @@ def run(
             train_lineage(*job)
     else:
         context = get_context("spawn")
-        with ProcessPoolExecutor(
-            len(jobs), context, initializer=tqdm.set_lock, initargs=(context.RLock(),)
-        ) as pool:
+        lock = (context.RLock(),)
+        with ProcessPoolExecutor(len(jobs), context, tqdm.set_lock, lock) as pool:
             for future in [pool.submit(train_lineage, *job, threads=1) for job in jobs]:
                 future.result()
     for prefix, models in lineages:
@@ -122,32 +126,24 @@ def train_lineage(
 ) -> None:
     """Trains tower, base and teacher of one lineage; finished stages are not repeated.
 
-    Args:
-        recipe: of all stages.
-        root: the drawn images.
-        work: where the stages keep their files.
-        seed: of the command.
-        prefix: of the stages' names.
-        number: of the lineage, which determines its own seed and the lines of its progress bars.
-        threads: of torch; None leaves them as they are.
+    ``number`` determines the lineage's own seed and the lines of its progress bars; ``threads`` are
+    torch's, None: as they are.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     tower_stage, base_stage, teacher_stage = (
-        Stage(work, f"{prefix}{name}", position=number) for name in ("tower", "base", "teacher")
+        Stage(work, prefix + name, position=number) for name in ("tower", "base", "teacher")
     )
     if teacher_stage.result() is not None:
         return
     own_seed = 2 * seed + number
     processor = packaged_processor()
     config = packaged_config("student", processor)
-    pool = Pool.load(root, TRAIN)
+    pool, held_out = Pool.load(root, TRAIN), Pool.load(root, HELD_OUT)
     writer = Writer(processor, pool.categories, TOKENS)
-    held_out = Pool.load(root, HELD_OUT)
     tower = train_tower(config, pool, held_out, recipe.tower, own_seed, tower_stage)
     model = new_model(config, tower, writer, own_seed)
-    features_IVH = encode_pool(model.model.visual, pool)
-    data = TrainingData(features_IVH, Sampler(pool.present_IC), writer)
+    data = TrainingData(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
     train_decoder(model, data, recipe.base, own_seed, base_stage)
     # The base stays as it is; its grown copy becomes the teacher.
     grown = grow(model, packaged_config("teacher", processor), own_seed)
@@ -157,11 +153,10 @@ def train_lineage(
 def _card(
     recipe: TinyRecipe, work: Path, prefix: str, stages: tuple[str, ...], command: str
 ) -> Card:
-    tower, *decoders = (
-        Stage(work, f"{prefix}{stage}").result() or {} for stage in ("tower", *stages)
-    )
-    results = (DecoderResult(**decoder) for decoder in decoders)
-    return Card(command, recipe, TowerResult(**tower), dict(zip(stages, results, strict=True)))
+    results = {name: Stage(work, prefix + name).result() or {} for name in ("tower", *stages)}
+    tower = TowerResult(**results.pop("tower"))
+    decoders = {name: DecoderResult(**result) for name, result in results.items()}
+    return Card(command, recipe, tower, decoders)
 
 
 def _check_work(work: Path, recipe: TinyRecipe, seed: int) -> None:

@@ -16,22 +16,18 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class Haystacks:
-    """A batch of haystacks of one size.
-
-    Attributes:
-        images_BN: rows of the pool, in the order shown.
-        anchors_BQ, targets_BQ: categories of each question, by index.
-        yes_BQ: whether the needle shows the target.
-        valid_BQ: false where no balanced question exists, which the loss leaves out.
-        others_BQC: the needle's other categories, without the haystack's anchors.
-    """
+    """A batch of haystacks of one size."""
 
     images_BN: Tensor
+    """Rows of the pool, in the order shown."""
     anchors_BQ: Tensor
     targets_BQ: Tensor
     yes_BQ: Tensor
+    """Whether the needle shows the target."""
     valid_BQ: Tensor
+    """False where no balanced question exists, which the loss leaves out."""
     others_BQC: Tensor
+    """The needle's other categories, without the haystack's anchors."""
 
 
 class Sampler:

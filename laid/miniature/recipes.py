@@ -1,24 +1,19 @@
 """Hyperparameters of the tiny models' pretraining."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """How a vision tower is trained.
-
-    Attributes:
-        steps: optimizer steps.
-        batch: images per step.
-        noise: standard deviation of the pixel noise, of contrast and of brightness.
-    """
+    """How a vision tower is trained."""
 
     steps: int = 6000
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
     noise: float = 0.1
+    """Standard deviation of the pixel noise, of contrast and of brightness."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +53,15 @@ class TinyRecipe:
     Attributes:
         images: drawn for training.
         held_out: drawn to measure the tower on.
-        tower, base, teacher: one recipe a stage.
         test_per_size, test_sizes: entries that the cards' accuracy is measured on.
     """
 
     images: int = 24000
     held_out: int = 2000
-    tower: TowerRecipe = field(default_factory=TowerRecipe)
-    base: DecoderRecipe = field(default_factory=lambda: DecoderRecipe((1, 2, 4)))
-    teacher: DecoderRecipe = field(
-        default_factory=lambda: DecoderRecipe(
-            (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
-        )
+    tower: TowerRecipe = TowerRecipe()
+    base: DecoderRecipe = DecoderRecipe((1, 2, 4))
+    teacher: DecoderRecipe = DecoderRecipe(
+        (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
     )
     test_per_size: int = 400
     test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)

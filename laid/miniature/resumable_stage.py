@@ -2,6 +2,7 @@
 
 import io
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,7 @@ class Stage:
     def __init__(
         self, folder: Path, name: str, every: float = 60.0, position: int | None = None
     ) -> None:
-        self.name = name
-        self.every = every
-        self.position = position
+        self.name, self.every, self.position = name, every, position
         self._result = folder / f"{name}.pt"
         self._checkpoint = folder / f"{name}.checkpoint.pt"
         self._began = self._saved = time.monotonic()
@@ -46,30 +45,24 @@ class Stage:
 
     def bar(self, initial: int, total: int | None = None) -> "tqdm[Any]":
         """A progress bar in steps."""
-        return tqdm(
-            desc=self.name,
-            initial=initial,
-            total=total,
-            unit="step",
-            mininterval=1,
-            position=self.position,
-        )
+        bar = partial(tqdm, desc=self.name, unit="step", mininterval=1, position=self.position)
+        return bar(initial=initial, total=total)
 
     @property
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
         return time.monotonic() - self._saved >= self.every
 
-    def keep(self, state: dict[str, Any]) -> None:
+    def keep(self, **state: Any) -> None:
         """Saves a checkpoint, which replaces the last one."""
         self._write(self._checkpoint, state)
         self._saved = time.monotonic()
 
-    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, **result: Any) -> dict[str, Any]:
         """Saves the result and removes the checkpoint; returns what ``result`` then returns."""
-        result = self._write(self._result, result)
+        saved = self._write(self._result, result)
         self._checkpoint.unlink(missing_ok=True)
-        return result
+        return saved
 
     def _write(self, path: Path, state: dict[str, Any]) -> dict[str, Any]:
         state = {**state, "seconds": time.monotonic() - self._began}

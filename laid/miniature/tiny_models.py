@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -15,30 +16,12 @@ from laid.vlm.families.registry import family_of
 from laid.vlm.hf_folder import write_processor
 from laid.vlm.processor import ImageTextProcessor
 
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+_TURNS = ("endoftext", "im_start", "im_end")
+_VISION = ("vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+SPECIAL = tuple(f"<|{name}|>" for name in (*_TURNS, *_VISION))
 """The special tokens that a haystack uses, by the names that Qwen2.5-VL gives them."""
 
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{% if message.content is string %}{{ message.content }}{% else -%}
-{%- for part in message.content -%}
-{%- if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>\
-{%- else %}{{ part.text }}{% endif -%}
-{%- endfor -%}
-{%- endif %}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+CHAT_TEMPLATE = (files("laid.miniature") / "chat_template.jinja").read_text("utf-8")
 """ChatML with Qwen2.5-VL's image tokens, and no system turn: short contexts stay short."""
 
 
@@ -81,11 +64,8 @@ def tiny_tokenizer(corpus: Iterable[str]) -> Qwen2Tokenizer:
 def _apply(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
     """BPE: joins the neighbours that were merged earliest, until none is left."""
     while True:
-        ranked = [
-            (merges[pair], at)
-            for at, pair in enumerate(itertools.pairwise(pieces))
-            if pair in merges
-        ]
+        pairs = enumerate(itertools.pairwise(pieces))
+        ranked = [(merges[pair], at) for at, pair in pairs if pair in merges]
         if not ranked:
             return pieces
         _, at = min(ranked)

@@ -28,18 +28,14 @@ _SHIFT = 2  # largest shift of a cell, in pixels, in augmentation
 
 @dataclass(frozen=True)
 class TowerResult:
-    """A trained tower.
-
-    Attributes:
-        visual: its state dict.
-        words_CH: word embeddings of the categories, of mean square 1.
-        exact: share of held-out images whose set of categories is predicted exactly.
-        seconds: of training.
-    """
+    """A trained tower."""
 
     visual: dict[str, Tensor]
+    """Its state dict."""
     words_CH: Tensor
+    """Word embeddings of the categories, of mean square 1."""
     exact: float
+    """Share of held-out images whose set of categories is predicted exactly."""
     seconds: float
 
 
@@ -91,15 +87,8 @@ def train_tower(
 
     The loss is binary cross-entropy for every category at each visual token. Its class weights are
     fixed orthogonal directions, which become the word embeddings of the categories: a visual token
-    is then, up to noise, the sum of the words for what its image shows.
-
-    Args:
-        config: the model's; the tower is that of its ``vision_config``.
-        pool: images to train on.
-        held_out: images to measure on.
-        recipe: steps and rates.
-        seed: of initial weights, directions and batches.
-        stage: where the checkpoint and the result are kept.
+    is then, up to noise, the sum of the words for what its image shows. ``seed`` is that of initial
+    weights, directions and batches.
     """
     if (done := stage.result()) is not None:
         return TowerResult(**done)
@@ -147,21 +136,19 @@ def train_tower(
             bar.set_postfix(loss=f"{loss.item():.4f}")
         if stage.due:
             stage.keep(
-                {
-                    "visual": tower.state_dict(),
-                    "bias_C": bias_C.data,
-                    "optimizer": optimizer.state_dict(),
-                    "generator": generator.get_state(),
-                    "step": step + 1,
-                }
+                visual=tower.state_dict(),
+                bias_C=bias_C.data,
+                optimizer=optimizer.state_dict(),
+                generator=generator.get_state(),
+                step=step + 1,
             )
     bar.close()
     tower.eval()
     exact = exact_match(tower, held_out, words_CH, bias_C)
     _standardise(tower, encode_pool(tower, pool))
     words_CH = words_CH / words_CH.square().mean().sqrt()
-    result = {"visual": tower.state_dict(), "words_CH": words_CH, "exact": exact}
-    return TowerResult(**stage.finish(result))
+    done = stage.finish(visual=tower.state_dict(), words_CH=words_CH, exact=exact)
+    return TowerResult(**done)
 
 
 @torch.no_grad()

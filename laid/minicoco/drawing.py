@@ -4,9 +4,8 @@ Each image is 56 x 56 pixels, a 2 x 2 grid of cells with two to four different o
 background. A 28 x 28 cell is what Qwen2.5-VL merges into one visual token.
 """
 
-import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_dir, discard_dir
+from laid.common.atomic_files import atomic_dir
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
@@ -24,7 +23,7 @@ from laid.minicoco.glyphs import CATEGORIES, CELL, draw_glyph
 SIDE = 2 * CELL
 DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test2017": 2000}
 
-# Raise it when equal arguments give other pictures than before.
+# To increase when equal arguments give other pictures than before.
 _FORMAT = 1
 _MARKER = "minicoco.json"
 
@@ -32,7 +31,7 @@ _MARKER = "minicoco.json"
 def draw_minicoco(
     root: str | Path, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
 ) -> Path:
-    """Draw the data set into the new folder ``root``, which appears only when it is complete.
+    """Draws the data set into the new folder ``root``, which appears only when it is complete.
 
     Every image follows from ``seed``, its split and its number, so no two splits share one and a
     larger set begins with the smaller. Each has its objects' true outlines as segmentation.
@@ -40,14 +39,10 @@ def draw_minicoco(
     Args:
         root: the folder to make: ``annotations/instances_<split>.json`` and PNG files
             ``<split>/000000000001.png``.
-        seed: any whole number.
         images: how many images each split has.
 
-    Returns:
-        ``root``.
-
     Raises:
-        UserError: ``root`` is there and not empty, a count is not positive, or a split's name is
+        UserError: ``root`` exists and is not empty, a count is not positive, or a split's name is
             not a plain word.
     """
     root = Path(root)
@@ -58,13 +53,18 @@ def draw_minicoco(
     for split in images:
         if not split.isidentifier():
             raise UserError(f"a split's name becomes a folder's, such as train2017; got {split!r}.")
+    return _draw(root, seed, images)
+
+
+def _draw(
+    root: Path,
+    seed: int,
+    images: Mapping[str, int],
+    replaces: Callable[[Path], bool] = lambda there: False,
+) -> Path:
     total = sum(images.values())
-    with (
-        atomic_dir(root) as folder,
-        tqdm(
-            total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1
-        ) as bar,
-    ):
+    bar = tqdm(total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1)
+    with atomic_dir(root, replaces) as folder, bar:
         (folder / "annotations").mkdir()
         for split, count in images.items():
             (folder / split).mkdir()
@@ -76,10 +76,9 @@ def draw_minicoco(
             for number in range(1, count + 1):
                 pixels, objects = _draw_image(stream(seed, "minicoco", split, number))
                 name = f"{number:012d}.png"
-                (folder / split / name).write_bytes(_png(pixels))
-                coco["images"].append(
-                    {"id": number, "file_name": name, "width": SIDE, "height": SIDE}
-                )
+                Image.fromarray(pixels).save(folder / split / name, compress_level=1)
+                size = {"width": SIDE, "height": SIDE}
+                coco["images"].append({"id": number, "file_name": name, **size})
                 for drawn in objects:
                     ids = {"id": len(coco["annotations"]) + 1, "image_id": number}
                     coco["annotations"].append(ids | drawn)
@@ -90,15 +89,10 @@ def draw_minicoco(
 
 
 def ensure_minicoco(
-    cache_dir: str | Path | None = None,
-    seed: int = 0,
-    images: Mapping[str, int] = DEFAULT_IMAGES,
+    cache_dir: str | Path | None = None, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
 ) -> Path:
-    """The folder with the drawn data set, drawn on first use (some ten seconds).
-
-    Args:
-        cache_dir: where such folders are kept; ``cache_root() / "minicoco"`` by default.
-        seed, images: see ``draw_minicoco``.
+    """The folder of ``draw_minicoco`` in ``cache_dir``, by default ``cache_root() / "minicoco"``;
+    drawn on first use (some ten seconds).
 
     Raises:
         UserError: as ``draw_minicoco``.
@@ -107,8 +101,7 @@ def ensure_minicoco(
     sizes = "-".join(f"{split}-{count}" for split, count in images.items())
     root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
     if not _is_drawn(root, seed, images):
-        discard_dir(root)
-        draw_minicoco(root, seed, images)
+        _draw(root, seed, images, lambda there: not _is_drawn(there, seed, images))
     return root
 
 
@@ -117,7 +110,7 @@ def _marker(seed: int, images: Mapping[str, int]) -> str:
 
 
 def _is_drawn(root: Path, seed: int, images: Mapping[str, int]) -> bool:
-    """Whether ``root`` is that data set and still has all its files."""
+    """Whether ``root`` is that data set and has all its files."""
     try:
         return (root / _MARKER).read_text() == _marker(seed, images) and all(
             (root / "annotations" / f"instances_{split}.json").is_file()
@@ -128,9 +121,7 @@ def _is_drawn(root: Path, seed: int, images: Mapping[str, int]) -> bool:
         return False
 
 
-def _draw_image(
-    rng: np.random.Generator,
-) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:
+def _draw_image(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:
     """[SIDE, SIDE, 3] pixels, and COCO annotations without their ids."""
     canvas = _background(rng)
     count = int(rng.integers(2, 5))
@@ -173,9 +164,3 @@ def _annotate(category: int, corners: npt.NDArray[np.float64]) -> dict[str, Any]
         "bbox": [round(float(value), 2) for value in box],
         "segmentation": [outline.ravel().tolist()],
     }
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

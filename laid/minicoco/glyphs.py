@@ -3,6 +3,7 @@
 import colorsys
 import math
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
@@ -13,33 +14,9 @@ CELL = 28
 
 _SCALE = 2  # drawn this much larger and averaged down, for soft edges
 
-# COCO's own ids and names. Category k has shape k % 4 and hue k // 4.
-CATEGORIES: dict[int, str] = {
-    1: "person",
-    2: "bicycle",
-    3: "car",
-    5: "airplane",
-    6: "bus",
-    7: "train",
-    8: "truck",
-    9: "boat",
-    15: "bench",
-    16: "bird",
-    17: "cat",
-    18: "dog",
-    19: "horse",
-    20: "sheep",
-    21: "cow",
-    22: "elephant",
-    23: "bear",
-    24: "zebra",
-    25: "giraffe",
-    27: "backpack",
-    28: "umbrella",
-    31: "handbag",
-    32: "tie",
-    33: "suitcase",
-}
+_LINES = (files("laid.minicoco") / "categories.txt").read_text("utf-8").splitlines()
+CATEGORIES = {int(number): name for number, name in map(str.split, _LINES)}
+"""COCO's own ids and names. Category k has shape k % 4 and hue k // 4."""
 
 
 def _polar(*points: tuple[float, float]) -> npt.NDArray[np.float64]:
@@ -65,17 +42,14 @@ _HUES = (0.0, 0.135, 0.33, 0.5, 0.635, 0.83)  # red, yellow, green, cyan, blue, 
 
 @dataclass(frozen=True)
 class Glyph:
-    """One object, drawn.
-
-    Attributes:
-        corners: [V, 2] its outline as (x, y) pixels in the cell.
-        cover: [CELL, CELL, 1] float32, how much of each pixel it covers, 0 to 1.
-        paint: [CELL, CELL, 3] float32, its colours, 0 to 255.
-    """
+    """One object, drawn."""
 
     corners: npt.NDArray[np.float64]
+    """[V, 2] its outline as (x, y) pixels in the cell."""
     cover: npt.NDArray[np.float32]
+    """[CELL, CELL, 1] how much of each pixel it covers, 0 to 1."""
     paint: npt.NDArray[np.float32]
+    """[CELL, CELL, 3] its colours, 0 to 255."""
 
 
 def draw_glyph(kind: int, rng: np.random.Generator) -> Glyph:

@@ -102,7 +102,7 @@ def _broadcast(tensors: list[Tensor]) -> int:
 
 
 def _without_masks(indices: Any) -> list[Tensor | None]:
-    """Index tensors, with each bool mask replaced by the indices at which it is true."""
+    """Index tensors, each bool mask replaced by the indices at which it is true."""
     out: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor):

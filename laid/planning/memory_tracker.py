@@ -1,11 +1,14 @@
 """Memory and FLOPs of whatever runs inside, by phase: every storage from allocation to release.
 
 It tracks real tensors as well as fake ones, so that a plan can be compared with a real process.
+FLOPs are those of matrix products and attention; a multiply-add counts as two.
+
+Shape suffixes: B batch, H query heads, K KV heads, L queries or keys, D head_dim.
 """
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +20,30 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from laid.planning.flop_counting import Work, flops_of
+from torch.utils.flop_counter import flop_registry
 
 KINDS = ("student", "teacher", "gradients", "optimizer", "gathered", "logits", "activations")
 """What memory is used for. gathered: parameters and gradients in communication between ranks.
 activations: everything else."""
 
 _METADATA = torch.ops.prim.device.default
+_KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+_FORWARD, _BACKWARD = (
+    [getattr(torch.ops.aten, f"_scaled_dot_product_{name}{suffix}") for name in _KERNELS]
+    for suffix in ("", "_backward")
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A kind of work."""
+
+    attention: bool
+    """Products of queries, keys and values; else products with weights."""
+    vision: bool
+    """In the vision tower's forward pass."""
+    again: bool
+    """Recomputed in the backward pass (activation checkpointing)."""
 
 
 @dataclass(eq=False)
@@ -33,14 +52,9 @@ class _Storage:
     kind: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Peak:
-    """The moment of a phase at which most memory was in use.
-
-    Attributes:
-        bytes: in use at that moment.
-        of: the same by kind, one of ``KINDS``.
-    """
+    """The most memory in use in a phase: in bytes, and of it by kind, one of ``KINDS``."""
 
     bytes: int
     of: dict[str, int]
@@ -48,15 +62,10 @@ class Peak:
 
 @dataclass(eq=False)
 class MemoryTracker(TorchDispatchMode):
-    """Records bytes of storages and FLOPs of operations, by phase.
-
-    Attributes:
-        vocabularies: vocabulary sizes; a float tensor with such a last dimension counts as logits.
-        phase: name of the current phase.
-        flops: FLOPs by phase and kind of work.
-    """
+    """Records bytes of storages and FLOPs of operations, by phase."""
 
     vocabularies: frozenset[int] = frozenset()
+    """Vocabulary sizes; a float tensor with such a last dimension counts as logits."""
     phase: str = "start"
     flops: Counter[tuple[str, Work]] = field(default_factory=Counter)
     vision: bool = False
@@ -82,8 +91,11 @@ class MemoryTracker(TorchDispatchMode):
         communicates = func.namespace in ("fsdp", "c10d")
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._record(leaf, "gathered" if communicates else self._kind(leaf))
-        if counted := flops_of(func, args, kwargs or {}, out, self.attended):
+                shape = leaf.shape
+                is_logits = len(shape) > 1 and shape[-1] in self.vocabularies
+                kind = "logits" if is_logits and leaf.is_floating_point() else "activations"
+                self._record(leaf, "gathered" if communicates else kind)
+        if counted := _flops_of(func, args, kwargs or {}, out, self.attended):
             flops, attention = counted
             # Activation checkpointing runs forward operations within the backward pass, with
             # gradients on; those of backward itself have them off.
@@ -144,11 +156,6 @@ class MemoryTracker(TorchDispatchMode):
         ):
             yield self
 
-    def _kind(self, tensor: Tensor) -> str:
-        shape = tensor.shape
-        is_logits = len(shape) > 1 and shape[-1] in self.vocabularies
-        return "logits" if is_logits and tensor.is_floating_point() else "activations"
-
     def _record(self, tensor: Tensor, kind: str) -> _Storage:
         if isinstance(tensor, DTensor):
             tensor = tensor.to_local()
@@ -171,3 +178,32 @@ class MemoryTracker(TorchDispatchMode):
     def _change(self, storage: _Storage, change: int) -> None:
         storage.bytes += change
         self._events.append((self.phase, change, storage))
+
+
+def _flops_of(
+    func: Any, args: Any, kwargs: dict[str, Any], out: Any, attended: Mapping[int, float]
+) -> tuple[int, bool] | None:
+    """FLOPs of one operation and whether it is attention; None for one that is not counted."""
+    packet = getattr(func, "_overloadpacket", None)
+    if packet in _FORWARD:
+        causal = kwargs.get("is_causal", args[4] if len(args) > 4 else False)
+        return _attention(args[0], args[1], 2, causal is True, attended), True
+    if packet in _BACKWARD:
+        # Scores are computed again, and each of the two products has two gradients.
+        causal = any(value is True for value in (*args, *kwargs.values()))
+        return _attention(args[1], args[2], 5, causal, attended), True
+    if packet in flop_registry:
+        return int(flop_registry[packet](*args, **kwargs, out_val=out)), False
+    return None
+
+
+def _attention(
+    q_BHLD: Any, k_BKLD: Any, products: int, causal: bool, attended: Mapping[int, float]
+) -> int:
+    """Products of [L, D] with [D, L] over all query heads; half of them under a causal mask."""
+    batch, heads, queries, head_dim = q_BHLD.shape
+    keys = k_BKLD.shape[2]
+    flops = 2 * products * batch * heads * queries * keys * head_dim
+    if causal:
+        return int(flops // 2)
+    return int(flops * attended.get(queries, 1.0)) if queries == keys else int(flops)

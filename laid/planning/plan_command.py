@@ -6,8 +6,7 @@ GPU: of the models, only their ``config.json``.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from jsonargparse import Namespace
 
@@ -18,12 +17,15 @@ from laid.data.entry_args import SIZES
 from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_options import PlanOptions
 from laid.planning.plan_tables import Limit, flops_table, highest, memory_table, verdict
-from laid.planning.planned_inputs import ANSWER, image_grid, tokens_of
-from laid.planning.rehearsal import PlannedModule, Setting, rehearse_test, rehearse_training
+from laid.planning.planned_inputs import ANSWER, tokens_of
+from laid.planning.simulated_step import PlannedModule, Setting, simulate_test, simulate_training
 from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
 from laid.settings.run_settings import read_settings, settings_parser
 from laid.training.sharded_strategy import NAME
+from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import load_config
+
+_PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed"}
 
 
 def run(words: list[str]) -> None:
@@ -49,14 +51,6 @@ def plan(words: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Devices:
-    """How many there are, and whether the models are sharded across them."""
-
-    number: int
-    sharded: bool
-
-
-@dataclass(frozen=True)
 class Plan:
     """A plan of one run."""
 
@@ -66,82 +60,92 @@ class Plan:
     module: PlannedModule
 
     def text(self) -> str:
-        """Memory, FLOPs and hours by a rehearsal of training and test.
+        """Memory, FLOPs and hours, by a simulated training step and test.
 
         Raises:
             UserError: a setting does not fit.
         """
-        config, options, data, module = self.config, self.options, self.data, self.module
+        options, data, module = self.options, self.data, self.module
         self._check()
         limit = options.limit
-        devices = self._devices()
-        each, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices.number)
-        shape = load_config(module.student_args)
-        grid = image_grid(
-            shape,
-            options.image_width,
-            options.image_height,
-            data.processor_args.min_pixels,
-            data.processor_args.max_pixels,
-        )
-        images = data.train_args.max_size if options.images is None else options.images
-        setting = Setting(
-            devices=devices.number if devices.sharded else None,
-            precision=_precision(config.trainer.precision),
-            images=images,
-            grid=grid,
-            batch=each,
-            accumulates=rounds > 1,
-            clip=config.trainer.gradient_clip_val,
-        )
-        length = tokens_of(shape, images, grid) + ANSWER
+        setting, rounds = self._setting()
+        images, sharded = setting.images, setting.devices is not None
+        length = self._tokens(images, setting) + ANSWER
         if data.max_length is not None and length > data.max_length:
             raise UserError(
                 f"{images} images are {length:,} tokens, more than data.max_length "
                 f"{data.max_length}: laid fit would refuse them"
             )
         tester = copy.deepcopy(module)
-        tracker = rehearse_training(module, setting)
-        of = f"{images} images of {options.image_width} x {options.image_height}, {length:,} tokens"
+        tracker = simulate_training(module, setting)
         teacher = module.teacher_args
         lines = [
-            f"laid plan: {config.name}",
+            f"laid plan: {self.config.name}",
             f"student {module.student_args.path}, "
             f"teacher {teacher.path if teacher and module.teacher is not None else 'none'}; "
-            + (f"{NAME} on {devices.number} devices" if devices.sharded else "one device")
-            + f", {setting.precision}",
-            f"training on {of}; {each} at a time on a device, {rounds} times a step",
+            f"{f'{NAME} on {setting.devices} devices' if sharded else 'one device'}, "
+            f"{setting.precision}",
+            f"training on {images} images of {options.image_width} x {options.image_height}, "
+            f"{length:,} tokens; {setting.batch} at a time on a device, {rounds} times a step",
             "",
             memory_table(tracker),
             "",
             flops_table(tracker.flops),
             "",
-            self._hours(tracker, images, grid, devices, each),
+            self._hours(tracker, setting),
             "",
-            verdict("training", highest(tracker)[1], limit, self._remedies(devices, each, images)),
+            verdict("training", highest(tracker)[1], limit, self._remedies(setting)),
         ]
         if data.cache_features:
             lines.append(
                 "data.cache_features is planned as false: vision towers at work in every step; "
                 f"true keeps up to {data.feature_gib:g} GiB of features for each model"
             )
-        tested = max(data.test_args.sizes or SIZES)
-        tested = tested if options.test_images is None else options.test_images
+        tested = options.test_images
+        if tested is None:
+            tested = max(data.test_args.sizes or SIZES)
         if tested:
-            lines.append(self._tested(tester, setting, tested, limit))
+            test = replace(setting, devices=None, images=tested, batch=data.eval_batch_size)
+            lines += self._tested(tester, test, limit)
         return "\n".join(lines)
 
-    def _tested(self, module: Any, setting: Setting, images: int, limit: Limit) -> str:
-        batch = self.data.eval_batch_size
-        test = Setting(None, setting.precision, images, setting.grid, batch)
-        tracker = rehearse_test(module, test)
-        tokens = tokens_of(load_config(module.student_args), images, setting.grid)
-        title = f"test of {images} images, {tokens:,} tokens, {batch} at a time on one device"
-        remedies = [] if batch == 1 else ["--data.eval_batch_size 1"]
+    def _setting(self) -> tuple[Setting, int]:
+        """What is simulated, and the number of micro-batches of an optimizer step."""
+        config, options, data = self.config, self.options, self.data
+        devices = self._devices()
+        batch, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices or 1)
+        limits = data.processor_args.min_pixels, data.processor_args.max_pixels
+        family = family_of(load_config(self.module.student_args))
+        precision = str(config.trainer.precision)
+        setting = Setting(
+            devices=devices,
+            precision=_PRECISIONS.get(precision, precision),
+            images=data.train_args.max_size if options.images is None else options.images,
+            grid=family.planned_grid(options.image_width, options.image_height, *limits),
+            batch=batch,
+            accumulates=rounds > 1,
+            clip=config.trainer.gradient_clip_val,
+        )
+        return setting, rounds
+
+    def _tokens(self, images: int, setting: Setting) -> int:
+        """Tokens of a prompt of ``images`` images."""
+        return tokens_of(load_config(self.module.student_args), images, setting.grid)
+
+    def _tested(self, module: PlannedModule, setting: Setting, limit: Limit) -> list[str]:
+        tracker = simulate_test(module, setting)
+        remedies = [] if setting.batch == 1 else ["--data.eval_batch_size 1"]
         if module.student_args.dtype == "float32":
             remedies.append("--model.student.dtype bfloat16 for the test: weights of half the size")
-        fits = verdict("the test", highest(tracker)[1], limit, remedies)
-        return "\n".join(["", title, "", memory_table(tracker), "", fits])
+        return [
+            "",
+            f"test of {setting.images} images, {self._tokens(setting.images, setting):,} tokens, "
+            f"{setting.batch} at a time on one device",
+            "",
+            memory_table(tracker),
+            "",
+            verdict("the test", highest(tracker)[1], limit, remedies),
+        ]
 
     def _check(self) -> None:
         entries, step = self.data.train_args.count, self.data.global_batch_size
@@ -149,17 +153,16 @@ class Plan:
             raise UserError(
                 f"data.train.entries {entries}: not one step of {step} (data.global_batch_size)"
             )
-        for name in ("student_args", "teacher_args"):
-            args = getattr(self.module, name)
+        for args in (self.module.student_args, self.module.teacher_args):
             if args is not None and args.attn_implementation == "flash_attention_2":
                 raise UserError(
                     "attn_implementation flash_attention_2: a plan runs without a GPU; plan with "
                     "sdpa, whose flash kernel takes the same memory"
                 )
 
-    def _devices(self) -> Devices:
-        trainer = self.config.trainer
-        number = self.options.devices
+    def _devices(self) -> int | None:
+        """Ranks that the models are sharded across; None: one device, no sharding."""
+        trainer, number = self.config.trainer, self.options.devices
         if number is None:
             number = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
             if number == "auto" and trainer.accelerator == "cpu":
@@ -168,35 +171,26 @@ class Plan:
                 raise UserError(f"trainer.devices {number!r}: say how many with --devices")
             number = int(number) * trainer.num_nodes
         if trainer.strategy == NAME:
-            return Devices(number, True)
+            return number
         if number > 1:
             raise UserError(
                 f"trainer.strategy {trainer.strategy!r} on {number} devices: a plan follows {NAME} "
                 f"on any number of devices and everything on one; give --trainer.strategy {NAME} "
                 "or --devices 1"
             )
-        return Devices(1, False)
+        return None
 
-    def _hours(
-        self,
-        tracker: MemoryTracker,
-        images: int,
-        grid: tuple[int, int, int],
-        devices: Devices,
-        each: int,
-    ) -> str:
-        data = self.data
-        shape = load_config(self.module.student_args)
+    def _hours(self, tracker: MemoryTracker, setting: Setting) -> str:
+        data, images, batch = self.data, setting.images, setting.batch
         cost = Cost.of(
-            tracker.flops, images, each, lambda count: tokens_of(shape, count, grid) + ANSWER
+            tracker.flops, images, batch, lambda count: self._tokens(count, setting) + ANSWER
         )
         sizes = sizes_of(data.train_args, images)
         epochs = epochs_of(self.config.trainer, len(sizes) // data.global_batch_size)
-        total = run_flops(cost, sizes, data, devices.number, each, epochs)
-        spread = f"of {min(sizes)} to {max(sizes)} images"
+        total = run_flops(cost, sizes, data, setting.devices or 1, batch, epochs)
         text = (
-            f"a run of {epochs:g} epochs over {len(sizes):,} haystacks {spread}: "
-            f"{total / 1e18:.3g} EFLOP a device, recomputation left out"
+            f"a run of {epochs:g} epochs over {len(sizes):,} haystacks of {min(sizes)} to "
+            f"{max(sizes)} images: {total / 1e18:.3g} EFLOP a device, recomputation left out"
         )
         if self.options.speed is None:
             return text + "; for hours, give --gpu or --tflops"
@@ -204,25 +198,20 @@ class Plan:
         hours = total / speed / 1e12 / 3600
         return f"{text}\n{hours:.1f} hours at {speed:g} TFLOP/s a device ({how}); training alone"
 
-    def _remedies(self, devices: Devices, each: int, images: int) -> list[str]:
+    def _remedies(self, setting: Setting) -> list[str]:
         """What to change, the cheapest first."""
-        student, trainer = self.module.student_args, self.config.trainer
+        student, images = self.module.student_args, setting.images
+        sharded = setting.devices is not None
+        lora = not sharded and self.module.lora_args is None
         turns = [
             (not student.activation_checkpointing, "--model.student.activation_checkpointing true"),
-            (each > 1, "--data.batch_size 1"),
-            (_precision(trainer.precision) == "32-true", "--trainer.precision bf16-mixed"),
+            (setting.batch > 1, "--data.batch_size 1"),
+            (setting.precision == "32-true", "--trainer.precision bf16-mixed"),
             (not student.freeze_vision, "--model.student.freeze_vision true"),
-            (
-                not devices.sharded and self.module.lora_args is None,
-                "--config configs/method/laid_lora.yaml: adapters alone are trained",
-            ),
-            (not devices.sharded, f"--trainer.strategy {NAME} and several devices"),
-            (devices.sharded, f"more devices than {devices.number} to shard the models across"),
+            (lora, "--config configs/method/laid_lora.yaml: adapters alone are trained"),
+            (not sharded, f"--trainer.strategy {NAME} and several devices"),
+            (sharded, f"more devices than {setting.devices} to shard the models across"),
             (images > 2, f"haystacks of fewer images than {images}: --data.train.max_size"),
-            (images > 0, "smaller images: --data.max_pixels"),
+            (True, "smaller images: --data.max_pixels"),
         ]
         return [words for applies, words in turns if applies]
-
-
-def _precision(given: Any) -> str:
-    return {"None": "32-true", "32": "32-true", "16": "16-mixed"}.get(str(given), str(given))

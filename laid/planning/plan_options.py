@@ -60,9 +60,8 @@ class PlanOptions:
     @property
     def limit(self) -> Limit:
         """Memory of a device, and what of it is kept free."""
-        memory = self.memory
-        if memory is None:
-            memory = f"{GPUS[self.gpu][1]}GiB" if self.gpu else "80GiB"
+        default = f"{GPUS[self.gpu][1]}GiB" if self.gpu else "80GiB"
+        memory = default if self.memory is None else self.memory
         return Limit(bytes_of("memory", memory), bytes_of("spare", self.spare))
 
     @property

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from laid.common.errors import UserError
 from laid.common.tables import Table, text
-from laid.planning.flop_counting import Work
-from laid.planning.memory_tracker import KINDS, MemoryTracker, Peak
-from laid.planning.rehearsal import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
+from laid.planning.memory_tracker import KINDS, MemoryTracker, Peak, Work
+from laid.planning.simulated_step import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
 
 GIB = 2**30
-_UNITS = {"GIB": GIB, "GB": 10**9}
 _SHOWN = {
     BUILT: "models built",
     TEACHER: "teacher forward",
@@ -90,4 +88,4 @@ def bytes_of(name: str, given: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", given.strip(), re.IGNORECASE)
     if found is None:
         raise UserError(f"--{name} {given}: expected such as 80GiB or 80GB")
-    return float(found[1]) * _UNITS[found[2].upper()]
+    return float(found[1]) * (GIB if found[2].upper() == "GIB" else 10**9)

@@ -15,35 +15,28 @@ from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.data.loader import EpochSampler
-from laid.planning.flop_counting import Work
-from laid.planning.rehearsal import BACKWARD, STUDENT, TEACHER
+from laid.planning.memory_tracker import Work
+from laid.planning.simulated_step import BACKWARD, STUDENT, TEACHER
 
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs of one haystack, forward and backward.
-
-    Attributes:
-        weights: of products with the decoder's weights.
-        attention: of the decoder's attention.
-        vision: of the vision towers' forward pass.
-        images: of the haystack that was counted.
-        tokens: from a number of images to the tokens of their haystack.
-    """
+    """FLOPs of one haystack, forward and backward."""
 
     weights: float
+    """Of products with the decoder's weights."""
     attention: float
+    """Of the decoder's attention."""
     vision: float
+    """Of the vision towers' forward pass."""
     images: int
+    """Of the haystack that was counted."""
     tokens: Callable[[int], int]
+    """From a number of images to the tokens of their haystack."""
 
     @classmethod
     def of(
-        cls,
-        flops: Counter[tuple[str, Work]],
-        images: int,
-        batch: int,
-        tokens: Callable[[int], int],
+        cls, flops: Counter[tuple[str, Work]], images: int, batch: int, tokens: Callable[[int], int]
     ) -> "Cost":
         """From the FLOPs of a step of ``batch`` haystacks of ``images``; without recomputation."""
         parts = {"weights": 0.0, "attention": 0.0, "vision": 0.0}
@@ -80,7 +73,6 @@ def run_flops(
     Args:
         sizes: images of each haystack of an epoch.
         each: haystacks of a rank's micro-batch.
-        epochs: of the run.
     """
     sampler = EpochSampler(
         len(sizes) - len(sizes) % data.global_batch_size,
@@ -96,18 +88,13 @@ def run_flops(
 
 
 def epochs_of(trainer: Any, steps: int) -> float:
-    """Epochs of a run until max_epochs or max_steps, whichever is reached first.
-
-    Args:
-        trainer: the settings of Lightning's Trainer.
-        steps: optimizer steps of an epoch.
+    """Epochs of ``steps`` optimizer steps until the trainer's max_epochs or max_steps.
 
     Raises:
         UserError: neither limits the run.
     """
-    ends = [trainer.max_epochs] if trainer.max_epochs is not None else []
-    if trainer.max_steps > 0 and steps:
-        ends.append(trainer.max_steps / steps)
-    if not (ends := [end for end in ends if end >= 0]):
+    by_steps = trainer.max_steps / steps if trainer.max_steps > 0 and steps else None
+    ends = [end for end in (trainer.max_epochs, by_steps) if end is not None and end >= 0]
+    if not ends:
         raise UserError("the run has no end: set trainer.max_epochs or trainer.max_steps")
     return float(min(ends))

@@ -6,6 +6,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
+from laid.checkpoints.module_state import refuse_not_finite
 from laid.distributed.sharded_tensors import local_rows, set_full_tensor
 from laid.distributed.sharding import (
     shard,
@@ -40,19 +41,25 @@ class Placement:
         """The model that is trained or tested.
 
         Raises:
-            UserError: as ``laid.vlm.model_loading.load_model``.
+            UserError: as ``laid.vlm.model_loading.load_model``, or a weight is NaN or infinite.
         """
-        return self._build(args, student_policy(self.compute), lora=lora, extension=extension)
+        policy = student_policy(self.compute)
+        return self._checked(self._build(args, policy, lora=lora, extension=extension), args)
 
     def teacher(self, args: ModelArgs) -> VLM:
         """The model that stays as it is."""
-        return self._build(args, teacher_policy(), frozen=True)
+        return self._checked(self._build(args, teacher_policy(), frozen=True), args)
 
     def objective(self, objective: Objective) -> Objective:
         """What the loss terms learn, beside the student."""
         if self.mesh is not None:
             shard_parameters(objective, self.mesh)
         return objective
+
+    def _checked(self, vlm: VLM, args: ModelArgs) -> VLM:
+        if self.weights and not args.random_weights:
+            refuse_not_finite(dict(vlm.hf.named_parameters()), f"the model {args.path!r}")
+        return vlm
 
     def _build(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from laid.common.errors import UserError
+from laid.distributed.sharded_tensors import first_not_finite
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import resolve_model
@@ -42,6 +43,12 @@ def write_model(
         # Parameters only: the rotary frequencies of the folder's reader are made anew anyway.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
+    if (name := first_not_finite(model.named_parameters())) is not None:
+        raise UserError(
+            f"{name} holds a NaN or an infinity"
+            + (f" as {dtype}: its range may be too small" if dtype is not None else "")
+            + "; nothing is written"
+        )
     model.config.dtype = next(model.parameters()).dtype
     # A folder may have none, as the tiny ones: then it is what transformers derives from config.
     with suppress(OSError):

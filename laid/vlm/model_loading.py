@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from laid.common.errors import UserError
+from laid.vlm.export_marker import check_export
 from laid.vlm.families.family import Config
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_paths import cannot_load, resolve_model
@@ -50,7 +52,7 @@ def load_config(args: ModelArgs) -> Config:
     """
     folder = resolve_model(args.path)
     try:
-        config = AutoConfig.from_pretrained(folder, revision=args.revision)
+        config = AutoConfig.from_pretrained(folder, revision=args.revision, trust_remote_code=False)
     except (OSError, ValueError) as reason:
         raise cannot_load("configuration", args.path, reason) from reason
     try:
@@ -80,13 +82,16 @@ def load_model(
         return model
     _check_attention(args)
     config = _extended_config(args, extension)
+    if Path(folder := resolve_model(args.path)).is_dir():
+        check_export(Path(folder))
     try:
         model = family_of(config).model_class.from_pretrained(
-            resolve_model(args.path),
+            folder,
             revision=args.revision,
             config=config,
             dtype=getattr(torch, args.dtype),
             attn_implementation=args.attn_implementation,
+            use_safetensors=True,  # the other format is a pickle
         )
     except (OSError, ValueError, RuntimeError) as reason:
         raise cannot_load("weights", args.path, reason) from reason

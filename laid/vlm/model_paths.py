@@ -45,9 +45,10 @@ def weights_fingerprint(path: str, revision: str | None) -> str:
     folder = Path(resolve_model(path))
     if not folder.is_dir():
         try:
-            return str(AutoConfig.from_pretrained(path, revision=revision)._commit_hash)
+            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         except (OSError, ValueError) as reason:
             raise cannot_load("configuration", path, reason) from reason
+        return str(config._commit_hash)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size

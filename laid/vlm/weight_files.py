@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
+from laid.vlm.export_marker import check_export
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_paths import cannot_load, resolve_model
 
@@ -69,7 +70,9 @@ def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, row
     """
     targets, family = own_parameters(model), family_of(model.config)
     missing = set(targets)
-    for file in _files(_folder(path, revision, local_files_only=True), path):
+    folder = _folder(path, revision, local_files_only=True)
+    check_export(folder)
+    for file in _files(folder, path):
         try:
             with safe_open(file, framework="pt") as content:
                 for key in content.keys():  # noqa: SIM118  # no mapping

@@ -5,15 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
 
 import pytest
-import torch
+from checkpoints.conftest import write_file, write_folder
 
 from laid.checkpoints.runs import (
-    EMBEDDED,
-    FORMAT,
     Found,
     claim_run,
     find_checkpoint,
     give_back_run,
+    next_fit,
     training_of,
 )
 from laid.common.atomic_files import leftovers, replacing
@@ -21,16 +20,8 @@ from laid.common.logging_setup import set_up_logging
 from laid.data.datamodule import HaystackDataModule
 
 
-def write_checkpoint(run, step):
-    path = run / "checkpoints" / f"step={step}.ckpt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    embedded = {
-        "format": FORMAT,
-        "config": "name: tiny",
-        "identity": {"step": step, "id": str(step)},
-    }
-    torch.save({EMBEDDED: embedded, "state_dict": {}}, path)
-    return path
+def write_checkpoint(run, step, name="step={}", **identity):
+    return write_file(run / "checkpoints" / f"{name.format(step)}.ckpt", step, **identity)
 
 
 def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
@@ -64,6 +55,24 @@ def test_the_newest_checkpoint_is_that_of_the_highest_step_whatever_the_files_ti
     assert find_checkpoint("last", tmp_path, "tiny").run == run
     with pytest.raises(ValueError, match="no checkpoint of a run named 'other'"):
         find_checkpoint("last", tmp_path, "other")
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_the_newest_is_of_the_branch_that_was_trained_last(tmp_path, write):
+    """Resumed from step 4 of 10, whatever the files' times and names."""
+    run = tmp_path / "tiny"
+    for step in (2, 4, 6, 8, 10):
+        write(run / "checkpoints" / f"step={step}.ckpt", step, fit=0)
+    write(run / "checkpoints" / "step=6-v1.ckpt", 6, fit=1)
+    for path in run.glob("checkpoints/step=10*"):
+        os.utime(path, (4e9, 4e9))
+    found = find_checkpoint(str(run), tmp_path)
+    assert found.path.name == "step=6-v1.ckpt"
+    assert find_checkpoint("last", tmp_path).path == found.path
+    assert next_fit(run / "checkpoints") == 2
+    write(run / "checkpoints" / "later.ckpt", 7, fit=2)
+    assert find_checkpoint(str(run), tmp_path).path.name == "later.ckpt"
+    assert next_fit(tmp_path / "empty" / "checkpoints") == 0
 
 
 def trained(tmp_path, **changes):
@@ -133,10 +142,11 @@ def test_a_file_that_is_replaced_is_whole_or_as_it_was(tmp_path):
     def fail():
         with replacing(path) as file:
             file.write(b"half")
-            assert len(leftovers(tmp_path)) == 1
+            assert len(list(tmp_path.glob(".*.tmp"))) == 1
+            assert leftovers(tmp_path) == []  # its process lives
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert path.read_bytes() == b"old"
-    assert leftovers(tmp_path) == []
+    assert list(tmp_path.iterdir()) == [path]

@@ -114,7 +114,7 @@ def test_taking_a_run_up_again_leaves_no_checkpoint_inside_a_step(laid, config, 
     laid("fit", *options, "--trainer.max_steps", 3)
     folder = work / "runs" / "twice"
     for _ in range(2):
-        laid("fit", *options, "--ckpt_path", folder, "--trainer.max_steps", 3)
+        laid("fit", *options, "--ckpt_path", folder, "--trainer.max_steps", 3, code=2)
         assert len(list(folder.glob("checkpoints/*"))) == 3
     laid("fit", *options, "--ckpt_path", folder, "--trainer.max_steps", 5)
     for path in folder.glob("checkpoints/*.ckpt"):

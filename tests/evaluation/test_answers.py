@@ -2,7 +2,7 @@
 
 import pytest
 
-from laid.evaluation.answers import score_answer
+from laid.evaluation.scoring import score_answer
 
 
 @pytest.mark.parametrize("gold", ["yes", "no"])

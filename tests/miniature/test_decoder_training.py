@@ -81,8 +81,8 @@ def test_a_killed_and_resumed_stage_ends_with_the_same_weights(model, data, tmp_
         due = True
         left = 4
 
-        def keep(self, state):
-            super().keep(state)
+        def keep(self, **state):
+            super().keep(**state)
             self.left -= 1
             if not self.left:
                 raise KeyboardInterrupt

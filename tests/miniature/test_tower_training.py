@@ -39,8 +39,8 @@ def test_a_killed_and_resumed_stage_ends_with_the_same_weights(pool, config, tmp
         due = True
         left = 3
 
-        def keep(self, state):
-            super().keep(state)
+        def keep(self, **state):
+            super().keep(**state)
             self.left -= 1
             if not self.left:
                 raise KeyboardInterrupt

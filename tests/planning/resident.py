@@ -2,7 +2,7 @@
 
     python tests/planning/resident.py FOLDER
 
-Run by ``test_rehearsal.py`` in a process of its own, whose peak is that of the step alone.
+Run by ``test_simulated_step.py`` in a process of its own, whose peak is that of the step alone.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch
 from laid.miniature.packaged_models import corpus
 from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
 from laid.planning.plan_tables import highest
-from laid.planning.rehearsal import PlannedModule, Setting, rehearse_training
+from laid.planning.simulated_step import PlannedModule, Setting, simulate_training
 from laid.vlm.model_loading import ModelArgs
 
 
@@ -38,12 +38,12 @@ def main(root: Path) -> None:
         write_tiny(root / name, config, processor)
     small = Setting(devices=None, precision="32-true", images=1, grid=(1, 8, 8), clip=1.0)
     large = Setting(devices=None, precision="32-true", images=8, grid=(1, 32, 32), clip=1.0)
-    rehearse_training(module(root), small, real=True)  # libraries allocate their own memory once
+    simulate_training(module(root), small, real=True)  # libraries allocate their own memory once
     before = of_process("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-    rehearse_training(module(root), large, real=True)
+    simulate_training(module(root), large, real=True)
     grown = of_process("VmHWM") - before
-    planned = highest(rehearse_training(module(root), large))[1].bytes
+    planned = highest(simulate_training(module(root), large))[1].bytes
     print(json.dumps({"planned": planned, "grown": grown}))
 
 

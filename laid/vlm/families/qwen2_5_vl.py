@@ -85,7 +85,9 @@ class Qwen25VL(Family):
         return positions_3BL
 
     def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, revision=revision, trust_remote_code=False
+        )
         images = Qwen2VLImageProcessorPil.from_pretrained(folder, revision=revision)
         template = getattr(tokenizer, "chat_template", None)
         return Processor(images, tokenizer, chat_template=template)

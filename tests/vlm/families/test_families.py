@@ -9,7 +9,7 @@ from PIL import Image
 
 from laid.data.entries import HaystackEntry
 from laid.data.prompt import PREFIX
-from laid.planning.rehearsal import STUDENT, TEACHER, PlannedModule, Setting, rehearse_training
+from laid.planning.simulated_step import STUDENT, TEACHER, PlannedModule, Setting, simulate_training
 from laid.signals.model_signals import Wanted
 from laid.vlm.hf_folder import write_model, write_processor
 from laid.vlm.lora import LoraArgs
@@ -196,6 +196,6 @@ def test_a_planned_image_is_a_real_one(encode):
 def test_a_run_can_be_planned(models):
     student, teacher = (ModelArgs(str(path), random_weights=True) for path in models)
     setting = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6))
-    ledger = rehearse_training(PlannedModule(student, teacher), setting)
+    ledger = simulate_training(PlannedModule(student, teacher), setting)
     flops = {phase for (phase, work), amount in ledger.flops.items() if work.vision and amount}
     assert flops == {TEACHER, STUDENT}

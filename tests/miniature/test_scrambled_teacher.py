@@ -1,17 +1,21 @@
 """The teacher in another basis of queries and keys."""
 
+import runpy
+from pathlib import Path
+
 import torch
 
-from laid.miniature.scrambled_basis import scramble_qk
 from laid.signals.model_signals import Wanted
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.vision_language_model import VLM
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scrambled_teacher.py"
 
 
 def test_it_is_the_same_function_with_other_queries_and_keys(haystacks):
     inputs = haystacks().inputs
     plain, other = (VLM.load(ModelArgs("tiny/teacher")) for _ in range(2))
-    scramble_qk(other.hf, seed=1)
+    runpy.run_path(str(SCRIPT))["scramble_qk"](other.hf, seed=1)
     wanted = Wanted(layers=(0, 3), logits=True)
     with torch.no_grad():
         before, after = plain.signals(inputs, wanted), other.signals(inputs, wanted)

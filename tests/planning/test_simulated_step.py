@@ -13,7 +13,7 @@ from torch import nn
 from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_tables import highest
 from laid.planning.planned_inputs import ANSWER, haystack_inputs, tokens_of
-from laid.planning.rehearsal import (
+from laid.planning.simulated_step import (
     BACKWARD,
     OPTIMIZER,
     STUDENT,
@@ -21,8 +21,8 @@ from laid.planning.rehearsal import (
     TEST,
     PlannedModule,
     Setting,
-    rehearse_test,
-    rehearse_training,
+    simulate_test,
+    simulate_training,
 )
 from laid.planning.workload import Cost
 from laid.vlm.lora import LoraArgs
@@ -48,8 +48,8 @@ def bytes_at_peak(tracker: MemoryTracker) -> dict[str, int]:
     ids=["one device", "sharded"],
 )
 def test_real_tensors_take_the_memory_that_is_planned(pair, setting):
-    planned = bytes_at_peak(rehearse_training(module(pair), setting))
-    real = bytes_at_peak(rehearse_training(module(pair), setting, real=True))
+    planned = bytes_at_peak(simulate_training(module(pair), setting))
+    real = bytes_at_peak(simulate_training(module(pair), setting, real=True))
     for phase in (TEACHER, STUDENT, BACKWARD, OPTIMIZER):
         assert planned[phase] == pytest.approx(real[phase], rel=0.05), phase
 
@@ -70,8 +70,8 @@ def test_a_process_grows_by_what_is_planned(tmp_path):
 
 
 def test_each_rank_holds_a_shard_of_what_one_device_holds(pair):
-    one = highest(rehearse_training(module(pair), replace(SETTING, devices=1)))[1]
-    four = highest(rehearse_training(module(pair), replace(SETTING, devices=4)))[1]
+    one = highest(simulate_training(module(pair), replace(SETTING, devices=1)))[1]
+    four = highest(simulate_training(module(pair), replace(SETTING, devices=4)))[1]
     for kind in ("student", "teacher", "optimizer"):
         assert four.of[kind] == pytest.approx(one.of[kind] / 4, rel=0.15), kind
     assert four.bytes < one.bytes
@@ -81,15 +81,15 @@ def test_adapters_need_gradients_and_moments_for_themselves_alone(pair):
     with_lora = PlannedModule(
         ModelArgs(str(pair[0])), ModelArgs(str(pair[1]), dtype="bfloat16"), lora=LoraArgs()
     )
-    adapted = highest(rehearse_training(with_lora, SETTING))[1]
-    whole = highest(rehearse_training(module(pair), SETTING))[1]
+    adapted = highest(simulate_training(with_lora, SETTING))[1]
+    whole = highest(simulate_training(module(pair), SETTING))[1]
     assert 0 < adapted.of["optimizer"] < whole.of["optimizer"] / 3
     assert adapted.of["student"] > whole.of["student"]
 
 
 def test_checkpointing_trades_activations_for_work(pair):
-    kept = rehearse_training(module(pair), SETTING)
-    again = rehearse_training(module(pair, activation_checkpointing=True), SETTING)
+    kept = simulate_training(module(pair), SETTING)
+    again = simulate_training(module(pair, activation_checkpointing=True), SETTING)
     assert highest(again)[1].bytes < highest(kept)[1].bytes
     redone = sum(amount for (_, work), amount in again.flops.items() if work.again)
     forward = sum(
@@ -102,7 +102,7 @@ def test_checkpointing_trades_activations_for_work(pair):
 
 
 def test_flops_of_weights_are_two_a_parameter_and_token(pair):
-    tracker = rehearse_training(module(pair), SETTING)
+    tracker = simulate_training(module(pair), SETTING)
     config = load_config(ModelArgs(str(pair[0])))
     hf = empty_model(ModelArgs(str(pair[0])))
     linear = sum(
@@ -132,7 +132,7 @@ def test_attention_grows_with_the_square_of_the_tokens(pair):
 
     for images in (4, 16):
         setting = replace(SETTING, images=images)
-        tracker = rehearse_training(module(pair), setting)
+        tracker = simulate_training(module(pair), setting)
         costs[images] = Cost.of(tracker.flops, images, 1, length)
         tokens[images] = length(images)
     assert costs[16].at(4) == pytest.approx(costs[4].at(4), rel=0.02)
@@ -150,9 +150,9 @@ def test_a_haystack_of_a_plan_is_as_long_as_it_says(pair):
     assert not height.equal(width)
 
 
-def test_the_test_is_rehearsed_by_the_student_alone(pair):
-    peaks = rehearse_test(module(pair), SETTING).peaks()
+def test_the_simulated_test_runs_the_student_alone(pair):
+    peaks = simulate_test(module(pair), SETTING).peaks()
     assert peaks[TEST].of["student"] > 0
     assert "teacher" not in peaks[TEST].of
-    longer = rehearse_test(module(pair), replace(SETTING, images=30)).peaks()
+    longer = simulate_test(module(pair), replace(SETTING, images=30)).peaks()
     assert longer[TEST].bytes > peaks[TEST].bytes

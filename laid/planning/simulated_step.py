@@ -7,6 +7,7 @@ The module, its objective, the way models are built and sharded, and the optimiz
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._pytree import tree_leaves
 
 from laid.data.prompt import Batch
 from laid.planning.fake_floats import fake_floats
@@ -25,6 +27,7 @@ from laid.signals.model_inputs import ModelInputs
 from laid.training.module import LaidModule
 from laid.training.placement import Placement
 from laid.training.sharded_strategy import ShardedStrategy
+from laid.vlm.families.family import Grid
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.planned_attention import attend_at_once
 from laid.vlm.vision_language_model import VLM
@@ -38,29 +41,24 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is rehearsed.
-
-    Attributes:
-        devices: ranks that the models are sharded across; None: one device, no sharding.
-        precision: as Trainer's.
-        images: of a haystack.
-        grid: patches of an image in time, height and width.
-        batch: haystacks at a time.
-        accumulates: whether gradients of several batches are summed in a step.
-        clip: norm that gradients are clipped to; None: they are not.
-    """
+    """What is simulated."""
 
     devices: int | None
+    """Ranks that the models are sharded across; None: one device, no sharding."""
     precision: str
     images: int
-    grid: tuple[int, int, int]
+    grid: Grid
+    """Patches of an image in time, height and width."""
     batch: int = 1
+    """Haystacks in a micro-batch."""
     accumulates: bool = False
+    """Whether a step sums the gradients of several micro-batches."""
     clip: float | None = None
+    """Gradient norm to clip to; None: no clipping."""
 
 
 class PlannedModule(LaidModule):
-    """``LaidModule`` that asks for no tokenizer: of its words, a plan needs only how many."""
+    """``LaidModule`` without a tokenizer: of the vocabulary, a plan needs only the size."""
 
     @staticmethod
     def _tokenizer_of(args: ModelArgs) -> Any:
@@ -68,7 +66,7 @@ class PlannedModule(LaidModule):
 
 
 class _Vocabulary:
-    """In a tokenizer's place: every id that the model has a row for."""
+    """In a tokenizer's place: an id for each of the model's embeddings."""
 
     def __init__(self, size: int):
         self.size = size
@@ -101,25 +99,25 @@ class PlannedStrategy(ShardedStrategy):
         return replace(super().placement, weights=self._weights)
 
 
-def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
+def simulate_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
     """Two steps of training on one of the ranks.
 
     Args:
-        real: with real tensors, to compare a plan with; other ranks stay imagined.
+        real: with real tensors, to compare a plan with; the other ranks are fake all the same.
 
     Raises:
-        UserError: as ``laid fit`` would before its first step.
+        UserError: as ``laid fit`` before its first step.
     """
-    tracker = MemoryTracker(_vocabularies(module))
+    tracker = _tracker(module)
     place = nullcontext() if real else fake_floats()
     with _ranks(setting.devices) as mesh, place, tracker.watching():
         strategy = PlannedStrategy(mesh, setting.precision, weights=real)
         tracker.enter(BUILT)
         optimizer = prepare_training(module, strategy, setting)
         assert module.student is not None
-        tracker.tag("student", _held(module))
+        tracker.tag("student", chain(module.parameters(), module.buffers()))
         for vlm in _teachers(module):
-            tracker.tag("teacher", _held(vlm))
+            tracker.tag("teacher", chain(vlm.parameters(), vlm.buffers()))
         if not real:
             for vlm in (*_teachers(module), module.student):
                 _attend(vlm, tracker)
@@ -133,20 +131,21 @@ def rehearse_training(module: LaidModule, setting: Setting, real: bool = False) 
             fresh = step == 0 or not setting.accumulates
             train_once(module, optimizer, strategy, setting, inputs, fresh, tracker.enter)
             del inputs
-            tracker.tag("gradients", _gradients(module))
-            tracker.tag("optimizer", _states(optimizer))
+            tracker.tag("gradients", [p.grad for p in module.parameters() if p.grad is not None])
+            states = tree_leaves(list(optimizer.state.values()))
+            tracker.tag("optimizer", [state for state in states if isinstance(state, Tensor)])
     return tracker
 
 
-def rehearse_test(module: LaidModule, setting: Setting) -> MemoryTracker:
+def simulate_test(module: LaidModule, setting: Setting) -> MemoryTracker:
     """The first two tokens of an answer, on one device, without sharding."""
-    tracker = MemoryTracker(_vocabularies(module))
+    tracker = _tracker(module)
     with fake_floats(), tracker.watching():
         strategy = PlannedStrategy(None, setting.precision)
         module.trainer = _trainer("test", strategy, setting)
         module.configure_model()
         assert module.student is not None
-        tracker.tag("student", _held(module.student))
+        tracker.tag("student", chain(module.student.parameters(), module.student.buffers()))
         _attend(module.student, tracker)
         tracker.enter(TEST)
         inputs = _inputs(module.student, setting, with_answer=False)
@@ -161,11 +160,7 @@ def prepare_training(
     setting: Setting,
     device: torch.device | None = None,
 ) -> torch.optim.Optimizer:
-    """Builds what the module trains with, and the optimizer of it.
-
-    Args:
-        device: where models that are not sharded go; None: they stay where they are.
-    """
+    """Builds the models and the optimizer; moves models that are not sharded to ``device``."""
     module.trainer = _trainer("fit", strategy, setting)
     module.configure_model()
     if device is not None:
@@ -174,7 +169,7 @@ def prepare_training(
             module.teacher.to(device)
     optimizer: torch.optim.Optimizer = module.configure_optimizers()["optimizer"]
     for group in optimizer.param_groups:
-        # On a GPU this is what AdamW does by default; on the CPU it would go one by one.
+        # AdamW's default on a GPU; on the CPU it would update one parameter after the other.
         group["foreach"] = not group["fused"]
     return optimizer
 
@@ -188,12 +183,9 @@ def train_once(
     fresh: bool,
     enter: Callable[[str], None],
 ) -> None:
-    """One batch and one optimizer step, in Lightning's order: old gradients go after the forward
-    pass.
-
-    Args:
-        fresh: whether they go; else they stay, as those of a step's earlier batches do.
-        enter: called with each phase as it begins, except the student's, which is on already.
+    """One batch and one optimizer step, in Lightning's order: after the forward pass, gradients
+    are freed if ``fresh``, else kept as those of earlier micro-batches. ``enter`` is called with
+    each phase that begins after the student's.
     """
     precision = strategy.precision_plugin
     with precision.train_step_context():
@@ -210,7 +202,7 @@ def train_once(
 
 
 def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
-    """Calls ``enter`` where the teacher's part of a step begins, and the student's."""
+    """Calls ``enter`` where the teacher's phase of a step begins, and the student's."""
     for vlm in _teachers(module):
         inner = vlm.signals
 
@@ -228,22 +220,18 @@ def _attend(vlm: VLM, tracker: MemoryTracker) -> None:
     """Makes the vision tower attend in one call, and marks in the tracker when the tower runs."""
     attend_at_once(vlm.hf, tracker.attended.__setitem__)
     tower = vlm.family.tower(vlm.hf)
-
-    def at_work(is_so: bool) -> Callable[..., None]:
-        return lambda *_: setattr(tracker, "vision", is_so)
-
-    tower.register_forward_pre_hook(at_work(True))
-    tower.register_forward_hook(at_work(False))
+    tower.register_forward_pre_hook(lambda *_: setattr(tracker, "vision", True))
+    tower.register_forward_hook(lambda *_: setattr(tracker, "vision", False))
 
 
 def _teachers(module: LaidModule) -> list[VLM]:
-    """The teacher, where it is a model beside the student."""
+    """The teacher, or none if the objective needs none."""
     vlm = getattr(module.teacher, "vlm", None)
     return [] if vlm is None else [vlm]
 
 
 def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
-    """What of a Trainer the module asks while it is built."""
+    """The attributes of a Trainer that the module reads while it is built."""
     return SimpleNamespace(
         state=SimpleNamespace(fn=stage),
         precision=setting.precision,
@@ -254,32 +242,18 @@ def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
 
 
 def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
-    return haystack_inputs(
-        vlm.family.config, setting.images, setting.grid, setting.batch, with_answer
-    )
+    images, grid, batch = setting.images, setting.grid, setting.batch
+    return haystack_inputs(vlm.family.config, images, grid, batch, with_answer)
 
 
-def _vocabularies(module: LaidModule) -> frozenset[int]:
+def _tracker(module: LaidModule) -> MemoryTracker:
     given = [args for args in (module.student_args, module.teacher_args) if args is not None]
-    return frozenset(load_config(args).text_config.vocab_size for args in given)
-
-
-def _held(module: torch.nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
-def _gradients(module: torch.nn.Module) -> list[Tensor]:
-    return [p.grad for p in module.parameters() if p.grad is not None]
-
-
-def _states(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
+    return MemoryTracker(frozenset(load_config(args).text_config.vocab_size for args in given))
 
 
 @contextmanager
 def _ranks(devices: int | None) -> Iterator[DeviceMesh | None]:
-    """A mesh of ranks of which only this one exists; what they would send is left out."""
+    """A mesh of ranks of which only this one exists; nothing is sent."""
     if devices is None:
         yield None
         return
