@@ -28,10 +28,7 @@ def teacher_policy() -> MixedPrecisionPolicy:
 
 
 def shard(
-    root: nn.Module,
-    blocks: Iterable[nn.Module],
-    mesh: DeviceMesh,
-    policy: MixedPrecisionPolicy,
+    root: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh, policy: MixedPrecisionPolicy
 ) -> None:
     """Shards every block over the ranks of a mesh, and then the rest of ``root``.
 
@@ -40,8 +37,7 @@ def shard(
     ``requires_grad`` must be set before.
 
     Args:
-        root: the model, whose own forward pass begins and ends with gathered parameters.
-        blocks: its parts, in the order in which they run.
+        blocks: parts of the model ``root``, in the order in which they run.
         mesh: one dimension, of data-parallel ranks.
     """
     assert mesh.ndim == 1

@@ -4,14 +4,14 @@ Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D head_dim.
 """
 
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import ClassVar, Literal
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from laid.common.errors import UserError
-from laid.losses.head_mixing import HeadMixing, MixingArgs
-from laid.losses.layer_pairs import LayerPairTerm, Layers, wanted_of
-from laid.losses.least_squares import LeastSquares
+from laid.losses.head_mixing import HeadMixing, LeastSquares, MixingArgs, Mixings
+from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
 from laid.losses.term import CalibrationData, Matrix, ModelPair, TermArgs
 from laid.signals.model_inputs import ModelInputs
@@ -42,13 +42,6 @@ class AlignmentArgs(TermArgs):
     calibration: int = 32
     """Training entries that layers matched and mixing.initial least-squares are fitted to."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.calibration < 1:
-            raise UserError(
-                f"objective.laid.calibration {self.calibration}: expected at least 1 entry"
-            )
-
     def build(self, models: ModelPair) -> "Alignment":
         return Alignment(self, models)
 
@@ -74,69 +67,46 @@ class Alignment(LayerPairTerm):
             (ours.heads // ours.kv_heads, theirs.heads // theirs.kv_heads) if shared else None
         )
 
-        def matrices(student_heads: int, teacher_heads: int) -> nn.ModuleList:
-            heads = student_heads, teacher_heads, ours.head_dim
-            return nn.ModuleList(HeadMixing(*heads, args.mixing) for _ in self.pairs)
+        def mixings(s: int, t: int) -> Mixings:
+            return Mixings(HeadMixing(s, t, ours.head_dim, args.mixing) for _ in self.pairs)
 
-        self.q = matrices(ours.heads, theirs.heads)
-        self.k = self.q if shared else matrices(ours.kv_heads, theirs.kv_heads)
+        self.q = mixings(ours.heads, theirs.heads)
+        self.k = self.q if shared else mixings(ours.kv_heads, theirs.kv_heads)
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """L_LAid of a batch."""
         assert teacher is not None
         args, mask_BL = self.args, inputs.attention_mask_BL
-        total = None
-        for pair, (s, t) in enumerate(self.pairs):
+        losses = []
+        for (s, t), q, k in zip(self.pairs, self.q, self.k, strict=True):
             own, other = student.qk[s], teacher.qk[t]
-            mixed_q, mixed_k = self.q[pair](other.q), self._mixed_keys(pair, other.k)
-            loss = alignment_loss(own.q, mixed_q, other.q, mask_BL, args) + alignment_loss(
-                self._own_keys(own.k), mixed_k, other.k, mask_BL, args
-            )
-            total = loss if total is None else total + loss
-        assert total is not None
+            own_k_BLSD, other_k_BLTD = own.k, other.k
+            if self.repeat:  # S and T are then those of the queries
+                own_k_BLSD = own.k.repeat_interleave(self.repeat[0], dim=2)
+                other_k_BLTD = other.k.repeat_interleave(self.repeat[1], dim=2)
+            q_loss = alignment_loss(own.q, q(other.q), other.q, mask_BL, args)
+            k_loss = alignment_loss(own_k_BLSD, k(other_k_BLTD), other.k, mask_BL, args)
+            losses.append(q_loss + k_loss)
+        total = reduce(torch.add, losses)
         return total / len(self.pairs) if args.reduction == "mean" else total
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Pairs layers (``matched``), then fits the mixing weights (``least-squares``)."""
         found = super().calibrate(data)
-        if self.is_fit:
-            self._fit(data)
+        if not self.is_fit:
+            return found
+        is_complex = self.args.mixing.weights == "complex"
+        queries, keys = ([LeastSquares(is_complex) for _ in self.pairs] for _ in "qk")
+        for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
+            for (s, t), q, k in zip(self.pairs, queries, keys, strict=True):
+                q.add(student.qk[s].q, teacher.qk[t].q, inputs.attention_mask_BL)
+                k.add(student.qk[s].k, teacher.qk[t].k, inputs.attention_mask_BL)
+        for problem, mixing in zip([*queries, *keys], [*self.q, *self.k], strict=True):
+            mixing.set_weights(problem.solution())
         return found
 
-    def _fit(self, data: CalibrationData) -> None:
-        is_complex = self.args.mixing.weights == "complex"
-        problems = [(LeastSquares(is_complex), LeastSquares(is_complex)) for _ in self.pairs]
-        for inputs, student, teacher in data.signals(*wanted_of(self.pairs)):
-            for (queries, keys), (s, t) in zip(problems, self.pairs, strict=True):
-                own, other = student.qk[s], teacher.qk[t]
-                queries.add(own.q, other.q, inputs.attention_mask_BL)
-                keys.add(own.k, other.k, inputs.attention_mask_BL)
-        for (queries, keys), q, k in zip(problems, self.q, self.k, strict=True):
-            assert isinstance(q, HeadMixing)
-            assert isinstance(k, HeadMixing)
-            q.set_weights(queries.solution())
-            k.set_weights(keys.solution())
-
     def matrices(self) -> dict[str, Matrix]:
-        named = {f"q{i}": (f"queries, pair {i}", m) for i, m in enumerate(self.q)}
-        if not self.repeat:
-            named |= {f"k{i}": (f"keys, pair {i}", m) for i, m in enumerate(self.k)}
-        return {
-            name: Matrix(title, m.magnitudes())
-            for name, (title, m) in named.items()
-            if isinstance(m, HeadMixing)
-        }
-
-    def _mixed_keys(self, pair: int, k_BLTD: Tensor) -> Tensor:
-        """Mixed teacher keys [B, L, S, D]; under ``keys: shared`` S is the query heads."""
-        if self.repeat:
-            k_BLTD = k_BLTD.repeat_interleave(self.repeat[1], dim=2)
-        mixed_BLSD: Tensor = self.k[pair](k_BLTD)
-        return mixed_BLSD
-
-    def _own_keys(self, k_BLSD: Tensor) -> Tensor:
-        """The student's keys in the heads that ``_mixed_keys`` returns."""
-        return k_BLSD.repeat_interleave(self.repeat[0], dim=2) if self.repeat else k_BLSD
+        return self.q.drawn("q", "queries") | ({} if self.repeat else self.k.drawn("k", "keys"))
 
 
 def alignment_loss(

@@ -20,21 +20,13 @@ HIDDEN = -1e9
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of a batch are and what they see; the same for every layer and both models.
+    """Where the rows of a batch are and what they see; the same for every layer and both models."""
 
-    Attributes:
-        columns_BR: each row's token.
-        valid_BR: 1 for a row, 0 for padding.
-        positions_3BL: of every token.
-        visible_BRL: whether a row sees a key.
-        image_BRL: whether it sees it and the key is an image's: one of its tokens or marks.
-    """
-
-    columns_BR: Tensor
-    valid_BR: Tensor
-    positions_3BL: Tensor
-    visible_BRL: Tensor
-    image_BRL: Tensor
+    columns_BR: Tensor  # each row's token
+    valid_BR: Tensor  # 1 for a row, 0 for padding
+    positions_3BL: Tensor  # of every token
+    visible_BRL: Tensor  # whether a row sees a key
+    image_BRL: Tensor  # whether it does and the key is an image's: one of its tokens or marks
 
 
 def question_rows(inputs: ModelInputs) -> Rows:
@@ -53,13 +45,8 @@ def question_rows(inputs: ModelInputs) -> Rows:
     visible_BRL = (column_L <= columns_BR[..., None]) & attention_mask_BL[:, None].bool()
     # Images with the marks before the first and after the last.
     block_BL = (column_L >= first_B1 - 1) & (column_L <= last_B1 + 1)
-    return Rows(
-        columns_BR=columns_BR,
-        valid_BR=row_R < count_B[:, None],
-        positions_3BL=inputs.position_ids_3BL,
-        visible_BRL=visible_BRL,
-        image_BRL=visible_BRL & block_BL[:, None],
-    )
+    valid_BR, image_BRL = row_R < count_B[:, None], visible_BRL & block_BL[:, None]
+    return Rows(columns_BR, valid_BR, inputs.position_ids_3BL, visible_BRL, image_BRL)
 
 
 def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:

@@ -32,9 +32,7 @@ class CrossEntropyArgs(TermArgs):
 class CrossEntropy(Term):
     """Cross-entropy of the answer's tokens."""
 
-    @property
-    def of_student(self) -> Wanted:
-        return Wanted(logits=True)
+    of_student = Wanted(logits=True)
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """L_SFT of a batch."""
@@ -48,6 +46,5 @@ def sft_loss(logits_NV: Tensor, labels_N: Tensor, rows_N: Tensor, batch: int) ->
     """Cross-entropy of the answer's tokens; 0 with its graph kept where there are none."""
     if not len(labels_N):
         return 0.0 * logits_NV.float().sum()
-    return mean_by_row(
-        F.cross_entropy(logits_NV.float(), labels_N, reduction="none"), rows_N, batch
-    )
+    each_N = F.cross_entropy(logits_NV.float(), labels_N, reduction="none")
+    return mean_by_row(each_N, rows_N, batch)

@@ -40,22 +40,17 @@ class DivergenceArgs(TermArgs):
 class Divergence(Term):
     """``tau^2 KL(teacher || student)`` over the tokenizer's ids, at the answer's tokens."""
 
-    of_teacher = Wanted(logits=True)
+    of_student = of_teacher = Wanted(logits=True)
 
     def __init__(self, args: DivergenceArgs, models: ModelPair):
         super().__init__()
         self.temperature = args.temperature
         self.vocabulary = models.vocabulary
 
-    @property
-    def of_student(self) -> Wanted:
-        return Wanted(logits=True)
-
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """L_KL of a batch."""
-        assert teacher is not None
         assert student.logits_NV is not None
-        assert teacher.logits_NV is not None
+        assert teacher is not None and teacher.logits_NV is not None
         rows_N, _ = answer_positions(inputs.labels_BL)
         return kl_loss(
             student.logits_NV,

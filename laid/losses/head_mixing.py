@@ -5,6 +5,7 @@ rotary pairs, of which pair f is the dimensions f and f + F.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import full_tensor, set_full_tensor
+from laid.losses.term import Matrix
 
 SINKHORN = 20
 """Rounds that make rows and columns even."""
@@ -56,24 +58,14 @@ class MixingArgs:
 class HeadMixing(nn.Module):
     """One matrix of mixing weights ``w_ST``, or ``w_STF`` if they are complex."""
 
-    def __init__(
-        self,
-        student_heads: int,
-        teacher_heads: int,
-        head_dim: int,
-        args: MixingArgs,
-        even: bool = False,
-    ):
-        """
-        Args:
-            even: under softmax, let no teacher head be left out: the weights of each sum to the
-                student heads there are for one.
-        """
+    def __init__(self, S: int, T: int, head_dim: int, args: MixingArgs, even: bool = False):
+        """``even``: under softmax, let no teacher head be left out: the weights of each sum to the
+        student heads there are for one."""
         super().__init__()
         self.normalised = args.normalisation == "softmax"
         self.even = even
         self.is_complex = args.weights == "complex"
-        start = _initial(student_heads, teacher_heads, args)
+        start = _initial(S, T, args)
         if self.is_complex:
             start_STF = start[..., None].expand(-1, -1, head_dim // 2)
             start = torch.view_as_real(torch.complex(start_STF, torch.zeros_like(start_STF)))
@@ -111,29 +103,75 @@ class HeadMixing(nn.Module):
         """Begins from ``w_ST`` or ``w_STF``; under softmax from the nearest it can be: negative
         shares become a small one, and rows are scaled to sum to 1."""
         if self.is_complex:
-            set_full_tensor(self.raw, torch.view_as_real(w).contiguous())
+            w = torch.view_as_real(w)
         elif self.normalised:
             w_ST = w.clamp(min=1e-3)
-            set_full_tensor(self.raw, (w_ST / w_ST.sum(-1, keepdim=True)).log())
+            w = (w_ST / w_ST.sum(-1, keepdim=True)).log()
+        set_full_tensor(self.raw, w.contiguous())
+
+
+class Mixings(nn.ModuleList):
+    """One ``HeadMixing`` for each layer pair."""
+
+    def __iter__(self) -> Iterator[HeadMixing]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def drawn(self, name: str, title: str) -> dict[str, Matrix]:
+        """What a term draws of them, as ``Term.matrices`` returns it."""
+        return {
+            f"{name}{i}": Matrix(f"{title}, pair {i}", m.magnitudes()) for i, m in enumerate(self)
+        }
+
+
+class LeastSquares:
+    """Gathers batches for the minimum over w of ``sum |x_s,i - sum_j w_ij x_t,j|^2``.
+
+    Real weights: one problem over all tokens and dimensions of a head. Complex ones: one a rotary
+    pair. Only the normal equations are kept, whose size does not grow with the batches.
+    """
+
+    def __init__(self, is_complex: bool, ridge: float = 1e-3):
+        """``ridge`` times the diagonal's mean is added to it, for heads that are alike."""
+        self.is_complex = is_complex
+        self.ridge = ridge
+        self._gram: Tensor | float = 0.0
+        self._cross: Tensor | float = 0.0
+
+    @torch.no_grad()
+    def add(self, x_BLSD: Tensor, x_BLTD: Tensor, mask_BL: Tensor) -> None:
+        """One batch: the student's and the teacher's queries (or keys); padding does not count."""
+        student, teacher = x_BLSD[mask_BL.bool()], x_BLTD[mask_BL.bool()]
+        if self.is_complex:
+            student, teacher = as_pairs(student), as_pairs(teacher)
+            self._gram += torch.einsum("nuf,ntf->fut", teacher.conj(), teacher)
+            self._cross += torch.einsum("ntf,nsf->fts", teacher.conj(), student)
         else:
-            set_full_tensor(self.raw, w.contiguous())
+            student, teacher = student.double(), teacher.double()
+            self._gram += torch.einsum("nud,ntd->ut", teacher, teacher)[None]
+            self._cross += torch.einsum("ntd,nsd->ts", teacher, student)[None]
+
+    def solution(self) -> Tensor:
+        """``w_ST``, or complex ``w_STF``, of the smallest error over all batches."""
+        assert isinstance(self._gram, Tensor)
+        diagonal = self._gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)
+        eye = torch.eye(self._gram.shape[-1], dtype=self._gram.dtype, device=self._gram.device)
+        damped = self._gram + self.ridge * diagonal[:, None, None] * eye
+        w = torch.linalg.solve(damped, self._cross).permute(2, 1, 0)
+        return w if self.is_complex else w[..., 0].float()
 
 
 def _even(raw_ST: Tensor) -> Tensor:
     """Positive weights whose rows sum to 1 and whose columns sum to S / T (Sinkhorn, 1964)."""
-    log_ST = raw_ST
+    log_ST, log_share = raw_ST, math.log(raw_ST.shape[0] / raw_ST.shape[1])
     for _ in range(SINKHORN):
-        log_ST = (
-            log_ST - log_ST.logsumexp(0, keepdim=True) + math.log(raw_ST.shape[0] / raw_ST.shape[1])
-        )
+        log_ST = log_ST - log_ST.logsumexp(0, keepdim=True) + log_share
         log_ST = log_ST - log_ST.logsumexp(1, keepdim=True)
     return log_ST.exp()
 
 
 def as_pairs(x_BLHD: Tensor) -> Tensor:
-    """A head's numbers f and f + D/2 as one complex number: RoPE multiplies it by e^(i m w_f)."""
-    real, imaginary = x_BLHD.float().chunk(2, dim=-1)
-    return torch.complex(real, imaginary)
+    """Dimensions f and f + D/2 as one complex number, which RoPE multiplies by e^(i m w_f)."""
+    return torch.complex(*x_BLHD.float().chunk(2, dim=-1))
 
 
 def _initial(student_heads: int, teacher_heads: int, args: MixingArgs) -> Tensor:

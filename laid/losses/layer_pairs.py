@@ -14,10 +14,7 @@ from laid.losses.term import CalibrationData, ModelPair, Term
 from laid.signals.model_signals import Turn, Wanted
 
 Layers = Literal["final", "all", "matched"] | list[tuple[int, int]]
-"""final: the last with the last, as in the paper (27 of 7B or 35 of 3B with 63 of 32B). all: each
-student layer with the teacher layer at the same relative depth. matched: each student layer with
-the teacher layer whose attention rows it resembles most on calibration batches. Or a list of
-pairs."""
+"""Which are compared, as ``AlignmentArgs.layers`` says."""
 Pairs = list[tuple[int, int]]
 """(student layer, teacher layer)."""
 
@@ -46,11 +43,21 @@ class LayerPairTerm(Term):
         return wanted_of(self.pairs)[1]
 
     def calibrate(self, data: CalibrationData) -> str | None:
-        """Pairs the layers, if they are to be matched."""
+        """Under ``matched`` pairs each student layer with the teacher layer whose heads look at the
+        same images."""
         if not self.is_matched:
             return None
         assert self.models.teacher is not None
-        self.pairs = match_layers(self.pairs, self.models.teacher.layers, self.models.turn, data)
+        # Of each student head the most similar teacher head counts, weighted by how much the
+        # student head looks at some images rather than at others.
+        theirs = range(self.models.teacher.layers)
+        tried = [(s, t) for s, _ in self.pairs for t in theirs]
+        similar, energy = similarity(tried, self.models.turn, data)
+        score = {
+            (s, t): float((similar[s, t].amax(1) * energy[s]).sum() / energy[s].sum())
+            for s, t in tried
+        }
+        self.pairs = [max(((s, t) for t in theirs), key=score.__getitem__) for s, _ in self.pairs]
         self.layers.copy_(torch.tensor(self.pairs))
         return f"layer pairs (student, teacher) by attention rows: {self.pairs}"
 
@@ -59,7 +66,7 @@ class LayerPairTerm(Term):
 
 
 def layer_pairs(layers: Layers, models: ModelPair, setting: str) -> Pairs:
-    """The pairs that a setting names; ``matched`` is ``all`` until ``match_layers`` is called.
+    """The pairs that a setting names; ``matched`` is ``all`` until calibration.
 
     Args:
         setting: its name, for messages.
@@ -94,22 +101,8 @@ def layer_pairs(layers: Layers, models: ModelPair, setting: str) -> Pairs:
 
 def wanted_of(pairs: Pairs) -> tuple[Wanted, Wanted]:
     """Queries and keys of the pairs' layers, of student and teacher."""
-    student, teacher = ({pair[side]: 0 for pair in pairs} for side in (0, 1))
-    return Wanted(layers=tuple(student)), Wanted(layers=tuple(teacher))
-
-
-def match_layers(pairs: Pairs, teacher_layers: int, turn: Turn, data: CalibrationData) -> Pairs:
-    """Pairs each student layer with the teacher layer whose heads look at the same images.
-
-    Of each student head the most similar teacher head counts, weighted by how much the student
-    head looks at some images rather than at others.
-    """
-    tried = [(s, t) for s, _ in pairs for t in range(teacher_layers)]
-    similar, energy = similarity(tried, turn, data)
-    score = {
-        (s, t): float((similar[s, t].amax(1) * energy[s]).sum() / energy[s].sum()) for s, t in tried
-    }
-    return [(s, max(range(teacher_layers), key=lambda t: score[s, t])) for s, _ in pairs]
+    student, teacher = zip(*pairs, strict=True)
+    return Wanted(tuple(dict.fromkeys(student))), Wanted(tuple(dict.fromkeys(teacher)))
 
 
 def similarity(

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from laid.common.errors import UserError
 from laid.losses.attention_rows import Rows, question_rows, row_logits
-from laid.losses.head_mixing import HeadMixing, MixingArgs
+from laid.losses.head_mixing import HeadMixing, MixingArgs, Mixings
 from laid.losses.layer_pairs import LayerPairTerm, Layers, similarity
 from laid.losses.reduction import mean_by_entry
 from laid.losses.term import CalibrationData, Matrix, ModelPair, TermArgs
@@ -39,13 +38,6 @@ class RowMatchingArgs(TermArgs):
     calibration: int = 32
     """Training entries that the initial mixtures, and layers matched, are fitted to."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.calibration < 1:
-            raise UserError(
-                f"objective.attn.calibration {self.calibration}: expected at least 1 entry"
-            )
-
     def build(self, models: ModelPair) -> "RowMatching":
         return RowMatching(self, models)
 
@@ -63,7 +55,7 @@ class RowMatching(LayerPairTerm):
         self.calibration_entries = args.calibration
         heads = models.student.heads, models.teacher.heads, models.student.head_dim
         uniform = MixingArgs(initial="uniform")
-        self.rows = nn.ModuleList(HeadMixing(*heads, uniform, even=True) for _ in self.pairs)
+        self.rows = Mixings(HeadMixing(*heads, uniform, even=True) for _ in self.pairs)
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """The divergence, meaned over layer pairs."""
@@ -82,7 +74,6 @@ class RowMatching(LayerPairTerm):
         found = super().calibrate(data)
         similar, _ = similarity(self.pairs, self.models.turn, data)
         for mixing, pair in zip(self.rows, self.pairs, strict=True):
-            assert isinstance(mixing, HeadMixing)
             similar_ST = similar[pair]
             rest = (1 - INITIAL_SHARE) / max(similar_ST.shape[1] - 1, 1)
             w_ST = torch.full_like(similar_ST, rest)
@@ -90,11 +81,7 @@ class RowMatching(LayerPairTerm):
         return found
 
     def matrices(self) -> dict[str, Matrix]:
-        return {
-            f"rows{i}": Matrix(f"attention rows, pair {i}", m.magnitudes())
-            for i, m in enumerate(self.rows)
-            if isinstance(m, HeadMixing)
-        }
+        return self.rows.drawn("rows", "attention rows")
 
 
 def row_divergence(student_BSRL: Tensor, teacher_BTRL: Tensor, w_ST: Tensor, rows: Rows) -> Tensor:
@@ -104,8 +91,7 @@ def row_divergence(student_BSRL: Tensor, teacher_BTRL: Tensor, w_ST: Tensor, row
     measures whose sums may differ. So a row counts in proportion to its attention to images.
 
     Args:
-        student_BSRL: its logits.
-        teacher_BTRL: likewise.
+        student_BSRL, teacher_BTRL: logits.
         w_ST: mixing weights whose rows sum to 1.
     """
     image_B1RL = rows.image_BRL[:, None]

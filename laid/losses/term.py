@@ -22,29 +22,17 @@ Ask = Callable[[ModelInputs, Wanted], Signals]
 
 @dataclass(frozen=True)
 class ModelPair:
-    """What a term may know of the two models when it is built.
-
-    Attributes:
-        student: the shape of its attention.
-        teacher: likewise; None where no term of the objective has a teacher.
-        vocabulary: ids of the tokenizer, the same on both sides.
-        turn: RoPE of both models, for terms that need rotated queries and keys.
-    """
+    """What a term may know of the two models when it is built."""
 
     student: AttentionShape
-    teacher: AttentionShape | None
-    vocabulary: int
-    turn: Turn
+    teacher: AttentionShape | None  # None where no term of the objective has a teacher
+    vocabulary: int  # ids of the tokenizer, the same on both sides
+    turn: Turn  # RoPE of both models, for terms that need rotated queries and keys
 
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Training batches, and both models to run on them before the first step.
-
-    Attributes:
-        batches: on the device of the student.
-        student, teacher: the models.
-    """
+    """Training batches on the student's device, and both models to run on them before training."""
 
     batches: Sequence[ModelInputs]
     student: Ask
@@ -131,6 +119,11 @@ class TermArgs:
         if not (isfinite(self.weight) and self.weight >= 0):
             raise UserError(
                 f"objective.{self.name}.weight {self.weight}: expected a finite number, 0 or more"
+            )
+        entries = getattr(self, "calibration", 1)  # a setting of terms that are calibrated
+        if entries < 1:
+            raise UserError(
+                f"objective.{self.name}.calibration {entries}: expected at least 1 entry"
             )
 
     def build(self, models: ModelPair) -> Term:

@@ -33,16 +33,11 @@ class QK:
 
 @dataclass
 class Signals:
-    """What one model says of a batch.
+    """What one model says of a batch."""
 
-    Attributes:
-        qk: queries and keys by decoder layer.
-        logits_NV: logits that predict the N answer tokens, row by row of the batch; None when
-            nothing asked for them.
-    """
-
-    qk: dict[int, QK]
+    qk: dict[int, QK]  # by decoder layer
     logits_NV: Tensor | None
+    """Logits that predict the N answer tokens, row by row; None when nothing asked for them."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
-from laid.training.calibration import calibrate
 from laid.training.finite_guard import check_finite
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
@@ -49,6 +48,8 @@ class LaidModule(L.LightningModule):
     """
 
     _tokenizer_of = staticmethod(load_tokenizer)
+    student: VLM  # since ``configure_model``
+    objective: Objective  # since ``configure_model``, for training only
 
     def __init__(
         self,
@@ -85,9 +86,7 @@ class LaidModule(L.LightningModule):
         self.optimizer_args = optimizer or OptimizerArgs()
         self.max_new_tokens = max_new_tokens
         self.extension = chosen_extension(window_extension, yarn, self_extend)
-        self.student: VLM | None = None
         self.teacher: TeacherSource | None = None
-        self.objective: Objective | None = None
         self._seen: list[dict[str, Tensor]] = []
         self._asked: list[str] = []
         self._tally: dict[int, Tensor] = {}
@@ -101,26 +100,26 @@ class LaidModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
-        training = self.trainer.state.fn == "fit" and self.objective is None
+        training = self.trainer.state.fn == "fit" and not hasattr(self, "objective")
+        first = not hasattr(self, "student")
         if training and self.extension:
             raise UserError(TRAINING_FREE)
-        if self.student is None:
+        if first:
             check_precision(self.trainer)
             self.tokenizer = self._tokenizer_of(self.student_args)
         if training and (of_teacher := self.objective_args.of_teacher):
             check_teacher(self.student_args, self.teacher_args, self._tokenizer_of, of_teacher)
-        if self.student is None:
-            build = placement_of(self.trainer)
-            self.student = build.student(self.student_args, self.lora_args, self.extension)
+        placement = placement_of(self.trainer)
+        if first:
+            self.student = placement.student(self.student_args, self.lora_args, self.extension)
         if training:
-            self._build_for_training(placement_of(self.trainer))
+            self._build_for_training(placement)
 
     def configure_callbacks(self) -> list[Callback]:
         """What training needs whoever drives it: accumulation as the data says, and speed."""
         return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
 
     def _build_for_training(self, placement: Placement) -> None:
-        assert self.student is not None
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
         theirs = None
@@ -129,8 +128,7 @@ class LaidModule(L.LightningModule):
             theirs = family_of(load_config(self.teacher_args)).shape
         models = ModelPair(self.student.shape, theirs, len(self.tokenizer), self.student.turn)
         self.objective = placement.objective(Objective(self.objective_args, models))
-        wanted = self.objective.of_teacher
-        if wanted:
+        if wanted := self.objective.of_teacher:
             assert self.teacher_args is not None
             self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
             if reason := self.teacher.lacks(wanted):
@@ -138,8 +136,6 @@ class LaidModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""
-        assert self.student is not None
-        assert self.objective is not None
         fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         optimizer = build_optimizer(self.student, self.objective, self.optimizer_args, fused)
         steps = self.trainer.estimated_stepping_batches
@@ -148,51 +144,47 @@ class LaidModule(L.LightningModule):
                 "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
             )
         schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
-        each_step = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": each_step}
+        lr_scheduler = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-        self._learn_images("fit")
+        self._learn_images()
         if self.teacher is not None:
-            assert self.student is not None
-            assert self.objective is not None
-            data = self.trainer.datamodule
-            calibrate(self.objective, self.student, self.teacher, data, self.device)
+            models = self.student.signals, self.teacher.signals
+            self.objective.calibrate(*models, self.trainer.datamodule, self.device)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "validate":
-            self._learn_images("validate")
+            self._learn_images()
 
     def on_test_start(self) -> None:
-        self._learn_images("test")
+        self._learn_images()
 
     def on_predict_start(self) -> None:
-        self._learn_images("predict")
+        self._learn_images()
 
-    def _learn_images(self, stage: str) -> None:
-        """With ``data.cache_features``, shows the models every image of a stage, once."""
+    def _learn_images(self) -> None:
+        """With ``data.cache_features``, shows the models every image of the stage, once."""
         data = self.trainer.datamodule
         if not data.cache_features:
             return
-        assert self.student is not None
         if not self.student.vision_frozen:
             raise UserError(
                 "data.cache_features: the features of a vision tower that is trained change; set "
                 "it false, or model.student.freeze_vision true"
             )
-        for names, patches_PC, grid_I3 in data.unseen_images(stage):
+        for names, patches_PC, grid_I3 in data.unseen_images(self.trainer.state.fn.value):
             self.student.learn(names, patches_PC, grid_I3, data.feature_gib)
             if self.teacher is not None:
                 self.teacher.learn(names, patches_PC, grid_I3, data.feature_gib)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
-        assert self.student is not None
-        assert self.objective is not None
-        wanted = self.objective.of_teacher
-        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
@@ -206,7 +198,6 @@ class LaidModule(L.LightningModule):
         Raises:
             UserError: a term or a norm is not finite.
         """
-        assert self.objective is not None
         seen, self._seen = self._seen, []
         asked, self._asked = self._asked, []
         means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
@@ -219,17 +210,14 @@ class LaidModule(L.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False, batch_size=1)
         for group in optimizer.param_groups:
             self.log(f"lr/{group['name']}", group["lr"], batch_size=1)
-        finite = {f"train/{name}": value for name, value in means.items()}
+        finite = dict(logged)
         for name, module in (("student", self.student), ("mixing", self.objective)):
-            assert module is not None
-            grads = [p.grad for p in module.parameters() if p.grad is not None]
-            if not grads:
-                continue
-            norm = full_tensor(torch.nn.utils.get_total_norm(grads))
-            self.log(f"grad_norm/{name}", norm, batch_size=1)
-            # With float16 a gradient that overflows skips the step, and the scale is lowered.
-            if getattr(self.trainer.precision_plugin, "scaler", None) is None:
-                finite[f"grad_norm/{name}"] = norm
+            if grads := [p.grad for p in module.parameters() if p.grad is not None]:
+                norm = full_tensor(torch.nn.utils.get_total_norm(grads))
+                self.log(f"grad_norm/{name}", norm, batch_size=1)
+                # With float16 a gradient that overflows skips the step, and the scale is lowered.
+                if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+                    finite[f"grad_norm/{name}"] = norm
         check_finite(finite, self.trainer.global_step + 1, asked)
 
     def on_validation_epoch_start(self) -> None:
@@ -264,7 +252,6 @@ class LaidModule(L.LightningModule):
 
     def answer(self, batch: Batch) -> list[str]:
         """The model's answer to each haystack of the batch, special tokens removed."""
-        assert self.student is not None
         ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
         texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
         return [text.strip() for text in texts]
@@ -276,7 +263,7 @@ class LaidModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With LoRA, leaves the frozen weights out, and says whose they are."""
-        if self.student is not None and self.lora_args is not None:
+        if self.lora_args is not None:
             checkpoint["base"] = self.student.base
             checkpoint["state_dict"] = without_frozen(self, checkpoint["state_dict"])
 
@@ -286,10 +273,9 @@ class LaidModule(L.LightningModule):
         Raises:
             UserError: it is of a model of another shape, or of adapters to other weights.
         """
-        assert self.student is not None
         # A sharded module has read its share already, and checked that it fits.
         if (state := checkpoint.get("state_dict")) is not None:
-            if self.objective is None:
+            if not hasattr(self, "objective"):
                 drop(state, OBJECTIVE)
             ours = self.state_dict()
             check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
@@ -297,6 +283,5 @@ class LaidModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """What was typed for a resumed run holds for its optimizer too."""
-        assert self.objective is not None
         self.objective.restored()  # here, since a sharded run is restored after ``on_fit_start``
         set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)

@@ -1,18 +1,26 @@
-"""Eq. 8: the weighted sum of the loss terms."""
+"""Eq. 8: the weighted sum of the loss terms, and their calibration before the first step."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import reduce
+from operator import or_
 
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
+from laid.data.datamodule import HaystackDataModule
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.cross_entropy import CrossEntropyArgs
 from laid.losses.divergence import DivergenceArgs
 from laid.losses.row_matching import RowMatchingArgs
-from laid.losses.term import Matrix, ModelPair, Term, TermArgs
+from laid.losses.term import Ask, CalibrationData, Matrix, ModelPair, Term, TermArgs
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals, Wanted
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,12 +66,12 @@ class Objective(nn.Module):
     def of_student(self) -> Wanted:
         """What it asks of the student. The logits always: sharded training hooks the model's
         output, and a loss without it would never reach the parameters."""
-        return _union(term.of_student for term in self) | Wanted(logits=True)
+        return reduce(or_, (term.of_student for term in self), Wanted(logits=True))
 
     @property
     def of_teacher(self) -> Wanted:
         """What it asks of the teacher; nothing for supervised fine-tuning."""
-        return _union(term.of_teacher for term in self)
+        return reduce(or_, (term.of_teacher for term in self), Wanted())
 
     def __iter__(self) -> Iterator[Term]:
         return iter(self._terms.values())
@@ -80,6 +88,25 @@ class Objective(nn.Module):
         anchor = 0.0 * student.logits_NV.float().sum()
         return sum((self.weights[name] * term for name, term in terms.items()), anchor), terms
 
+    @torch.no_grad()
+    def calibrate(
+        self, student: Ask, teacher: Ask, data: HaystackDataModule, device: torch.device
+    ) -> None:
+        """Calibrates every term that asks for it on the first training entries; once a run.
+
+        Terms whose state comes from a checkpoint stay as they are.
+        """
+        for term in self:
+            if not term.calibration_entries or term.fitted:
+                continue
+            count = min(term.calibration_entries, len(data.train_entries))
+            entries = data.train_entries.select(range(count))
+            batches = [batch.inputs for batch in data.probe(entries, device)]
+            found = term.calibrate(CalibrationData(batches, student, teacher))
+            term.fitted.fill_(True)
+            if found and rank_zero_only.rank == 0:
+                log.info("%s", found)
+
     def restored(self) -> None:
         """Called before the first step, after a checkpoint has been read."""
         for term in self:
@@ -88,10 +115,3 @@ class Objective(nn.Module):
     def matrices(self) -> dict[str, Matrix]:
         """What the terms draw, by short name; all ranks call it together."""
         return {name: matrix for term in self for name, matrix in term.matrices().items()}
-
-
-def _union(wanted: Iterable[Wanted]) -> Wanted:
-    total = Wanted()
-    for one in wanted:
-        total = total | one
-    return total

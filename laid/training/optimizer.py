@@ -12,9 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from laid.common.errors import UserError
 from laid.vlm.vision_language_model import VLM
 
-DECAYED = ("student", "lora")
-"""Parameter groups with weight decay."""
-
 
 @dataclass
 class OptimizerArgs:
@@ -61,9 +58,6 @@ def build_optimizer(
     are another. Groups have a ``name``, and empty ones are left out.
 
     Args:
-        student: whose trained parameters and adapters are optimized.
-        objective: the loss terms, with their mixing weights.
-        args: rates, weight decay and betas.
         fused: use PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
             gradients with it under mixed precision.
     """
@@ -74,8 +68,8 @@ def build_optimizer(
         _group("student", (p for p in trained if p.ndim > 1), args.student_lr, args.weight_decay),
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
         _group("lora", adapters, args.lora_lr, args.weight_decay),
+        _group("mixing", objective.parameters(), args.mixing_lr, 0.0),
     ]
-    groups.append(_group("mixing", objective.parameters(), args.mixing_lr, 0.0))
     groups = [g for g in groups if g["params"]]
     try:
         return torch.optim.AdamW(groups, betas=args.betas, fused=fused)
@@ -116,5 +110,5 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: LambdaLR, args: Optimi
         base = rates.get(group["name"], args.student_lr)
         schedule.base_lrs[at] = group["initial_lr"] = base
         group["lr"] = base * schedule.lr_lambdas[at](schedule.last_epoch)
-        group["weight_decay"] = args.weight_decay if group["name"] in DECAYED else 0.0
+        group["weight_decay"] = args.weight_decay if group["name"] in ("student", "lora") else 0.0
         group["betas"] = args.betas

@@ -36,10 +36,7 @@ class ShardedStrategy(ModelParallelStrategy):
     strategy_name = NAME
 
     def __init__(self, process_group_backend: str | None = None):
-        """
-        Args:
-            process_group_backend: None: nccl on GPUs, gloo on the CPU.
-        """
+        """``process_group_backend``: None: nccl on GPUs, gloo on the CPU."""
         super().__init__(tensor_parallel_size=1, process_group_backend=process_group_backend)
         self._watchdog: RankWatchdog | None = None
 
@@ -59,8 +56,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def placement(self) -> Placement:
         """Where models are to be built."""
         mixed = self.precision_plugin.precision == "bf16-mixed"
-        mesh = self.device_mesh["data_parallel"]
-        return Placement(mesh, torch.bfloat16 if mixed else None)
+        return Placement(self.device_mesh["data_parallel"], torch.bfloat16 if mixed else None)
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
@@ -81,12 +77,8 @@ class ShardedStrategy(ModelParallelStrategy):
     def setup(self, trainer: L.Trainer) -> None:
         # Parameters that are gathered in inference mode could not be trained with later. Lightning
         # knows that of FSDP1 and of gloo, but not of FSDP2 on GPUs.
-        for loop in (
-            trainer.fit_loop.epoch_loop.val_loop,
-            trainer.validate_loop,
-            trainer.test_loop,
-            trainer.predict_loop,
-        ):
+        in_fit = trainer.fit_loop.epoch_loop.val_loop
+        for loop in (in_fit, trainer.validate_loop, trainer.test_loop, trainer.predict_loop):
             loop.inference_mode = False
         super().setup(trainer)
 

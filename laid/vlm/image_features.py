@@ -4,7 +4,6 @@ Shape suffixes as in ``laid/vlm/families/family.py``.
 """
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
@@ -43,17 +42,6 @@ class ImageFeatures:
 
 
 @torch.no_grad()
-def image_features(
-    hf: PreTrainedModel, pixel_values: Tensor, grid_I3: Tensor
-) -> list[VisionFeatures]:
-    """Features of each image, by transformers' own vision tower.
-
-    Args:
-        pixel_values: [P, ...] of all images.
-    """
-    return family_of(hf.config).vision_features(hf, pixel_values, grid_I3)
-
-
 def features_of_batch(
     hf: PreTrainedModel, known: ImageFeatures, inputs: ModelInputs
 ) -> list[VisionFeatures]:
@@ -65,8 +53,7 @@ def features_of_batch(
         first.setdefault(name, at)
     pieces = inputs.pixel_values_PC.split(inputs.image_grid_thw_I3.prod(-1).tolist())
     chosen = list(first.values())
-    made = image_features(
-        hf, torch.cat([pieces[at] for at in chosen]), inputs.image_grid_thw_I3[chosen]
-    )
+    pixel_values = torch.cat([pieces[at] for at in chosen])
+    made = family_of(hf.config).vision_features(hf, pixel_values, inputs.image_grid_thw_I3[chosen])
     by_name = dict(zip(first, made, strict=True))
     return [by_name[name] for name in inputs.image_names]

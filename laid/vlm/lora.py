@@ -59,13 +59,9 @@ def add_lora(hf: PreTrainedModel, args: LoraArgs) -> None:
     """
     # Not the whole model: the vision tower's layers bear some of the same names.
     decoder = family_of(hf.config).decoder(hf)
-    names = {
-        name.rpartition(".")[2]
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    unknown = [name for name in args.target_modules if name not in names]
-    if unknown:
+    linear = [name for name, module in decoder.named_modules() if isinstance(module, nn.Linear)]
+    names = {name.rpartition(".")[2] for name in linear}
+    if unknown := [name for name in args.target_modules if name not in names]:
         raise UserError(
             f"model.lora.target_modules {unknown}: the decoder has no such linear layer; it has "
             f"{', '.join(sorted(names))}"
@@ -87,8 +83,7 @@ def add_lora(hf: PreTrainedModel, args: LoraArgs) -> None:
 
 @torch.no_grad()
 def begin_adapters(
-    hf: PreTrainedModel,
-    put: Callable[[Tensor, Tensor], object] = Tensor.copy_,
+    hf: PreTrainedModel, put: Callable[[Tensor, Tensor], object] = Tensor.copy_
 ) -> None:
     """Sets adapters to what they begin with: A as peft draws it, by torch's global generator, B 0.
 

@@ -24,11 +24,8 @@ class OnlineTeacher(TeacherSource):
         return self.vlm.shape.layers
 
     def lacks(self, wanted: Wanted) -> str | None:
-        last = self.layers - 1
-        beyond = [layer for layer in wanted.layers if not 0 <= layer <= last]
-        if beyond:
-            return f"teacher layers {beyond}: it has 0 to {last}"
-        return None
+        beyond = [layer for layer in wanted.layers if not 0 <= layer < self.layers]
+        return f"teacher layers {beyond}: it has 0 to {self.layers - 1}" if beyond else None
 
     def to(self, device: torch.device) -> None:
         self.vlm.to(device)

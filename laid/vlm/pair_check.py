@@ -30,21 +30,14 @@ def check_teacher(
             "model.teacher is not given: name one (--model.teacher.path …), or set their weights "
             f"to 0 (--model.objective.{terms[0]}.weight 0)"
         )
-    check_pair(
-        load_config(student),
-        load_config(teacher),
-        tokenizer_of(student).get_vocab(),
-        tokenizer_of(teacher).get_vocab(),
-    )
+    vocabularies = (tokenizer_of(args).get_vocab() for args in (student, teacher))
+    check_pair(load_config(student), load_config(teacher), *vocabularies)
 
 
 def check_pair(
-    student: Config,
-    teacher: Config,
-    student_vocabulary: Mapping[str, int],
-    teacher_vocabulary: Mapping[str, int],
+    student: Config, teacher: Config, our_ids: Mapping[str, int], their_ids: Mapping[str, int]
 ) -> None:
-    """Refuses a pair whose heads or tokens can't be compared.
+    """Refuses a pair whose heads or tokens (with the tokenizers' ids) can't be compared.
 
     Raises:
         UserError: names everything that differs: the family or its facts (head_dim, the rotation,
@@ -56,11 +49,7 @@ def check_pair(
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     ]
-    moved = sorted(
-        token
-        for token in student_vocabulary.keys() | teacher_vocabulary.keys()
-        if student_vocabulary.get(token) != teacher_vocabulary.get(token)
-    )
+    moved = sorted({token for token, _ in our_ids.items() ^ their_ids.items()})
     if moved:
         differing.append(
             f"tokenizer: {len(moved)} tokens have other ids or are on one side only, "

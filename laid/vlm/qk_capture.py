@@ -1,63 +1,37 @@
-"""The queries and keys of chosen decoder layers, right before RoPE.
+"""The queries and keys of chosen decoder layers, right before RoPE."""
 
-Shape suffixes: B batch, L tokens, H query heads, K KV heads (fewer under grouped-query attention),
-D head_dim.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from laid.signals.model_signals import QK
 from laid.vlm.families.family import Family
 
+Captured = dict[int, Tensor]
+"""``q_BLHD`` or ``k_BLKD`` by decoder layer."""
 
-@dataclass
-class QKCapture:
-    """Hooks on the modules that make a model's queries and keys, silent except inside ``armed()``.
+
+@contextmanager
+def captured_qk(
+    hf: PreTrainedModel, family: Family, layers: Iterable[int]
+) -> Iterator[tuple[Captured, Captured]]:
+    """Queries and keys of ``layers``, as soon as the block has run the model.
 
     Activation checkpointing runs every layer a second time during backward; since that happens
-    outside ``armed()``, the hooks do not fire again and the captured tensors stay those of the
-    first pass, attached to its graph.
+    outside the block, where the hooks are gone, the captured tensors stay those of the first pass,
+    attached to its graph.
     """
+    both: tuple[Captured, Captured] = ({}, {})
 
-    family: Family
-    _found: dict[tuple[int, str], Tensor] = field(default_factory=dict)
-    _layers: frozenset[int] = frozenset()
+    def keep(captured: Captured, layer: int, _: nn.Module, __: object, out: Tensor) -> None:
+        captured[layer] = family.heads_apart(out)
 
-    def attach(self, hf: PreTrainedModel) -> "QKCapture":
-        """Registers the hooks on every decoder layer; an unarmed hook costs a set look-up."""
-        for index, layer in enumerate(self.family.layers(hf)):
-            for name, module in zip("qk", self.family.qk_modules(layer), strict=True):
-                hook: Callable = partial(self._keep, index, name)
-                module.register_forward_hook(hook)
-        return self
-
-    @contextmanager
-    def armed(self, layers: Sequence[int]) -> Iterator[Callable[[], dict[int, QK]]]:
-        """Captures ``layers`` during the block; the yielded function hands the tensors over once.
-
-        Nothing is left behind on exit, whether they were taken or not.
-        """
-        self._layers = frozenset(layers)
-        try:
-            yield self._take
-        finally:
-            self._layers = frozenset()
-            self._found.clear()
-
-    def _keep(self, index: int, name: str, _module: nn.Module, _args: object, out: Tensor) -> None:
-        if index in self._layers:
-            self._found[index, name] = self.family.heads_apart(out)
-
-    def _take(self) -> dict[int, QK]:
-        found = {
-            layer: QK(self._found[layer, "q"], self._found[layer, "k"])
-            for layer in sorted(self._layers)
-        }
-        self._found.clear()
-        return found
+    with ExitStack() as hooks:
+        for layer in sorted(layers):
+            modules = family.qk_modules(family.layers(hf)[layer])
+            for captured, module in zip(both, modules, strict=True):
+                hook = module.register_forward_hook(partial(keep, captured, layer))
+                hooks.enter_context(hook)
+        yield both

@@ -8,7 +8,7 @@ of M-RoPE (temporal, height, width), H query heads, K KV heads, G query heads to
 R rows (queries) of a block, C its columns (keys), D head_dim.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -74,10 +74,10 @@ class Rotations:
 
     args: SelfExtendArgs
     family: Family
-    near: Rotation | None = None
-    far_query: Rotation | None = None
-    far_key: Rotation | None = None
-    _positions_3BS: Tensor | None = None
+    near: Rotation = field(init=False)
+    far_query: Rotation = field(init=False)
+    far_key: Rotation = field(init=False)
+    _positions_3BS: Tensor = field(init=False)
     _cached: int = 0
 
     def begin(self, _decoder: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -90,10 +90,8 @@ class Rotations:
         """Takes the positions of this pass to those that belong to the cache."""
         positions_3BS = positions_3BL
         if self._cached:
-            before_3BS = self._positions_3BS
-            assert before_3BS is not None
-            assert before_3BS.shape[-1] >= self._cached
-            positions_3BS = torch.cat([before_3BS[..., : self._cached], positions_3BL], dim=-1)
+            assert self._positions_3BS.shape[-1] >= self._cached
+            positions_3BS = torch.cat([self._positions_3BS[..., : self._cached], positions_3BL], -1)
         self._positions_3BS = positions_3BS
         query_3BS, key_3BS = far_positions(positions_3BS, self.args)
         self.near = rotary(x_BLD, positions_3BS)
@@ -121,7 +119,6 @@ class KeptRotary(nn.Module):
     def forward(self, x: Tensor, position_ids: Tensor) -> Rotation:
         """Cosine 1 and sine 0, [B, L, D]; the real rotations are kept for the attention."""
         self.rotations.update(self.rotary, x, position_ids.expand(3, -1, -1))
-        assert self.rotations.near is not None
         length = position_ids.shape[-1]
         like_BLD = self.rotations.near[0][:, :length]
         return torch.ones_like(like_BLD), torch.zeros_like(like_BLD)
@@ -200,9 +197,6 @@ def _attention(
     """What transformers calls: unrotated ``q_BHLD``, ``k_BKSD``, ``v_BKSD``, and ``real_BS``."""
     rotations = module.rotations
     assert isinstance(rotations, Rotations)
-    assert rotations.near is not None
-    assert rotations.far_query is not None
-    assert rotations.far_key is not None
     assert rotations.args.window is not None
     assert rotations.near[0].shape[1] == key.shape[2]
     out_BLHD = attend(

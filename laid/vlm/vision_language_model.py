@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from laid.signals.model_inputs import ModelInputs, answer_positions
-from laid.signals.model_signals import Signals, Wanted
+from laid.signals.model_signals import QK, Signals, Wanted
 from laid.vlm.families.registry import family_of
-from laid.vlm.image_features import ImageFeatures, features_of_batch, image_features
+from laid.vlm.image_features import ImageFeatures, features_of_batch
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
-from laid.vlm.qk_capture import QKCapture
+from laid.vlm.qk_capture import captured_qk
 from laid.vlm.window_extension import Settings
 
 
@@ -27,7 +27,7 @@ class VLM(nn.Module):
     def __init__(self, hf: PreTrainedModel, lora: LoraArgs | None = None):
         super().__init__()
         if lora is not None:
-            add_lora(hf, lora)  # before the hooks, which see what a projection and its adapter give
+            add_lora(hf, lora)
         self.hf = hf
         self.family = family_of(hf.config)
         self.shape = self.family.shape
@@ -35,7 +35,6 @@ class VLM(nn.Module):
         self.features = ImageFeatures()
         self.in_step = False
         """Whether the model is sharded, so that each rank must run it as often as the others."""
-        self._capture = QKCapture(self.family).attach(hf)
 
     @classmethod
     def load(
@@ -71,6 +70,7 @@ class VLM(nn.Module):
         """LoRA's matrices, which an optimizer gives a rate of their own; none without LoRA."""
         return adapters(self)
 
+    @torch.no_grad()
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
     ) -> None:
@@ -80,8 +80,8 @@ class VLM(nn.Module):
             UserError: the features of all images so far take more than ``limit_gib``.
         """
         assert self.vision_frozen
-        on = self.device
-        made = image_features(self.hf, pixel_values_PC.to(on), grid_I3.to(on))
+        pixel_values_PC, grid_I3 = pixel_values_PC.to(self.device), grid_I3.to(self.device)
+        made = self.family.vision_features(self.hf, pixel_values_PC, grid_I3)
         for name, features in zip(names, made, strict=True):
             self.features.add(name, features, limit_gib)
 
@@ -100,9 +100,9 @@ class VLM(nn.Module):
         keep_U, slots_N = columns_N.unique(return_inverse=True)
         if not wanted.logits:
             keep_U = keep_U[:1]
-        with self._capture.armed(wanted.layers) as take:
+        with captured_qk(self.hf, self.family, wanted.layers) as (q, k):
             out = self.hf(**self._arguments(inputs), logits_to_keep=keep_U, use_cache=False)
-            qk = take()
+        qk = {layer: QK(q[layer], k[layer]) for layer in q}
         logits_NV = out.logits[rows_N, slots_N] if wanted.logits else None
         return Signals(qk=qk, logits_NV=logits_NV)
 

@@ -1,5 +1,7 @@
 """Eq. 3, 5 and 7: mixing weights and head-level alignment."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -8,6 +10,7 @@ from laid.common.errors import UserError
 from laid.losses.alignment import AlignmentArgs, alignment_loss
 from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.losses.layer_pairs import layer_pairs
+from laid.signals.model_signals import QK, Signals
 
 B, L, S, T, D = 3, 5, 4, 6, 8
 
@@ -158,12 +161,18 @@ def test_every_matrix_says_what_it_is(alignment):
 
 def test_shared_keys_are_repeated_to_the_query_heads(alignment):
     shared = alignment(keys="shared", initial="uniform")
-    k_t = torch.randn(B, L, 3, D)
-    k_s = torch.randn(B, L, 2, D)
     assert list(shared.matrices()) == ["q0"]
-    expected = shared.q[0](k_t.repeat_interleave(2, dim=2))
-    torch.testing.assert_close(shared._mixed_keys(0, k_t), expected)
-    assert torch.equal(shared._own_keys(k_s)[:, :, 3], k_s[:, :, 1])
+    ours = QK(torch.randn(B, L, 4, D), torch.randn(B, L, 2, D))
+    theirs = QK(torch.randn(B, L, 6, D), torch.randn(B, L, 3, D))
+    ((s, t),) = shared.pairs
+    mask = torch.ones(B, L)
+    inputs = SimpleNamespace(attention_mask_BL=mask)
+    loss = shared(Signals({s: ours}, None), Signals({t: theirs}, None), inputs)
+    repeated = ours.k[:, :, [0, 0, 1, 1]], theirs.k[:, :, [0, 0, 1, 1, 2, 2]]
+    expected = alignment_loss(ours.q, shared.q[0](theirs.q), theirs.q, mask, shared.args)
+    mixed_k = shared.q[0](repeated[1])
+    expected += alignment_loss(repeated[0], mixed_k, theirs.k, mask, shared.args)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_layer_pairs(pair_of):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from laid.losses.head_mixing import HeadMixing, MixingArgs
-from laid.losses.least_squares import LeastSquares
+from laid.losses.head_mixing import HeadMixing, LeastSquares, MixingArgs
 
 B, L, S, T, D = 2, 7, 4, 6, 8
 COMPLEX = MixingArgs(weights="complex", normalisation="none")

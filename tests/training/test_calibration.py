@@ -11,7 +11,6 @@ from laid.losses.row_matching import RowMatchingArgs
 from laid.losses.term import ModelPair
 from laid.miniature.decoder_training import grow
 from laid.signals.model_signals import AttentionShape
-from laid.training.calibration import calibrate
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
@@ -55,7 +54,7 @@ def objective_of(base, layers="matched"):
 
 def calibrated(base, teacher, data, layers="matched"):
     objective = objective_of(base, layers)
-    calibrate(objective, base, teacher, data, CPU)
+    objective.calibrate(base.signals, teacher.signals, data, CPU)
     return objective.terms["attn"]
 
 
@@ -81,7 +80,7 @@ def test_it_is_done_once(base, grown, data):
     with torch.no_grad():
         again.rows[0].raw.zero_()
     again.pairs = [(0, 0), (1, 1), (2, 2)]
-    calibrate(resumed, base, grown, None, CPU)
+    resumed.calibrate(base.signals, grown.signals, None, CPU)
     resumed.restored()
     assert again.pairs == term.pairs
     assert (again.rows[0].raw == 0).all()

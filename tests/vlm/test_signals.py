@@ -10,6 +10,7 @@ from laid.signals.model_inputs import IGNORED, answer_labels, answer_positions
 from laid.signals.model_signals import Wanted
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
+from laid.vlm.qk_capture import captured_qk
 from laid.vlm.vision_language_model import VLM
 
 
@@ -80,12 +81,16 @@ def test_capture_leaves_no_reference_behind(student, haystacks):
     del signals
     gc.collect()
     assert remembered() is None
-    assert not student._capture._found
+    assert not any(module._forward_hooks for module in student.hf.model.language_model.modules())
 
 
 def test_capture_is_silent_outside_our_forward(student, haystacks, full_forward):
-    full_forward(student, haystacks().inputs)
-    assert not student._capture._found
+    inputs = haystacks().inputs
+    with captured_qk(student.hf, student.family, (1,)) as (q, k):
+        pass
+    full_forward(student, inputs)
+    assert not q
+    assert not k
 
 
 def test_a_frozen_vision_tower_gets_no_gradient_and_the_rest_does(pair, haystacks):

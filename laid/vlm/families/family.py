@@ -33,15 +33,10 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class VisionFeatures:
-    """What the decoder takes of one image.
+    """What the decoder takes of one image."""
 
-    Attributes:
-        tokens_VE: in place of the image's tokens.
-        more_VE: what some families add in later layers (DeepStack: one tensor a layer).
-    """
-
-    tokens_VE: Tensor
-    more_VE: tuple[Tensor, ...] = ()
+    tokens_VE: Tensor  # in place of the image's tokens
+    more_VE: tuple[Tensor, ...] = ()  # what some add in later layers (DeepStack: one a layer)
 
     @property
     def bytes(self) -> int:

@@ -19,12 +19,12 @@ from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from laid.miniature.tiny_models import tiny_config, tiny_model
 from laid.planning.planned_inputs import haystack_inputs
-from laid.signals.model_signals import Wanted
+from laid.signals.model_signals import QK, Wanted
 from laid.vlm.families.family import VisionFeatures
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.registry import FAMILIES, family_of
 from laid.vlm.pair_check import check_pair
-from laid.vlm.qk_capture import QKCapture
+from laid.vlm.qk_capture import captured_qk
 from laid.vlm.vision_language_model import VLM
 
 
@@ -176,12 +176,11 @@ def test_norms_after_the_transpose_and_layers_that_rotate_differently(monkeypatc
     hf = SimpleNamespace(model=SimpleNamespace(language_model=decoder))
     family = Gemma3(SimpleNamespace(text_config=text))
     spy = AttentionSpy(monkeypatch, family.layers(hf))
-    capture = QKCapture(family).attach(hf)
     ids_BL = torch.arange(1, 19).reshape(2, 9)
     positions_RBL = torch.arange(9).expand(1, 2, 9)
-    with capture.armed((0, 1)) as take:
+    with captured_qk(hf, family, (0, 1)) as (q, k):
         decoder(ids_BL, position_ids=family.position_argument(positions_RBL))
-        found = take()
+    found = {layer: QK(q[layer], k[layer]) for layer in q}
     assert_logits(
         spy, found, lambda x, layer: family.rotate(hf, x, positions_RBL, layer), 2, 32**-0.5
     )
