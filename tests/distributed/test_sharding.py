@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from laid.checkpoints.checkpoint_callback import AtomicCheckpointIO
+from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
 from laid.checkpoints.sharded_checkpoints import save_sharded
+from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import full_tensor, set_full_tensor, shard_like
 from laid.distributed.sharding import shard_parameters
 from laid.losses.head_mixing import HeadMixing, MixingArgs
@@ -301,7 +302,7 @@ def on_a_full_disk(mesh, save, path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         save({"state_dict": {"weight": torch.zeros(2_500_000)}}, path)
-    except OSError as error:
+    except UserError as error:
         return str(error)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
