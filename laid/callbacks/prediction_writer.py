@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from lightning import Callback, LightningModule, Trainer
 
+from laid.common.printable import printable
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows
 
@@ -35,7 +36,7 @@ class PredictionWriter(Callback):
             line = {"id": entry.id, "question": entry.question, "answer": answer}
             line["images"] = list(entry.images)
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            print(f"{entry.id}\t{entry.question}\t{answer}", flush=True)
+            print(printable(f"{entry.id}\t{entry.question}\t{answer}"), flush=True)
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from laid.common.json_codec import Json
+from laid.common.printable import printable
 from laid.data.datamodule import HaystackDataModule
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
@@ -105,5 +106,5 @@ class TestRecorder(Callback):
                 for size, cell in summary.by_size.items():
                     # A curve whose steps are haystack sizes.
                     board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
-        print(format_table([summary]))
+        print(printable(format_table([summary])))
         log.info("%s", self.folder / RESULTS)

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 from laid.common.first_rank import is_first_rank
+from laid.common.printable import printable
 
 _LIGHTNING = ("lightning.pytorch", "lightning.fabric")
 _UNHELPFUL_WARNINGS = (
@@ -36,7 +37,7 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
         quiet: warnings and errors only.
     """
     handler = _ToStderr()
-    handler.setFormatter(logging.Formatter("laid: %(message)s"))
+    handler.setFormatter(_Printable("laid: %(message)s"))
     handler.addFilter(lambda record: record.levelno >= logging.ERROR or is_first_rank())
     laid = logging.getLogger("laid")
     laid.handlers = [handler]
@@ -50,6 +51,11 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
     if not verbose:
         for message in _UNHELPFUL_WARNINGS:
             warnings.filterwarnings("ignore", message)
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _ToStderr(logging.StreamHandler):

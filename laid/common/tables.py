@@ -3,11 +3,12 @@
 import csv
 import io
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from laid.common.printable import for_markdown, for_spreadsheet, one_line
 
 WIDTH = 120
 """Characters of a line on the terminal."""
@@ -17,8 +18,6 @@ NONE = "–"
 
 Value = float | int | str | tuple[float, float, float] | None
 
-# What Markdown would take for its own; brackets and "<0.001" it leaves alone.
-_MARKDOWN = re.compile(r"[\\|*_`]|<(?=[a-zA-Z/!])")
 _LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"–": "--", "−": "$-$"}
 _LATEX |= {"≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$", "∞": r"$\infty$"}
 _LATEX |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "\\": r"\textbackslash{}"}
@@ -68,13 +67,13 @@ def markdown(table: Table) -> str:
     """Headline, table and notes; bold is ``**``, underlined ``<u>``."""
     marks = {"": ("", ""), "bold": ("**", "**"), "underline": ("<u>", "</u>")}
 
-    def plain(text: str) -> str:
-        return _MARKDOWN.sub(r"\\\g<0>", text)
-
-    rows = [[plain(word) for word in table.header], ["---", *["---:"] * (len(table.header) - 1)]]
-    rows += [[plain(c.text).join(marks[c.mark]) for c in row] for row in table.cells()]
-    lines = [f"## {plain(table.title)}", "", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join([*lines, *(f"\n{plain(note)}" for note in table.notes)]) + "\n"
+    rows = [
+        [for_markdown(word) for word in table.header],
+        ["---", *["---:"] * (len(table.header) - 1)],
+    ]
+    rows += [[for_markdown(c.text).join(marks[c.mark]) for c in row] for row in table.cells()]
+    lines = [f"## {for_markdown(table.title)}", "", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([*lines, *(f"\n{for_markdown(note)}" for note in table.notes)]) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -111,7 +110,8 @@ def comma_separated(table: Table) -> str:
     """
     rows = [[_values(cell) for cell in row] for row in table.cells()]
     widths = [max([1, *(len(row[at]) for row in rows)]) for at in range(len(table.header))]
-    header = [[word, f"{word}_low", f"{word}_high"] for word in table.header]
+    words = [for_spreadsheet(word) for word in table.header]
+    header = [[word, f"{word}_low", f"{word}_high"] for word in words]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for row in [header, *rows]:
@@ -123,7 +123,8 @@ def comma_separated(table: Table) -> str:
 def text(table: Table) -> str:
     """Columns for the terminal: names to the left, all else to the right."""
     columns = len(table.header)
-    rows = [list(table.header), *[[cell.text for cell in row] for row in table.cells()]]
+    cells = [[one_line(cell.text) for cell in row] for row in table.cells()]
+    rows = [[one_line(word) for word in table.header], *cells]
     widths = list(table.widths or [0] * columns)
     for row in rows:
         if len(row) > 1:
@@ -135,12 +136,12 @@ def text(table: Table) -> str:
         return "  ".join([first.ljust(widths[0]), *padded]).rstrip()
 
     ruler = "─" * (sum(widths) + 2 * (columns - 1))
-    notes = [textwrap.fill(note, WIDTH) for note in table.notes]
+    notes = [textwrap.fill(one_line(note), WIDTH) for note in table.notes]
     return "\n".join([line(rows[0]), ruler, *map(line, rows[1:]), *notes])
 
 
 def _tex(words: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in words)
+    return "".join(_LATEX.get(sign, sign) for sign in one_line(words))
 
 
 def _values(cell: Cell) -> list[str]:
@@ -151,4 +152,6 @@ def _values(cell: Cell) -> list[str]:
 def _number(value: float | int | str) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return "" if value == NONE else str(value)
+    if isinstance(value, str):
+        return "" if value == NONE else for_spreadsheet(value)
+    return str(value)

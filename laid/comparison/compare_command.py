@@ -9,6 +9,7 @@ from laid.callbacks.head_flow_figure import flow_figure, read_head_flow
 from laid.common.atomic_files import atomic_write_text
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
+from laid.common.printable import for_markdown, printable
 from laid.common.tables import Table, comma_separated, latex, markdown, text
 from laid.comparison.methods import Method, find_method, read_methods
 from laid.comparison.report_tables import bootstrap_line, method_lines, tables
@@ -74,8 +75,8 @@ def compare(
     shown = [format_table(study.summaries())]
     shown += [text(table) for table in made if table.name in _ON_SCREEN]
     written = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
-    atomic_write_text(folder / "table.txt", written + "\n")
-    print("\n\n".join(shown))
+    atomic_write_text(folder / "table.txt", printable(written) + "\n")
+    print(printable("\n\n".join(shown)))
     for line in (*notes, folder / "report.md"):
         log.info("%s", line)
 
@@ -114,11 +115,18 @@ def _head_flow(method: Method) -> Path | None:
 
 def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes: list[str]) -> str:
     names = ", ".join(method.title for method in study.rows)
-    parts = [f"# Comparison of {names}\n"]
+    parts = [f"# Comparison of {for_markdown(names)}\n"]
     parts += [f"- {line}\n" for line in method_lines(study)]
-    parts += ["\n", *(f"Note: {note}.\n\n" for note in notes), f"{bootstrap_line()}\n"]
+    parts += [
+        "\n",
+        *(f"Note: {for_markdown(note)}.\n\n" for note in notes),
+        f"{bootstrap_line()}\n",
+    ]
     parts += [f"\n{markdown(table)}" for table in made]
-    parts += [f"\n## {title}\n\n![{title}]({name}.png)\n" for name, title in figures.items()]
+    parts += [
+        f"\n## {title}\n\n![{title}]({name}.png)\n"
+        for name, title in ((name, for_markdown(title)) for name, title in figures.items())
+    ]
     return "".join(parts)
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from laid.common.printable import code, for_markdown
 from laid.common.tables import NONE, Cell, Table
 from laid.comparison.bootstrap import REPLICATES
 from laid.comparison.methods import Method, not_paired
@@ -228,7 +229,8 @@ def method_lines(study: Study) -> list[str]:
     for method in study.rows:
         for seed, file, results in zip(method.seeds, method.files, method.results, strict=True):
             of_seed = "" if seed is None else f", training seed {seed}"
-            lines.append(f"{method.label}{of_seed}: `{file}`, `{results.command}`")
+            label = for_markdown(method.label)
+            lines.append(f"{label}{of_seed}: {code(str(file))}, {code(results.command)}")
     return lines
 
 

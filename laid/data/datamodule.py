@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 FEATURE_BATCH = 32
 """Images of one forward pass of the vision towers when features are computed beforehand."""
+MOST_WORKERS = 1024
+"""Processes of one device: many more would take the machine down before the first step."""
 
 
 class HaystackDataModule(L.LightningDataModule):
@@ -109,8 +111,8 @@ class HaystackDataModule(L.LightningDataModule):
         ):
             if value < 1:
                 raise UserError(f"data.{name} {value}: expected at least 1")
-        if workers < 0:
-            raise UserError(f"data.workers {workers}: expected 0 or more")
+        if not 0 <= workers <= MOST_WORKERS:
+            raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()

@@ -22,6 +22,8 @@ LIMITS = {
 }
 """By stage, the settings that also limit a source: only where they are given for that source, since
 a configuration gives them for entries that are built."""
+MOST_ENTRIES = 10_000_000
+"""More would take hours to draw and the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class TrainArgs:
         return TRAIN_ENTRIES if self.entries is None else self.entries
 
     def __post_init__(self) -> None:
-        if self.entries is not None and self.entries < 1:
-            raise UserError(f"data.train.entries {self.entries}: expected at least 1")
+        if self.entries is not None and not 1 <= self.entries <= MOST_ENTRIES:
+            raise UserError(f"data.train.entries {self.entries}: expected 1 to {MOST_ENTRIES:,}")
         if self.source is None and not 1 <= self.min_size <= self.max_size:
             raise UserError(
                 f"data.train.min_size {self.min_size}, max_size {self.max_size}: expected "
@@ -72,8 +74,10 @@ class EvaluationArgs:
     of each size; None: all."""
 
     def __post_init__(self) -> None:
-        if self.per_size is not None and self.per_size < 1:
-            raise UserError(f"per_size {self.per_size}: expected at least 1 entry of each size")
+        if self.per_size is not None and not 1 <= self.per_size <= MOST_ENTRIES:
+            raise UserError(
+                f"per_size {self.per_size}: expected 1 to {MOST_ENTRIES:,} entries of each size"
+            )
         if self.sizes is not None and not self.sizes:
             raise UserError("sizes is empty: give haystack sizes such as [1, 10], or null")
         if self.source is not None and not self.source:

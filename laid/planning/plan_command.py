@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from laid.callbacks.global_batch import split_global_batch
 from laid.common.errors import UserError
+from laid.common.printable import printable
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import SIZES
 from laid.planning.memory_tracker import MemoryTracker
@@ -30,7 +31,7 @@ _PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed"}
 
 def run(words: list[str]) -> None:
     """The command line of ``plan``."""
-    print(plan(words))
+    print(printable(plan(words)))
 
 
 def plan(words: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ files in their order, and what is typed, wherever it stands.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -162,6 +163,9 @@ def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
 
 
 def _refuse(config: Namespace) -> None:
+    for key, value in config.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise UserError(f"{key} {value}: expected a finite number")
     if config.checkpoint.dirpath is not None:
         raise UserError(
             "checkpoint.dirpath: checkpoints are in the run's folder; choose that with --name "

@@ -66,6 +66,11 @@ def broken(config, work, tmp_path):
         ),
         ({"model.teacher": None}, "model.teacher is not given"),
         ({"model.lora.rank": 0}, "model.lora.rank 0"),
+        ({"model.optimizer.student_lr": float("nan")}, "student_lr nan: expected a finite number"),
+        ({"model.objective.kl.weight": float("inf")}, "expected a finite number"),
+        ({"trainer.gradient_clip_val": float("inf")}, "gradient_clip_val inf: expected a finite"),
+        ({"data.workers": 10**8}, "data.workers 100000000: expected 0 to 1024"),
+        ({"data.train.entries": 10**12}, "data.train.entries 1000000000000: expected 1 to"),
         ({"model.lora.target_modules": ["qkv"]}, "no such linear layer; it has down_proj"),
         ({"model.yarn.factor": 4}, "model.yarn is set, but model.window_extension is none"),
         (
