@@ -8,6 +8,7 @@ import time
 import pytest
 import torch.distributed as dist
 
+from laid.common.logging_setup import set_up_logging
 from laid.distributed.rank_watchdog import RankWatchdog
 
 
@@ -45,6 +46,7 @@ def test_a_normal_end_is_not_reported(on_ranks, who):
 
 
 def waiting(mesh, who):
+    set_up_logging()
     RankWatchdog("127.0.0.1")
     dist.barrier()
     if mesh.get_local_rank() == who:

@@ -164,7 +164,7 @@ def test_a_limit_holds_for_a_source_only_if_it_is_given_beside_it_or_over_it(sta
         (["--trainer.val_check_interval=0"], "expected more than 0"),
         (["--trainer.check_val_every_n_epoch=0"], "expected more than 0"),
         (["--trainer.gradient_clip_val=-1"], "expected more than 0"),
-        (["--trainer.gradient_clip_val=.nan"], "expected more than 0"),
+        (["--trainer.gradient_clip_val=.nan"], "trainer.gradient_clip_val"),
         (["--seed_everything=-1"], "expected 0 to 4294967295"),
         (["--seed_everything=true"], "expected a number"),
         (["--data.processor=x"], "model.student.path"),
