@@ -56,7 +56,7 @@ QUICK = ("--head_flow.enabled", "false", "--trainer.limit_val_batches", 0)
 
 @pytest.fixture(scope="module")
 def diverged(laid, config, work):
-    """A run that was told to learn far too fast, and what it said."""
+    """A run with a learning rate that is far too high, and its messages."""
     done = laid(
         "fit", "--config", config, "--name", "diverged", *QUICK,
         "--model.optimizer.student_lr", 1e30, "--checkpoint.save_top_k", 1,
@@ -67,11 +67,10 @@ def diverged(laid, config, work):
 
 def test_a_run_that_diverges_fails_and_keeps_its_last_finite_checkpoint(diverged):
     run, done = diverged
-    assert "holds a NaN or an infinity: no checkpoint is written" in done.stderr
+    assert "expected finite numbers" in done.stderr
     assert "to test it" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     (path,) = (run / "checkpoints").iterdir()
-    assert str(path) in done.stderr
     state = torch.load(path, weights_only=True)["state_dict"]
     assert first_not_finite(state.items()) is None
 
