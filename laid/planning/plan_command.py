@@ -7,6 +7,7 @@ GPU: of the models, only their ``config.json``.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 from jsonargparse import Namespace
 
@@ -131,7 +132,11 @@ class Plan:
 
     def _tokens(self, images: int, setting: Setting) -> int:
         """Tokens of a prompt of ``images`` images."""
-        return tokens_of(load_config(self.module.student_args), images, setting.grid)
+        return tokens_of(self._student_config, images, setting.grid)
+
+    @cached_property
+    def _student_config(self) -> Any:  # read once: hours ask for the tokens of every haystack
+        return load_config(self.module.student_args)
 
     def _tested(self, module: PlannedModule, setting: Setting, limit: Limit) -> list[str]:
         tracker = simulate_test(module, setting)

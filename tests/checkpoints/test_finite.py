@@ -75,7 +75,10 @@ def test_a_run_that_diverges_fails_and_keeps_its_last_finite_checkpoint(diverged
     assert first_not_finite(state.items()) is None
 
 
-@pytest.mark.parametrize("command", ["test", "validate", "predict", "export"])
+@pytest.mark.parametrize(
+    "command",
+    ["test", "export", *(pytest.param(c, marks=pytest.mark.slow) for c in ("validate", "predict"))],
+)
 def test_commands_refuse_weights_that_are_not_finite(laid, diverged, tmp_path, drawn, command):
     run, _ = diverged
     (path,) = (run / "checkpoints").iterdir()

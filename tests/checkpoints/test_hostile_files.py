@@ -149,7 +149,7 @@ def sharded(laid, config, work):
     return work / "runs" / "hostile" / "checkpoints" / "step=1.ckpt"
 
 
-@pytest.mark.parametrize("command", ["test", "export", "fit"])
+@pytest.mark.parametrize("command", ["test", pytest.param("export", marks=pytest.mark.slow), "fit"])
 def test_commands_run_no_code_from_a_checkpoint(laid, sharded, tmp_path, marker, hostile, command):
     path = tmp_path / "checkpoints" / "step=1.ckpt"
     shutil.copytree(sharded, path)

@@ -50,6 +50,7 @@ def test_a_branch_is_continued_and_the_checkpoint_it_came_from_is_pruned(laid, c
     assert names(copy) == ["step=1.ckpt", "step=3.ckpt", "step=4.ckpt", "step=5.ckpt"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_names_no_file_for_removal(laid, copy, tmp_path):
     """Lightning removes what the callback's state in the checkpoint calls the worst."""
     victim = tmp_path / "thesis.tex"
@@ -89,18 +90,32 @@ def test_a_checkpoint_names_no_file_for_removal(laid, copy, tmp_path):
 VAL = ("--trainer.limit_val_batches", 1.0, "--trainer.num_sanity_val_steps", 0)
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--checkpoint.save_top_k", 0), "checkpoint.save_top_k 0 would keep no checkpoint"),
         (("--checkpoint.filename", "../{step}"), "checkpoint.filename '../{step}': expected"),
-        (("--checkpoint.filename", "/tmp/a"), "checkpoint.filename '/tmp/a': expected"),
+        pytest.param(
+            ("--checkpoint.filename", "/tmp/a"),
+            "checkpoint.filename '/tmp/a': expected",
+            marks=SLOW,
+        ),
         (("--checkpoint.monitor", "train/los"), "no such metric; there are epoch, "),
-        (("--checkpoint.monitor", "val/acuracy", *VAL), "no such metric; there are epoch, "),
-        (("--checkpoint.monitor", "val/accuracy"), "there is no validation"),
-        (
+        pytest.param(
+            ("--checkpoint.monitor", "val/acuracy", *VAL),
+            "no such metric; there are epoch, ",
+            marks=SLOW,
+        ),
+        pytest.param(
+            ("--checkpoint.monitor", "val/accuracy"), "there is no validation", marks=SLOW
+        ),
+        pytest.param(
             ("--checkpoint.monitor", "val/accuracy", "--checkpoint.mode", "min"),
             "would keep the worst checkpoints by val/accuracy: expected max",
+            marks=SLOW,
         ),
         (
             ("--checkpoint.monitor", "train/loss", "--checkpoint.mode", "max"),
@@ -148,6 +163,7 @@ def test_with_a_monitor_the_best_and_the_last_are_kept(laid, config, work):
     assert len(kept) == 1
 
 
+@pytest.mark.slow
 def test_with_a_monitor_of_every_epoch_in_the_default_rhythm(laid, config, work):
     """Nothing is due before the end: the last state is kept all the same, with its accuracy."""
     options = (
@@ -186,8 +202,20 @@ def test_a_bad_image_in_mid_training_costs_no_step(start, config, drawn, work, t
     assert place(found.path) == (found.identity["step"],) * 2
 
 
-@pytest.mark.parametrize("both", [True, False], ids=["with max_epochs", "without"])
-@pytest.mark.parametrize("step", [6, 9], ids=["at an epoch's end", "in mid-epoch"])
+@pytest.mark.parametrize(
+    "both",
+    [
+        pytest.param(True, marks=pytest.mark.slow, id="with max_epochs"),
+        pytest.param(False, id="without"),
+    ],
+)
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(6, id="at an epoch's end"),
+        pytest.param(9, marks=pytest.mark.slow, id="in mid-epoch"),
+    ],
+)
 def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(laid, config, work, step, both):
     name = f"ended-{step}-{both}"
     fit = (
