@@ -139,6 +139,7 @@ def scores(path):
     }
 
 
+@pytest.mark.slow
 def test_with_a_monitor_the_best_and_the_last_are_kept(laid, config, work):
     """Validated after every third step; a step that was not validated has no accuracy."""
     options = (

@@ -78,7 +78,11 @@ def test_head_flow_is_normalised_and_training_changed_it(fitted):
     assert flow["mixing"]["before"] != flow["mixing"]["after"]
 
 
-@pytest.mark.parametrize("step", [4, 6], ids=lambda step: f"after step {step} of 12")
+@pytest.mark.parametrize(
+    "step",
+    [4, pytest.param(6, marks=pytest.mark.slow)],
+    ids=lambda step: f"after step {step} of 12",
+)
 def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
     start, laid, config, fitted, work, step
 ):
@@ -108,6 +112,7 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
     assert before == after
 
 
+@pytest.mark.slow
 def test_taking_a_run_up_again_leaves_no_checkpoint_inside_a_step(laid, config, work):
     """Twice stopped and taken up: after each, only checkpoints between optimizer steps."""
     options = ("--config", config, "--name", "twice", "--head_flow.enabled", "false")
@@ -123,6 +128,7 @@ def test_taking_a_run_up_again_leaves_no_checkpoint_inside_a_step(laid, config, 
         assert place["epoch"] * 12 + place["taken"] == 2 * content["global_step"]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_typed_for_a_resumed_run_takes_effect(laid, config, fitted, work):
     folder = work / "runs" / "other-rate"
     shutil.copytree(fitted, folder)

@@ -199,6 +199,7 @@ def test_validate_gives_accuracy(laid, fitted):
     assert "val/accuracy" in done.stdout
 
 
+@pytest.mark.slow
 def test_built_files_give_the_answers_of_entries_built_on_the_fly(
     tested, laid, fitted, drawn, work
 ):

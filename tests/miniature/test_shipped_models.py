@@ -18,6 +18,7 @@ def card(name):
     return {int(size): (round(float(share) * int(n) / 100), int(n)) for size, share, n in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["student", "teacher", "teacher-independent"])
 def test_a_card_holds_at_two_sizes(laid, work, name):
     laid(
