@@ -1,0 +1,113 @@
+"""Runs many commands of laid for the price of one start of torch.
+
+The process imports all that ``laid`` imports and reads requests from standard input. For each
+command it forks. The child has the words of the command, a session, signals and limits of its own,
+and runs ``laid.cli.main.main``: exit code, messages and tracebacks are the real ones.
+
+A request is a line of JSON, and so is the answer: ``{"start": {...}}`` gives the child's process
+id, ``{"poll": PID}`` its exit code, as ``subprocess`` counts it, or null while it runs.
+"""
+
+import atexit
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from importlib import import_module
+from typing import Any
+
+WARM = (
+    "lightning.pytorch",
+    "matplotlib.pyplot",
+    "tensorboard.backend.event_processing.event_accumulator",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "laid.cli.lightning_app",
+    "laid.cli.export_command",
+    "laid.comparison.compare_command",
+    "laid.data.build_command",
+    "laid.miniature.pretrain_command",
+    "laid.planning.plan_command",
+)
+
+
+def serve() -> dict[str, Any]:
+    """Answers requests; returns in each child what it has to run."""
+    import_module("torch").set_num_threads(1)
+    for name in WARM:
+        import_module(name)
+    # What is frozen stays shared with the children.
+    gc.collect()
+    gc.freeze()
+    codes: dict[int, int] = {}
+    _answer("ready")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "start" in request:
+            pid = os.fork()
+            if pid == 0:
+                return request["start"]
+            _answer(pid)
+        else:
+            pid = request["poll"]
+            if pid not in codes:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    codes[pid] = os.waitstatus_to_exitcode(status)
+            _answer(codes.get(pid))
+    os._exit(0)
+
+
+def _answer(value: object) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def become(start: dict[str, Any]) -> None:
+    """Makes this child a process as a shell starts one."""
+    os.setsid()
+    for number, path in ((0, os.devnull), (1, start["out"]), (2, start["err"])):
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        opened = os.open(path, flags, 0o644)
+        os.dup2(opened, number)
+        os.close(opened)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(start["environment"])
+    os.chdir(start["folder"])
+    sys.argv = ["laid", *start["words"]]
+    limits = {"file_bytes": resource.RLIMIT_FSIZE, "cpu_s": resource.RLIMIT_CPU}
+    for name, limit in limits.items():
+        if start.get(name) is not None:
+            resource.setrlimit(limit, (start[name], start[name]))
+
+
+def run_command() -> None:
+    """What ``python -m laid`` does, but that the memory is not taken apart at the end."""
+    from laid.cli.main import main
+
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    become(todo := serve())
+    if todo.get("fault"):
+        from campaign.faults import inject
+
+        inject(**todo["fault"])
+    run_command()

@@ -1,0 +1,76 @@
+"""Signals at moments drawn from a seed: nothing is half, and what goes on ends as if nothing was."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from campaign.case import Case, assert_clean, no_litter
+from campaign.scenarios import SCENARIOS, Scenario, checkpoints, same_state
+from campaign.world import Place
+
+KIND = "kills"
+TIMES = {"fit": 8, "fit, sharded": 3, "fit, resumed": 3}
+TIMES_OF_ANY = 2
+"""Moments for each command and signal."""
+ENDS = {
+    signal.SIGKILL: (-signal.SIGKILL,),
+    # Python itself ends so before laid listens; a shell shows 143 for both.
+    signal.SIGTERM: (143, -signal.SIGTERM),
+    signal.SIGINT: (130, -signal.SIGINT),
+}
+
+_known: dict[tuple[str, Path], tuple[float, Any]] = {}
+
+
+def _uninterrupted(scenario: Scenario, place: Place) -> tuple[float, Any]:
+    """How long a command takes, in seconds, and what it makes."""
+    key = (scenario.name, place.world.folder)
+    if key not in _known:
+        beside = Place(place.outside / "case", place.outside / "beside", place.world)
+        beside.folder.mkdir()
+        beside.outside.mkdir()
+        words = scenario.prepare(beside)
+        begun = time.monotonic()
+        done = beside.laid(*words, environment=scenario.environment(beside))
+        took = time.monotonic() - begun
+        assert done.code == 0, str(done)
+        _known[key] = took, scenario.result(beside)
+    return _known[key]
+
+
+def _killed(scenario: Scenario, number: signal.Signals, seed: int) -> Callable[[Place], None]:
+    def check(place: Place) -> None:
+        took, expected = _uninterrupted(scenario, place)
+        draw = random.Random(f"{scenario.name} {number} {seed}")
+        words = scenario.prepare(place)
+        running = place.start(*words, environment=scenario.environment(place))
+        time.sleep(draw.uniform(0.1, 1.0) * took)
+        running.send(number)
+        done = running.wait()
+        assert done.code in (0, *ENDS[number]), str(done)
+        if number != signal.SIGKILL:
+            assert_clean(place, done)
+        if done.code in (130, 143) and scenario.name.startswith("fit") and checkpoints(place):
+            assert "--ckpt_path" in done.err, f"it does not say how to go on: {done}"
+        scenario.whole(place)
+        scenario.finish(place, words)
+        assert same_state(scenario.result(place), expected)
+        assert not no_litter(place)
+
+    return check
+
+
+CASES: list[Case] = [
+    Case(
+        KIND,
+        f"{scenario.name}: {number.name}, seed {seed}",
+        _killed(scenario, number, seed),
+        sample=(scenario.name, number, seed) == ("fit", signal.SIGTERM, 1),
+    )
+    for scenario in SCENARIOS
+    for number in ENDS
+    for seed in range(TIMES.get(scenario.name, TIMES_OF_ANY))
+]
