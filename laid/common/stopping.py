@@ -52,12 +52,12 @@ def stop_at_once(number: int) -> None:
 
 @contextmanager
 def stops_raised() -> Iterator[None]:
-    """Within the block SIGTERM and Ctrl-C raise ``Stopped``, so that temporary files are removed."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    """In the block SIGTERM and Ctrl-C raise ``Stopped``, and temporary files are removed."""
+    before = [signal.getsignal(number) for number in _SIGNALS]
     on_stop(stop_at_once)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
+            for number, handler in zip(_SIGNALS, before, strict=True):
                 signal.signal(number, handler)
