@@ -68,7 +68,7 @@ class RunCheckpoint(ModelCheckpoint):
             )
         super().__init__(mode=mode or fitting, **options)
         self._fit = 0
-        self._resumed_at: int | None = None
+        self._begun_at = 0
         self._checked = self._training = False
         self._validated_at: int | None = None
         self._newest = ""
@@ -79,7 +79,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def begin_after(self, step: int) -> None:
         """Says that a run is resumed after this step, whose checkpoint exists."""
-        self._last_global_step_saved = self._resumed_at = step
+        self._last_global_step_saved = self._begun_at = step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -213,12 +213,13 @@ class RunCheckpoint(ModelCheckpoint):
         """Refuses to call a fit done that has trained nothing.
 
         Raises:
-            UserError: a resumed run has taken no step.
+            UserError: the run has taken no step.
         """
-        if self._resumed_at == trainer.global_step and not trainer.should_stop:
+        if self._begun_at == trainer.global_step and not trainer.should_stop:
             raise UserError(
-                f"nothing was trained: the run is at step {self._resumed_at}, and trainer."
-                f"max_steps {trainer.max_steps} and max_epochs {trainer.max_epochs} end it there. "
+                f"nothing was trained: the run is at step {self._begun_at}, and trainer."
+                f"max_steps {trainer.max_steps}, max_epochs {trainer.max_epochs} and "
+                f"limit_train_batches {trainer.limit_train_batches} end it there. "
                 "To train on, raise them; to test it, use laid test"
             )
 

@@ -200,6 +200,16 @@ def run_folder(trainer: "Trainer") -> Path:
     return Path(trainer.default_root_dir)
 
 
+def check_name(name: str) -> None:
+    """Refuses a run's name that is not that of a folder.
+
+    Raises:
+        UserError: it is empty, or leads elsewhere.
+    """
+    if not name or name in (".", "..") or set(name) & set("/\\\0"):
+        raise UserError(f"--name {name!r}: expected the name of a folder, such as tiny")
+
+
 def claim_run(runs: Path, name: str) -> Path:
     """Makes a folder that is not taken and gives it: ``runs/name``, ``runs/name-2``, ...
 
@@ -208,8 +218,7 @@ def claim_run(runs: Path, name: str) -> Path:
     Raises:
         UserError: the name is not that of a folder.
     """
-    if not name or name in (".", "..") or set(name) & set("/\\\0"):
-        raise UserError(f"--name {name!r}: expected the name of a folder, such as tiny")
+    check_name(name)
     for number in count(1):
         folder = runs / (name if number == 1 else f"{name}-{number}")
         try:

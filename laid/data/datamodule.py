@@ -111,6 +111,8 @@ class HaystackDataModule(L.LightningDataModule):
         ):
             if value < 1:
                 raise UserError(f"data.{name} {value}: expected at least 1")
+        if not feature_gib > 0:
+            raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
         if not 0 <= workers <= MOST_WORKERS:
             raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
         self.coco_root = coco_root

@@ -23,6 +23,7 @@ from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.data.coco_index import CocoIndex
 from laid.data.entries import HaystackEntry, Mode, ask, dataset_of, entry_id
+from laid.data.entry_args import MOST_ENTRIES
 from laid.data.haystack_sampler import HaystackSampler
 
 # Raise it when equal arguments give other entries than before: it is part of the cache's key.
@@ -214,8 +215,8 @@ def _check_sizes(sampler: HaystackSampler, sizes: Iterable[int], needles: Sequen
 
 
 def _check_even(name: str, count: int) -> None:
-    if count < 2 or count % 2:
+    if not 2 <= count <= MOST_ENTRIES or count % 2:
         raise UserError(
-            f"{name} should be an even number of 2 or more, because entries come in pairs of a "
-            f"yes and a no; got {count}."
+            f"{name} should be an even number from 2 to {MOST_ENTRIES:,}, because entries come in "
+            f"pairs of a yes and a no; got {count}."
         )

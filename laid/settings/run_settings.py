@@ -4,6 +4,7 @@ From the weakest to the strongest: defaults, the settings of the checkpoint's ru
 files in their order, and what is typed, wherever it stands.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -18,7 +19,7 @@ from lightning.pytorch.cli import ActionConfigFile, LightningArgumentParser
 
 from laid.callbacks.head_flow import HeadFlow
 from laid.checkpoints.checkpoint_callback import RunCheckpoint
-from laid.checkpoints.runs import Found, find_checkpoint
+from laid.checkpoints.runs import Found, check_name, find_checkpoint
 from laid.common.command_parser import CommandParser, split_configs
 from laid.common.differences import differences
 from laid.common.errors import UserError
@@ -171,10 +172,8 @@ def _refuse(config: Namespace) -> None:
             "checkpoint.dirpath: checkpoints are in the run's folder; choose that with --name "
             "and --trainer.default_root_dir"
         )
-    try:
-        list(Formatter().parse(config.checkpoint.filename))
-    except ValueError as reason:
-        raise UserError(f"checkpoint.filename {config.checkpoint.filename!r}: {reason}") from reason
+    check_name(config.name)
+    _check_filename(config.checkpoint.filename)
     if config.trainer.use_distributed_sampler:
         raise UserError(
             "trainer.use_distributed_sampler: laid distributes haystacks over the devices itself"
@@ -183,11 +182,27 @@ def _refuse(config: Namespace) -> None:
         value = config.trainer[name]
         if isinstance(value, int | float) and not value > 0:
             raise UserError(f"trainer.{name} {value}: expected more than 0, or null")
+    for name, least in (("log_every_n_steps", 0), ("num_sanity_val_steps", -1)):
+        if (value := config.trainer[name]) is not None and value < least:
+            raise UserError(f"trainer.{name} {value}: expected {least} or more, or null")
     if not 0 <= config.seed_everything < 2**32:
         raise UserError(f"seed_everything {config.seed_everything}: expected 0 to 4294967295")
     # Asked here as well, since Lightning makes bf16-mixed of 16-mixed on a CPU.
     if config.trainer.strategy == sharded_strategy.NAME:
         sharded_strategy.refuse_float16(config.trainer.precision)
+
+
+def _check_filename(filename: str) -> None:
+    try:
+        fields = [field for _, field, *_ in Formatter().parse(filename) if field is not None]
+    except ValueError as reason:
+        raise UserError(f"checkpoint.filename {filename!r}: {reason}") from reason
+    for field in fields:
+        if not re.fullmatch(r"[\w-]+", field):
+            raise UserError(
+                f"checkpoint.filename {filename!r}: {{{field}}} is no metric; expected such as "
+                "{step} or {epoch:02d}"
+            )
 
 
 def _order_seed(seed: bool | int) -> int:

@@ -17,6 +17,9 @@ from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.model_paths import weights_fingerprint
 from laid.vlm.weight_files import ADAPTER, is_adapter
 
+MOST_RANK = 65_536
+"""No matrix of a model has more rows."""
+
 
 @dataclass
 class LoraArgs:
@@ -38,8 +41,8 @@ class LoraArgs:
     and where queries and keys are aligned; the paper does not say. The vision tower gets none."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"model.lora.rank {self.rank}: expected 1 or more")
+        if not 1 <= self.rank <= MOST_RANK:
+            raise UserError(f"model.lora.rank {self.rank}: expected 1 to {MOST_RANK}")
         if self.alpha < 1:
             raise UserError(f"model.lora.alpha {self.alpha}: expected 1 or more")
         if not 0 <= self.dropout < 1:

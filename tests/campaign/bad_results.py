@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from campaign.bad_data import NO_JSON, changed
+from campaign.broken_json import NO_JSON, changed
 from campaign.case import Case, assert_clean, refusal
 from campaign.world import Place
 
@@ -132,7 +132,13 @@ def _of_another_size(lines: list[dict[str, Any]]) -> list[Any]:
 def _limited(place: Place) -> None:
     """A test of some of the entries says so: in the results, and in words."""
     done = place.laid(
-        "test", "--ckpt_path", place.world.run, "--results", "out", "--trainer.limit_test_batches", 1
+        "test",
+        "--ckpt_path",
+        place.world.run,
+        "--results",
+        "out",
+        "--trainer.limit_test_batches",
+        1,
     )
     assert_clean(place, done)
     if done.code == 2:
@@ -142,7 +148,9 @@ def _limited(place: Place) -> None:
     assert "3 of 8" in done.said, str(done)
     results = json.loads((place.folder / "out" / "results.json").read_text())
     assert results["overall"]["n"] == 3
-    assert "8" in json.dumps({k: v for k, v in results.items() if k not in ("identity", "training")})
+    assert "8" in json.dumps(
+        {k: v for k, v in results.items() if k not in ("identity", "training")}
+    )
 
 
 def _cut_answers(place: Place) -> None:
@@ -176,7 +184,7 @@ CASES: list[Case] = [
         )
         for key, value in RECORDS
     ),
-    refusal(KIND, "a record of an entry that is not asked", _again(_of_another_entry), "records.jsonl"),
+    refusal(KIND, "a record of no entry that is asked", _again(_of_another_entry), "records.jsonl"),
     refusal(KIND, "a record of another size", _again(_of_another_size), "records.jsonl"),
     refusal(KIND, "records of a list", _again(lambda lines: [[], *lines[1:]]), "line 1"),
     refusal(KIND, "records without a header", _again(lambda lines: lines[1:]), "line 1"),

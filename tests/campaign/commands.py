@@ -52,7 +52,12 @@ class Server:
 
     def __init__(self, environment: dict[str, str]):
         path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-        fixed = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
+        fixed = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": path,
+            "COLUMNS": "200",
+            "HF_HUB_OFFLINE": "1",
+        }
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
             env={**os.environ, **fixed, **environment},

@@ -1,12 +1,10 @@
 """Fixtures of the campaign, and the table at its end."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from campaign.commands import Server
 from campaign.world import Place, World
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from campaign.case import Case, assert_clean
 from campaign.scenarios import answers, same_state
 from campaign.world import Place
+
 from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.vlm.export_marker import check_export
 
@@ -42,7 +43,9 @@ def _checkpoint(place: Place, draw: random.Random) -> None:
 
 
 def _resumed(place: Place, draw: random.Random) -> None:
-    path = place.copy(place.world.run / "checkpoints" / "step=2.ckpt", "runs/run/checkpoints/step=2.ckpt")
+    path = place.copy(
+        place.world.run / "checkpoints" / "step=2.ckpt", "runs/run/checkpoints/step=2.ckpt"
+    )
     flip(path, draw)
     done = place.laid("fit", "--ckpt_path", path, "--trainer.max_steps", 4)
     assert done.code in (0, 2), str(done)
@@ -92,7 +95,11 @@ def _shard(place: Place, draw: random.Random) -> None:
         assert "cannot be read" in done.err, str(done)
         return
     again = place.laid(
-        "export", "--ckpt_path", place.world.sharded / "checkpoints" / "step=2.ckpt", "--out", "whole"
+        "export",
+        "--ckpt_path",
+        place.world.sharded / "checkpoints" / "step=2.ckpt",
+        "--out",
+        "whole",
     )
     assert again.code == 0
     one, two = (place.folder / name / "model.safetensors" for name in ("out", "whole"))

@@ -11,8 +11,13 @@ from campaign.world import Place
 KIND = "full disk"
 POINTS = 6
 """Operations from which on each command finds the disk full."""
-QUOTAS = {"fit": (200_000, 3_000_000), "fit, sharded": (200_000, 3_000_000), "export over": (
-    200_000, 2_000_000), "export": (200_000, 2_000_000), "fit, resumed": (200_000, 3_000_000)}
+QUOTAS = {
+    "fit": (200_000, 3_000_000),
+    "fit, sharded": (200_000, 3_000_000),
+    "export over": (200_000, 2_000_000),
+    "export": (200_000, 2_000_000),
+    "fit, resumed": (200_000, 3_000_000),
+}
 """Largest files in bytes; a checkpoint has some eight million."""
 WORDS = ("No space left", "File too large", "disk", "Disk quota", "space")
 

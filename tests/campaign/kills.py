@@ -1,4 +1,4 @@
-"""Signals at moments drawn from a seed: nothing is half, and what goes on ends as if nothing was."""
+"""Signals at moments drawn from a seed: nothing is half, and going on ends as uninterrupted."""
 
 import random
 import signal

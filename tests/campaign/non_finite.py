@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-
 from campaign.case import Case, assert_clean, error_of, refusal
 from campaign.scenarios import checkpoints
 from campaign.world import Place
+from safetensors.torch import load_file, save_file
+
 from laid.checkpoints.sharded_checkpoints import read_whole
 
 KIND = "no finite numbers"
@@ -136,5 +136,8 @@ CASES: list[Case] = [
         for command in ("test", "validate", "predict", "export", "fit")
         for what, value in BAD.items()
     ),
-    *(refusal(KIND, f"test of a model with {what}", _base(value), WORDS) for what, value in BAD.items()),
+    *(
+        refusal(KIND, f"test of a model with {what}", _base(value), WORDS)
+        for what, value in BAD.items()
+    ),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from campaign.case import Case, assert_clean, error_of, no_litter
 from campaign.commands import Done
 from campaign.scenarios import answers, checkpoints, checkpoints_of
 from campaign.world import Place
+
 from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.evaluation.records import read_records
 from laid.vlm.export_marker import check_export
@@ -119,7 +120,7 @@ def _first_tests(place: Place, seed: int) -> None:
 
 
 def _export_while_read(place: Place, seed: int) -> None:
-    """A folder that is tested while it is replaced: the answers are of the old, the new, or none."""
+    """A folder that is tested while it is replaced: old, new or no answers."""
     out = place.copy(place.world.export, "out")
     first = checkpoints_of(place.world.run)[0]
     test = ["test", "--config", place.config(), "--model.student.path", out, "--results", "seen"]

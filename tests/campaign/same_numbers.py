@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-
 from campaign.case import Case, assert_clean
 from campaign.scenarios import answers, checkpoints, predictions, same_state, trained
 from campaign.world import Place
+
 from laid.checkpoints.sharded_checkpoints import read_whole
 
 KIND = "same numbers"
@@ -228,7 +228,9 @@ CASES: list[Case] = [
     *(Case(KIND, f"test with {what}", _tested(more)) for what, more in TESTS),
     *(Case(KIND, f"resumed from step {step}", _resumed(step)) for step in (1, 3, 6, 7)),
     *(
-        Case(KIND, f"max_steps at an epoch's end, max_epochs {n}", _resumed_at_the_end_of_an_epoch(n))
+        Case(
+            KIND, f"max_steps at an epoch's end, max_epochs {n}", _resumed_at_the_end_of_an_epoch(n)
+        )
         for n in (-1, 1, 2, 3)
     ),
     Case(KIND, "a resumed fit without a step", _nothing_to_train),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from campaign.commands import Done
 from campaign.world import Place, tree
+
 from laid.checkpoints.runs import find_checkpoint
 from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.common.errors import UserError

@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from campaign.case import Case, assert_clean
 from campaign.scenarios import checkpoints_of
 from campaign.world import Place
+from PIL import Image
 
 KIND = "stale answers"
 ANSWERED = "answered already"
@@ -72,9 +71,7 @@ def _changed(name: str, change: Callable[[Path], None], keep: bool) -> Callable[
     def check(place: Place) -> None:
         student = place.copy(place.world.student, "student")
         coco = place.copy(place.world.coco, "coco")
-        config = place.config(
-            {"model.student.path": str(student), "data.coco_root": str(coco)}
-        )
+        config = place.config({"model.student.path": str(student), "data.coco_root": str(coco)})
         words = ["test", "--config", config, "--results", "out"]
         assert place.laid(*words).code == 0
         again = place.laid(*words)

@@ -1,16 +1,20 @@
 """All cases of all kinds (docs/reliability.md); ``make test`` runs the sample of them."""
 
 import pytest
-
 from campaign import (
-    bad_data,
+    bad_coco,
+    bad_commands,
     bad_images,
+    bad_questions,
     bad_results,
     bad_settings,
+    bad_yaml,
     crashes,
     flipped_bits,
     full_disk,
-    hostile_files,
+    hostile_checkpoints,
+    hostile_models,
+    hostile_names,
     kills,
     non_finite,
     races,
@@ -22,17 +26,22 @@ from campaign.world import Place
 
 KINDS = (
     bad_settings,
-    bad_data,
+    bad_commands,
+    bad_yaml,
+    bad_coco,
+    bad_questions,
     bad_images,
     bad_results,
+    hostile_checkpoints,
+    hostile_models,
+    hostile_names,
     crashes,
     kills,
-    hostile_files,
     races,
     full_disk,
-    same_numbers,
     flipped_bits,
     stale_answers,
+    same_numbers,
     non_finite,
 )
 CASES = [case for kind in KINDS for case in kind.CASES]

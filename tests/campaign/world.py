@@ -1,4 +1,4 @@
-"""What the cases share: a drawn COCO, tiny models, runs, an export, results. Made when first used."""
+"""What the cases share: a drawn COCO, models, runs, an export, results; made when first used."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from campaign.commands import Done, Running, Server
 
 QUICK = {
