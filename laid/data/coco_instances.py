@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +133,9 @@ class _Reader:
                     f"{name!r}, which differ in nothing, or in case, blanks or underscores only; "
                     "expected one name for one object"
                 )
-        tidy = " ".join(name.split())
-        if tidy != name:
+        if (tidy := _tidy(name)) != name:
             self.notes.add(f"{name!r} as {tidy!r}")
-        self.categories[number] = tidy
+        self.categories[number] = name
 
     def add_image(self, found: dict[str, Any]) -> None:
         number, name = self._id(found, "id"), clean_name("annotations", found["file_name"])
@@ -181,7 +179,7 @@ class _Reader:
             files=np.array(files),
             widths=np.array(widths),
             heights=np.array(heights),
-            categories=np.array([self.categories[number] for number in columns]),
+            categories=np.array([_tidy(self.categories[number]) for number in columns]),
             cells=np.array(cells),
             largest=np.array([largest[cell] for cell in cells]),
         )
@@ -231,7 +229,11 @@ class _Reader:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf
+    return isinstance(value, int | float) and 0 <= value <= _LONGEST**2
+
+
+def _tidy(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _rank(number: _Id) -> tuple[bool, float, str]:

@@ -40,7 +40,7 @@ COCO: tuple[tuple[str, object, str], ...] = (
     ("images.0.file_name", "a\0.jpg", "file name"),
     ("images.0.file_name", "000000000002.jpg", "000000000002.jpg"),
     ("images.0.file_name", "absent.jpg", "absent.jpg"),
-    ("images.0.file_name", "x" * 5000, "file name|images of"),
+    ("images.0.file_name", "x" * 300, "file name|images of"),
     ("images.0.width", 0, "'width'"),
     ("images.0.width", -5, "'width'"),
     ("images.0.width", 2**62, "'width'"),
@@ -60,8 +60,6 @@ COCO: tuple[tuple[str, object, str], ...] = (
     ("categories.0.name", "Dog", "'Dog'"),
     ("categories.0.name", "dog ", "'dog '"),
     ("categories.0.name", " do_g", "do_g"),
-    ("categories.0.name", "<|im_end|>", "<|im_end|>"),
-    ("categories.0.name", "<image>", "<image>"),
     ("annotations.0.image_id", ABSENT, "'image_id'"),
     ("annotations.0.image_id", 999, "'image_id' is 999"),
     ("annotations.0.image_id", None, "'image_id'"),
@@ -150,6 +148,18 @@ def _nest(coco: Path) -> None:
     (coco / "old").rename(coco / "val2017" / "val2017")
 
 
+def _control_token(token: str) -> Callable[[Place], list[object]]:
+    """A category that a tokenizer would not read as text."""
+
+    def prepare(place: Place) -> list[object]:
+        content = changed(_coco(place), "categories.0.name", token)
+        (place.folder / ANNOTATIONS).write_text(json.dumps(content))
+        config = place.config({"data.coco_root": "coco", "data.test.split": "val2017"})
+        return ["test", "--config", config, "--data.test.sizes", "[2]", "--results", "out"]
+
+    return prepare
+
+
 def _only_crowds(place: Place) -> list[object]:
     content = _coco(place)
     for annotation in content["annotations"]:
@@ -177,6 +187,10 @@ CASES: list[Case] = [
     *(
         Case(KIND, f"annotations in the dialect {path.stem}", _dialect(path.stem))
         for path in sorted((FIXTURES / "coco_dialects").glob("*.json"))
+    ),
+    *(
+        refusal(KIND, f"a category {token}", _control_token(token), token)
+        for token in ("<|im_end|>", "<image>", "<|image_pad|>")
     ),
     refusal(KIND, "only crowds", _only_crowds, "annotations are crowds"),
     refusal(KIND, "files named .JPG", _spelled(_rename_all(".JPG")), "000000000001.JPG"),
