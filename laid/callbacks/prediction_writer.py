@@ -11,6 +11,7 @@ from laid.common.errors import UserError
 from laid.common.printable import printable
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows
+from laid.evaluation.scoring import Answer
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class PredictionWriter(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: list[str],
+        outputs: list[Answer],
         batch: Batch,
         *at: int,
     ) -> None:
@@ -47,10 +48,15 @@ class PredictionWriter(Callback):
         for entry, answer, counted in found:
             if not counted:
                 continue
-            line = {"id": entry.id, "question": entry.question, "answer": answer}
-            line["images"] = list(entry.images)
+            line = {
+                "id": entry.id,
+                "question": entry.question,
+                "answer": answer.text,
+                "truncated": answer.truncated,
+                "images": list(entry.images),
+            }
             self._lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-            print(printable(f"{entry.id}\t{entry.question}\t{answer}"), flush=True)
+            print(printable(f"{entry.id}\t{entry.question}\t{answer.text}"), flush=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -13,10 +13,8 @@ from laid.cli.main import main
 def questions(drawn, tmp_path_factory):
     """Eight questions in the format of Visual Haystacks."""
     folder = tmp_path_factory.mktemp("questions")
-    main(
-        ["data", "build", "--coco_root", str(drawn), "--out", str(folder / "vhs")]
-        + ["--train_entries", "2", "--max_size", "3", "--test_per_size", "8", "--sizes", "[2]"]
-    )
+    words = ["--train_entries", "2", "--max_size", "3", "--test_per_size", "8", "--sizes", "[2]"]
+    main(["data", "build", "--coco_root", str(drawn), "--out", str(folder / "vhs"), *words])
     return folder / "vhs" / "test_2.json"
 
 
