@@ -7,6 +7,7 @@ from it alone.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any, ClassVar
@@ -67,11 +68,9 @@ class Overall(Counts):
     by_mode: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("compliance", "truncated"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        if self.mean_tokens < 0:
-            raise UserError(f"mean_tokens is {self.mean_tokens}, expected 0 or more")
+        for name, most in (("compliance", 1.0), ("truncated", 1.0), ("mean_tokens", inf)):
+            if not 0 <= (found := getattr(self, name)) <= most:
+                raise UserError(f"{name} is {found}, expected 0 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +161,7 @@ _OF_ONE_SEED = ("path", "revision", "seed")
 
 @dataclass(frozen=True)
 class Tested:
-    """The parts of an identity that results are grouped and paired by, by the identity's own keys;
-    all else in it is compared and not looked into.
+    """The parts of an identity that results are grouped and paired by, under its own keys.
 
     Attributes:
         checkpoint: the checkpoint's ``id`` and ``step``; None for a base model.
@@ -198,9 +196,7 @@ def shared_by_seeds(identity: Json) -> Json:
 class Results:
     """A results file; docs/evaluation.md says what each key means.
 
-    Raises:
-        UserError: numbers contradict each other (an accuracy is not correct / n, a sum is not the
-            sum), or ``records_file`` is absolute.
+    Raises ``UserError`` where numbers contradict each other, or ``records_file`` is absolute.
     """
 
     FORMAT: ClassVar = {"laid_results": 2}
@@ -293,8 +289,7 @@ def read_results(path: str | Path) -> Results:
     try:
         content = read_json(path)
     except UserError as error:
-        expected = "Expected a results.json, which laid test writes at its end"
-        raise UserError(f"{error} {expected}") from error
+        raise UserError(f"{error} Expected a results.json, written by laid test") from error
     try:
         return from_json(Results, content)
     except UserError as error:
