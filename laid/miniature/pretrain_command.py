@@ -3,7 +3,7 @@
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -108,8 +108,13 @@ def run(
         context = get_context("spawn")
         lock = (context.RLock(),)
         with ProcessPoolExecutor(len(jobs), context, tqdm.set_lock, lock) as pool:
-            for future in [pool.submit(train_lineage, *job, threads=1) for job in jobs]:
-                future.result()
+            try:
+                for future in [pool.submit(train_lineage, *job, threads=1) for job in jobs]:
+                    future.result()
+            except BaseException:  # the pool would wait for the other
+                for process in active_children():
+                    process.terminate()
+                raise
     for prefix, models in lineages:
         for name, stages in models.items():
             write_folder(out, name, _card(recipe, work, prefix, stages, command))

@@ -14,6 +14,7 @@ from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_f
 from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.distributed.sharded_tensors import full_tensor
+from laid.distributed.stop_request import StopRequest
 from laid.evaluation.records import Record
 from laid.evaluation.scoring import score
 from laid.losses.term import ModelPair
@@ -116,8 +117,10 @@ class LaidModule(L.LightningModule):
             self._build_for_training(placement)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What training needs whoever drives it: accumulation as the data says, and speed."""
-        return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
+        """What is needed whoever drives it: stops on signals; and to train, accumulation as the
+        data says, and speed."""
+        training = [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
+        return [StopRequest(), *training]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
