@@ -1,6 +1,7 @@
 """Records the answers of ``laid test``, entry by entry, and writes its results."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class TestRecorder(Callback):
         name: what tables call the model.
         command: what the user typed.
         seed: of the data.
-        identity: everything that decides an answer, but for the entries, which are added.
+        identity: gives everything that decides an answer, but for the entries, which are added.
+            Asked on rank 0 alone: it reads the files.
         training: the training behind the checkpoint; None for a base model.
         file: on rank 0, once it is open.
     """
@@ -49,7 +51,7 @@ class TestRecorder(Callback):
     name: str
     command: str
     seed: int
-    identity: Json
+    identity: Callable[[], Json]
     training: Training | None
     file: RecordFile | None = field(default=None, init=False)
 
@@ -62,7 +64,7 @@ class TestRecorder(Callback):
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
-        identity = {**self.identity, "entries": data.test_fingerprint}
+        identity = {**self.identity(), "entries": data.test_fingerprint()}
         entries = map(HaystackEntry.of, data.test_entries)
         self.file = RecordFile(self.folder / RECORDS, identity, entries)
         if self.file.kept:

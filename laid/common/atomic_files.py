@@ -84,7 +84,7 @@ def atomic_dir(
     temporary.mkdir()
     try:
         yield temporary
-        with _locked(path.parent):
+        with locked(path.parent):
             if not (path.is_dir() and any(path.iterdir())):
                 os.rename(temporary, path)
             elif replaces(path):
@@ -105,7 +105,7 @@ def only_writer(path: str | Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     claim = _beside(path.with_name(f"{path.name}.claim"))
-    with _locked(path.parent):
+    with locked(path.parent):
         for other in _temporaries(path.parent):
             found = _OURS.fullmatch(other.name)
             if found and found["name"] == f"{path.name}.claim" and _alive(other):
@@ -143,7 +143,7 @@ def leftovers(folder: Path) -> list[Path]:
 def sweep(folder: Path) -> None:
     """Removes what dead processes left in ``folder``, and gives a folder that one of them was
     replacing its name back."""
-    with _locked(folder):
+    with locked(folder):
         for path in leftovers(folder):
             found = _OURS.fullmatch(path.name)
             assert found is not None
@@ -194,8 +194,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes of laid from renaming in ``folder``, where the system can."""
+def locked(folder: Path) -> Iterator[None]:
+    """One process of laid at a time is in this block with ``folder``, where the system can."""
     handle = None
     try:
         import fcntl

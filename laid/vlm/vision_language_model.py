@@ -70,6 +70,10 @@ class VLM(nn.Module):
         """LoRA's matrices, which an optimizer gives a rate of their own; none without LoRA."""
         return adapters(self)
 
+    def forget_images(self) -> None:
+        """Drops what was learned of images."""
+        self.features.forget()
+
     @torch.no_grad()
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
