@@ -98,10 +98,13 @@ def atomic_dir(
 def only_writer(path: str | Path) -> Iterator[None]:
     """Lets one process at a time write ``path``, a file or folder that takes long to make.
 
+    Folders above it are made, and removed if nothing was written.
+
     Raises:
         UserError: another process that is alive writes it.
     """
     path = Path(path).resolve()
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     claim = _beside(path.with_name(f"{path.name}.claim"))
@@ -120,6 +123,9 @@ def only_writer(path: str | Path) -> Iterator[None]:
         yield
     finally:
         claim.unlink(missing_ok=True)
+        with suppress(OSError):  # where something was written
+            for parent in made:
+                parent.rmdir()
 
 
 def discard(path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -163,6 +164,20 @@ def test_a_cached_one_that_is_not_as_it_was_drawn_is_drawn_again(tmp_path, harm,
     assert {name: (root / name).read_bytes() for name in files_below(root)} == whole
     assert "is made again" in caplog.text
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_ctrl_c_while_it_is_drawn_leaves_nothing(tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ensure_minicoco(tmp_path)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_drawn_over(tmp_path):
