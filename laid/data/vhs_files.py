@@ -147,7 +147,8 @@ def _load_columns(source: str, role: str) -> Dataset:
                 found = found[role]
             return found
         return load_dataset(name, split=split or role)
-    except (OSError, ValueError) as error:
+    # What `datasets` raises of a folder that it did not write.
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise UserError(
             f"cannot load entries from {source!r}: {error}. Expected a Visual Haystacks .json "
             "file, a folder written by Dataset.save_to_disk, or a dataset on the hub as "
@@ -201,6 +202,8 @@ def _read_conversation(row: dict[str, Any]) -> tuple[str, str]:
             f"the answer; got {json.dumps(turns)[:120]}"
         )
     question, answer = (turn["value"].strip() for turn in turns)
+    if not question:
+        raise UserError("the question under 'conversations' is empty")
     word = answer.lower().rstrip(".")
     if word not in ("yes", "no"):
         raise UserError(f"the answer under 'conversations' should be yes or no, not {answer!r}")

@@ -43,7 +43,6 @@ ENTRIES: tuple[tuple[str, object, str], ...] = (
     ("0.pos_image", ["val2017/000000000010.jpg"], "both in 'pos_image' and in 'neg_image'"),
     ("0.neg_image", None, "'neg_image'"),
     ("0.neg_image", {}, "'neg_image'"),
-    ("0.neg_image", ["val2017"], "val2017"),
     ("0.laid", {}, "'laid'"),
     ("0.laid", {"id": "x", "mode": "single", "order": [0, 0, 1, 2, 3]}, "'order'"),
     ("0.laid", {"id": 3, "mode": "single", "order": [0, 1, 2, 3, 4]}, "'id'"),
