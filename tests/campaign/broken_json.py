@@ -30,11 +30,15 @@ def changed(content: Any, where: str, value: object) -> Any:
     """JSON with the value at a place, in dots, another one or absent."""
     content = json.loads(json.dumps(content))
     inner = content
-    *parents, last = [int(key) if key.isdigit() else key for key in where.split(".")]
+    *parents, last = where.split(".")
     for key in parents:
-        inner = inner[key]
+        inner = inner[_key(inner, key)]
     if value is ABSENT:
-        del inner[last]
+        del inner[_key(inner, last)]
     else:
-        inner[last] = value
+        inner[_key(inner, last)] = value
     return content
+
+
+def _key(inner: Any, key: str) -> Any:
+    return int(key) if isinstance(inner, list) else key
