@@ -148,7 +148,7 @@ def _load_columns(source: str, role: str) -> Dataset:
             return found
         return load_dataset(name, split=split or role)
     # What `datasets` raises of a folder that it did not write.
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         raise UserError(
             f"cannot load entries from {source!r}: {error}. Expected a Visual Haystacks .json "
             "file, a folder written by Dataset.save_to_disk, or a dataset on the hub as "

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from laid.common.atomic_files import replacing
 from laid.common.errors import UserError
+from laid.common.printable import one_line
 from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
@@ -246,4 +247,4 @@ def _with_counts(name: str, cells: list[SizeCell]) -> str:
 
 def _shown(name: str, width: int) -> str:
     """A name in lines; matplotlib would take text between dollars for a formula."""
-    return textwrap.fill(name, width).replace("$", r"\$")
+    return textwrap.fill(one_line(name), width).replace("$", r"\$")

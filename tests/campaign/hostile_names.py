@@ -46,7 +46,7 @@ NAMES = (
     "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b2J", "=cmd|' /C calc'!A0", "+1+1", "@SUM(A1)",
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[click](javascript:alert(1))",
     "`rm -rf`", "| a | b |", "a\nb\n# c", "\\input{/etc/passwd}", "$x_1$ & 100% #1 ~ ^",
-    "\u202egnp",
+    "\u202egnp", "$\\frac{$", "x" * 2000, "\\", "%s {0}",
 )  # fmt: skip
 
 

@@ -164,8 +164,10 @@ def tree(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or path.is_file():
-            found[name] = sha256(path.read_bytes()).hexdigest() if path.exists() else "link"
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_file():
+            found[name] = sha256(path.read_bytes()).hexdigest()
         elif path.is_dir() and not any(path.iterdir()):
             found[f"{name}/"] = ""
     return found
