@@ -1,6 +1,6 @@
 """The decoder: a curriculum of haystack sizes on the features of the frozen tower.
 
-Shape suffixes: B haystacks, N images, Q questions, X valid questions of a batch, L tokens,
+Shape suffixes: B haystacks, N images, M slots, Q questions, X valid questions of a batch, L tokens,
 W vocabulary, C categories, V visual tokens of an image, H hidden, I images of the pool.
 """
 
@@ -18,18 +18,6 @@ from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import tiny_model
 from laid.miniature.tower_training import TowerResult
-
-
-@dataclass(frozen=True)
-class DecoderResult:
-    """A model with a trained decoder."""
-
-    model: dict[str, Tensor]
-    """Its state dict, tower included."""
-    steps: int
-    log: list[list[int]]
-    """Step and size at which each size of the curriculum was begun."""
-    seconds: float
 
 
 @dataclass
@@ -66,6 +54,10 @@ class Progress:
         if self.cooling >= 0:
             rate *= max(0.02, 1 - (self.step - self.cooling) / recipe.cooldown)
         return rate
+
+    def slots(self, recipe: DecoderRecipe) -> int:
+        """The most images of a haystack that the next step's images stand in; 0: their own."""
+        return round(recipe.slots * min(1.0, (self.step + 1) / recipe.limit))
 
     def over(self, recipe: DecoderRecipe) -> bool:
         """Whether the cool-down has ended."""
@@ -131,16 +123,22 @@ def grow(
 
 
 def hidden_states(
-    model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
+    model: PreTrainedModel,
+    layout: Layout,
+    ids_BL: Tensor,
+    features_BNVH: Tensor,
+    positions_3BL: Tensor | None = None,
 ) -> Tensor:
-    """The decoder's last ``hidden_BLH``, for the images' features."""
+    """The decoder's last ``hidden_BLH``, for the images' features; positions: the layout's own."""
+    if positions_3BL is None:
+        positions_3BL = layout.positions_3L[:, None].expand(-1, len(ids_BL), -1)
     embeds_BLH = model.get_input_embeddings()(ids_BL)
     visual_BIH = features_BNVH.flatten(1, 2)
     embeds_BLH = embeds_BLH.index_copy(1, layout.visual_I, visual_BIH.to(embeds_BLH.dtype))
     mask = layout.mask_LL
     out = model.model.language_model(
         inputs_embeds=embeds_BLH,
-        position_ids=layout.positions_3L[:, None].expand(-1, len(ids_BL), -1),
+        position_ids=positions_3BL,
         attention_mask=None if mask is None else mask[None, None],
         use_cache=False,
     )
@@ -159,15 +157,24 @@ def loss_and_accuracy(
     recipe: DecoderRecipe,
     size: int,
     generator: torch.Generator,
+    slots: int = 0,
 ) -> tuple[Tensor, float]:
-    """The loss of a new batch of haystacks of ``size`` images, and the answers' accuracy."""
+    """The loss of a new batch of haystacks of ``size`` images, and the answers' accuracy.
+
+    ``slots``: the most images of the haystacks at whose random places they stand; 0: their own.
+    """
     writer = data.writer
     questions = questions_for(size)
     layout = writer.layout(size, questions)
     batch = max(2, min(64, recipe.tokens // len(layout)))
     drawn = data.sampler.draw(batch, size, questions, generator)
     ids_BL = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
-    hidden_BLH = hidden_states(model, layout, ids_BL, data.features_IVH[drawn.images_BN])
+    positions_3BL = None
+    if slots:
+        size_B, slots_BN = draw_slots(batch, size, max(size, slots), generator)
+        positions_3BL = layout.positions_among(slots_BN, size_B)
+    features_BNVH = data.features_IVH[drawn.images_BN]
+    hidden_BLH = hidden_states(model, layout, ids_BL, features_BNVH, positions_3BL)
 
     valid = drawn.valid_BQ
     answers_X = ids_BL[:, layout.answers_Q][valid]
@@ -187,11 +194,15 @@ def loss_and_accuracy(
 
 def train_decoder(
     model: PreTrainedModel, data: TrainingData, recipe: DecoderRecipe, seed: int, stage: Stage
-) -> DecoderResult:
-    """Trains all of a model but its tower, in place; ``seed`` is that of the batches."""
+) -> None:
+    """Trains all of a model but its tower, in place; ``seed`` is that of the batches.
+
+    The stage's result: ``model``, its state dict, tower included; ``steps``; ``log``, step and size
+    at which each size of the curriculum was begun.
+    """
     if (done := stage.result()) is not None:
         model.load_state_dict(done["model"])
-        return DecoderResult(**done)
+        return
     model.train()
     model.model.visual.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -218,7 +229,8 @@ def train_decoder(
         size = _draw_size(largest, generator)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * progress.rate(recipe)
-        loss, accuracy = loss_and_accuracy(model, data, recipe, size, generator)
+        slots = progress.slots(recipe)
+        loss, accuracy = loss_and_accuracy(model, data, recipe, size, generator, slots)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, recipe.max_norm)
@@ -240,11 +252,21 @@ def train_decoder(
             )
     bar.close()
     model.eval()
-    done = stage.finish(model=model.state_dict(), steps=progress.step, log=log)
-    return DecoderResult(**done)
+    stage.finish(model=model.state_dict(), steps=progress.step, log=log)
 
 
 def _draw_size(largest: int, generator: torch.Generator) -> int:
     """The largest with probability 0.6, else log-uniform below it."""
     coin, place = torch.rand(2, generator=generator).tolist()
     return largest if coin < 0.6 else round(largest**place)
+
+
+def draw_slots(
+    batch: int, size: int, most: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Lengths of haystacks ``size_B``, uniform from ``size`` to ``most`` images, and in each
+    ``size`` different slots ``slots_BN``, ascending."""
+    size_B = torch.randint(size, most + 1, (batch,), generator=generator)
+    order_BM = torch.rand(batch, most, generator=generator)
+    order_BM[torch.arange(most) >= size_B[:, None]] = 2.0
+    return size_B, order_BM.argsort(dim=1)[:, :size].sort(dim=1).values

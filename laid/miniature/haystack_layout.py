@@ -4,7 +4,8 @@ The tokens are those that ``laid.data.prompt`` renders. Every question has the p
 single one would have, and the attention mask lets it see the images and itself alone. So each of
 them is exactly what a test asks, and many cost little more than one.
 
-Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack, C categories.
+Shape suffixes: B haystacks, N images, L tokens, Q questions, I visual tokens of a haystack, C
+categories.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,25 @@ class Layout:
 
     def __len__(self) -> int:
         return len(self.ids_L)
+
+    def positions_among(self, slots_BN: Tensor, size_B: Tensor) -> Tensor:
+        """``positions_3BL`` of the images in longer haystacks of ``size_B`` equal images, of which
+        they are those at the ascending ``slots_BN``. The questions follow the last slot."""
+        batch, images = slots_BN.shape
+        first = int(self.visual_I[0]) - 1  # each image stands between two markers
+        width = (int(self.visual_I[-1]) + 2 - first) // images
+        after = len(self) - first - width * images
+        row_L = self.positions_3L[0]
+        advance = (row_L[first + width * images] - row_L[first]) // images
+        moved_BL = torch.cat(
+            [
+                torch.zeros(batch, first, dtype=torch.long),
+                (slots_BN - torch.arange(images)).repeat_interleave(width, dim=1),
+                (size_B - images)[:, None].expand(-1, after),
+            ],
+            dim=1,
+        )
+        return self.positions_3L[:, None] + advance * moved_BL
 
 
 class Writer:

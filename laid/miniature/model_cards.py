@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,13 +11,12 @@ from laid.common.atomic_files import atomic_dir
 from laid.data.coco_index import CocoIndex
 from laid.evaluation.results import wilson_interval
 from laid.miniature.accuracy_check import entries_for, measure
-from laid.miniature.decoder_training import DecoderResult
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
+from laid.miniature.recipes import TinyRecipe
 from laid.miniature.tiny_models import tiny_model, write_tiny
-from laid.miniature.tower_training import TOKENS, TowerResult
+from laid.miniature.tower_training import TOKENS
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model
@@ -28,6 +28,10 @@ TEST_SEED = 20_000
 _TEMPLATE = (files("laid.miniature") / "model_card.txt").read_text("utf-8")
 _KINDS = {
     "student": "The student that distillation starts from: it answers on a few images.",
+    "student-positions": (
+        "The student trained on, on 1 to 4 images at random places of haystacks of up to 155: its "
+        "window ends by distractors alone. The stages before are in the card of student."
+    ),
     "teacher": "The teacher: the student grown by one layer, trained on long haystacks.",
     "teacher-independent": (
         "A teacher that shares no weight with the student: its own vision tower, words and base."
@@ -41,9 +45,8 @@ class Card:
 
     command: str
     recipe: TinyRecipe
-    tower: TowerResult
-    decoders: dict[str, DecoderResult]
-    """The results of the stages after the tower, by name, in order; the last has the weights."""
+    stages: dict[str, dict[str, Any]]
+    """The results of the model's stages, by name, in order; the last has the weights."""
 
 
 def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -53,8 +56,8 @@ def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bf
     """
     processor = packaged_processor()
     config = packaged_config(name, processor)
-    weights = list(card.decoders.values())[-1].model
-    state = {key: value.to(dtype) for key, value in weights.items()}
+    *_, last = card.stages.values()
+    state = {key: value.to(dtype) for key, value in last["model"].items()}
     model = tiny_model(config)
     model.load_state_dict(state)
     root = ensure_minicoco()
@@ -87,16 +90,17 @@ def render(
     for size, (correct, n) in counts.items():
         low, high = wilson_interval(correct, n)
         rows.append(f"| {size} | {correct / n:.1%} | {low:.1%} to {high:.1%} | {n} |")
-    recipe, tower = card.recipe, card.tower
-    stages = [
-        _stage("tower", tower.seconds, recipe.tower)
-        + f"the set of objects exact for {tower.exact:.1%} of held-out images."
-    ]
-    for stage, result in card.decoders.items():
-        begun = ", ".join(f"{size} images from step {step}" for step, size in result.log)
-        settings = _stage(stage, result.seconds, getattr(recipe, stage))
-        stages.append(f"{settings}{result.steps} steps; {begun}.")
-    seconds = tower.seconds + sum(result.seconds for result in card.decoders.values())
+    stages = []
+    for stage, result in card.stages.items():
+        settings = ", ".join(
+            f"{key} {value}" for key, value in asdict(getattr(card.recipe, stage)).items()
+        )
+        if "exact" in result:
+            done = f"the set of objects exact for {result['exact']:.1%} of held-out images"
+        else:
+            begun = ", ".join(f"{size} images from step {step}" for step, size in result["log"])
+            done = f"{result['steps']} steps; {begun}"
+        stages.append(f"- {stage} ({result['seconds'] / 60:.1f} minutes; {settings}): {done}.")
     return _TEMPLATE.format(
         name=name,
         kind=_KINDS[name],
@@ -107,12 +111,7 @@ def render(
         seed=TEST_SEED,
         rows="\n".join(rows),
         command=card.command,
-        minutes=seconds / 60,
-        recipe=recipe,
+        minutes=sum(result["seconds"] for result in card.stages.values()) / 60,
+        recipe=card.recipe,
         stages="\n".join(stages),
     )
-
-
-def _stage(name: str, seconds: float, recipe: TowerRecipe | DecoderRecipe) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in asdict(recipe).items())
-    return f"- {name} ({seconds / 60:.1f} minutes; {settings}): "

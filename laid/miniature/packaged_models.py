@@ -15,7 +15,7 @@ from laid.data.prompt import PREFIX
 from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
 from laid.vlm.processor import ImageTextProcessor
 
-LAYERS = {"student": 3, "teacher": 4, "teacher-independent": 4}
+LAYERS = {"student": 3, "student-positions": 3, "teacher": 4, "teacher-independent": 4}
 """The package's models, and the layers of their decoders."""
 
 

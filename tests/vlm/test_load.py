@@ -40,7 +40,7 @@ def test_a_folder_that_does_not_exist_is_named(path):
 
 
 def test_an_unknown_packaged_model_lists_the_known():
-    with pytest.raises(ValueError, match="tiny/student, tiny/teacher"):
+    with pytest.raises(ValueError, match="tiny/student, tiny/student-positions, tiny/teacher"):
         resolve_model("tiny/nobody")
 
 
