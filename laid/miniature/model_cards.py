@@ -14,7 +14,7 @@ from laid.miniature.accuracy_check import entries_for, measure
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.recipes import TinyRecipe
+from laid.miniature.recipes import TinyRecipe, TowerRecipe
 from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.miniature.tower_training import TOKENS
 from laid.minicoco.drawing import ensure_minicoco
@@ -28,49 +28,48 @@ TEST_SEED = 20_000
 _TEMPLATE = (files("laid.miniature") / "model_card.txt").read_text("utf-8")
 _KINDS = {
     "student": "The student that distillation starts from: it answers on a few images.",
-    "student-positions": (
-        "The student trained on, on 1 to 4 images at random places of haystacks of up to 155: its "
-        "window ends by distractors alone. The stages before are in the card of student."
-    ),
+    "student-positions": "The student, trained further on 1 to 4 images at random places of "
+    "haystacks of up to 155: its window ends by distractors alone. The stages before are in the "
+    "card of student.",
     "teacher": "The teacher: the student grown by one layer, trained on long haystacks.",
-    "teacher-independent": (
-        "A teacher that shares no weight with the student: its own vision tower, words and base."
-    ),
+    "teacher-independent": "A teacher that shares no weight with the student: its own vision "
+    "tower, words and base.",
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a model's card says of its training."""
+    """What a model's card says of its training.
+
+    Attributes:
+        stages: the results of the model's stages, by name, in order; the last has the weights.
+    """
 
     command: str
     recipe: TinyRecipe
     stages: dict[str, dict[str, Any]]
-    """The results of the model's stages, by name, in order; the last has the weights."""
 
 
-def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes model, processor and card into ``out / name``, measured with weights in ``dtype``.
+def write_folder(out: Path, name: str, card: Card) -> None:
+    """Writes model, processor and card into ``out / name``, measured with the weights as written,
+    in bfloat16.
 
     The folder appears when it is complete, and replaces one of that name.
     """
     processor = packaged_processor()
     config = packaged_config(name, processor)
     *_, last = card.stages.values()
-    state = {key: value.to(dtype) for key, value in last["model"].items()}
+    state = {key: value.bfloat16() for key, value in last["model"].items()}
     model = tiny_model(config)
     model.load_state_dict(state)
-    root = ensure_minicoco()
-    pool = Pool.load(root, TEST_SPLIT)
-    index = CocoIndex.load(root, TEST_SPLIT)
-    recipe = card.recipe
+    root, recipe = ensure_minicoco(), card.recipe
+    pool, index = Pool.load(root, TEST_SPLIT), CocoIndex.load(root, TEST_SPLIT)
     entries = entries_for(index, recipe.test_per_size, TEST_SEED, recipe.test_sizes)
     counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
-    size = sum(parameter.numel() for parameter in model.parameters())
-    text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
+    text = render(name, card, counts, model.num_parameters())
     with atomic_dir(out / name, _replaces) as folder:
-        write_tiny(folder, packaged_config(name, processor), processor)
-        write_model(folder, ModelArgs(path=str(folder)), state, dtype)
+        write_tiny(folder, config, processor)
+        write_model(folder, ModelArgs(path=str(folder)), state, torch.bfloat16)
         (folder / "model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
         (folder / "README.md").write_text(text, encoding="utf-8")
         mark_export(folder, card.command)
@@ -81,37 +80,33 @@ def _replaces(there: Path) -> bool:
     return True
 
 
-def render(
-    name: str, card: Card, counts: dict[int, tuple[int, int]], parameters: int, dtype: str
-) -> str:
-    """The text of README.md; ``counts`` is (correct, n) by haystack size, ``dtype`` that of the
-    weights' file."""
-    rows = []
+def render(name: str, card: Card, counts: dict[int, tuple[int, int]], parameters: int) -> str:
+    """The text of README.md; ``counts`` is (correct, n) by haystack size."""
+    rows, stages, seconds = [], [], 0.0
     for size, (correct, n) in counts.items():
         low, high = wilson_interval(correct, n)
         rows.append(f"| {size} | {correct / n:.1%} | {low:.1%} to {high:.1%} | {n} |")
-    stages = []
     for stage, result in card.stages.items():
-        settings = ", ".join(
-            f"{key} {value}" for key, value in asdict(getattr(card.recipe, stage)).items()
-        )
-        if "exact" in result:
+        own = getattr(card.recipe, stage)
+        settings = ", ".join(f"{key} {value}" for key, value in asdict(own).items())
+        if isinstance(own, TowerRecipe):
             done = f"the set of objects exact for {result['exact']:.1%} of held-out images"
         else:
-            begun = ", ".join(f"{size} images from step {step}" for step, size in result["log"])
-            done = f"{result['steps']} steps; {begun}"
+            begun = zip(own.sizes, result["begun"], strict=False)
+            sizes = ", ".join(f"{size} images from step {step}" for size, step in begun)
+            done = f"{result['steps']} steps; {sizes}"
         stages.append(f"- {stage} ({result['seconds'] / 60:.1f} minutes; {settings}): {done}.")
+        seconds += result["seconds"]
     return _TEMPLATE.format(
         name=name,
         kind=_KINDS[name],
         parameters=parameters,
-        dtype=dtype,
         entries=sum(n for _, n in counts.values()),
         split=TEST_SPLIT,
         seed=TEST_SEED,
         rows="\n".join(rows),
         command=card.command,
-        minutes=sum(result["seconds"] for result in card.stages.values()) / 60,
+        minutes=seconds / 60,
         recipe=card.recipe,
         stages="\n".join(stages),
     )

@@ -18,11 +18,10 @@ from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.model_cards import Card, write_folder
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.question_sampler import Sampler
 from laid.miniature.recipes import TinyRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import tiny_model
-from laid.miniature.tower_training import TOKENS, encode_pool, train_tower
+from laid.miniature.tower_training import TOKENS, train_tower
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -37,7 +36,7 @@ _STAGES = {
     "student": ("tower", "base"),
     POSITIONS: ("positions",),
     "teacher": ("tower", "base", "teacher"),
-    "teacher-independent": tuple(f"{_LINEAGES[1]}{name}" for name in ("tower", "base", "teacher")),
+    "teacher-independent": ("independent-tower", "independent-base", "independent-teacher"),
 }
 """The stages of each model; student-positions begins with the weights of student."""
 
@@ -82,13 +81,12 @@ def run(
     """``pretrain_tiny`` with any recipe; ``processes`` 1 trains everything in this one."""
     if seed < 0:
         raise UserError(f"seed {seed}: expected 0 or more")
-    command = f"laid pretrain tiny --out DIR --seed {seed}"
-    begun = ""
+    command, begun, names = f"laid pretrain tiny --out DIR --seed {seed}", "", list(_STAGES)
     if student is not None:
-        command, begun = f"{command} --student {student}", weights_fingerprint(student, None)
+        begun, names = weights_fingerprint(student, None), [POSITIONS]
+        command += f" --student {student}"
     if work is None:
         work = cache_root() / "-".join(filter(None, ("pretrain-tiny", str(seed), begun)))
-    names = [POSITIONS] if student else list(_STAGES)
     with only_writer(out):
         existing = [name for name in names if (out / name / "model.safetensors").exists()]
         if existing and not overwrite:
@@ -102,17 +100,16 @@ def run(
         _check_work(work, {"seed": seed, "student": begun, "recipe": asdict(recipe)})
         images = {TRAIN: recipe.images, HELD_OUT: recipe.held_out}
         root = ensure_minicoco(seed=_POOL_SEED + seed, images=images)
-        if student is None:
-            jobs = [(recipe, root, work, seed, number) for number in range(len(_LINEAGES))]
-            if processes == 1:
-                for job in jobs:
-                    train_lineage(*job)
-            else:
-                context = get_context("spawn")
-                lock = (context.RLock(),)
-                with ProcessPoolExecutor(processes, context, tqdm.set_lock, lock) as pool:
-                    for future in [pool.submit(train_lineage, *job) for job in jobs]:
-                        future.result()
+        jobs = [] if student else [(recipe, root, work, seed, at) for at in range(len(_LINEAGES))]
+        if processes == 1:
+            for job in jobs:
+                train_lineage(*job)
+        elif jobs:
+            context = get_context("spawn")
+            lock = (context.RLock(),)
+            with ProcessPoolExecutor(processes, context, tqdm.set_lock, lock) as executor:
+                for future in [executor.submit(train_lineage, *job) for job in jobs]:
+                    future.result()
         train_positions(recipe, root, work, seed, student)
         for name in names:
             write_folder(out, name, Card(command, recipe, results_of(work, name)))
@@ -124,9 +121,9 @@ def train_lineage(recipe: TinyRecipe, root: Path, work: Path, seed: int, number:
     ``number`` determines the lineage's own seed and the lines of its progress bars.
     """
     torch.set_num_threads(1)
+    prefix = _LINEAGES[number]
     tower_stage, base_stage, teacher_stage = (
-        Stage(work, _LINEAGES[number] + name, position=number)
-        for name in ("tower", "base", "teacher")
+        Stage(work, prefix + name, position=number) for name in ("tower", "base", "teacher")
     )
     if teacher_stage.result() is not None:
         return
@@ -137,7 +134,7 @@ def train_lineage(recipe: TinyRecipe, root: Path, work: Path, seed: int, number:
     writer = Writer(processor, pool.categories, TOKENS)
     tower = train_tower(config, pool, held_out, recipe.tower, own_seed, tower_stage)
     model = new_model(config, tower, writer, own_seed)
-    data = TrainingData(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
+    data = TrainingData.of(model, pool, writer)
     train_decoder(model, data, recipe.base, own_seed, base_stage)
     # The base stays as it is; its grown copy becomes the teacher.
     grown = grow(model, packaged_config("teacher", processor), own_seed)
@@ -147,7 +144,7 @@ def train_lineage(recipe: TinyRecipe, root: Path, work: Path, seed: int, number:
 def train_positions(
     recipe: TinyRecipe, root: Path, work: Path, seed: int, student: str | None
 ) -> None:
-    """Trains a student on at the positions of long haystacks, from the base or from ``student``.
+    """Trains ``student``, or the base, on at the positions of long haystacks.
 
     Raises:
         UserError: ``student`` is a model of another shape.
@@ -157,8 +154,7 @@ def train_positions(
         return
     if student is not None:
         weights = load_model(ModelArgs(student)).state_dict()
-    else:
-        # As they are shipped, so that both ways give the same model.
+    else:  # rounded as the student is when it is written: both ways give the same model
         base = results_of(work, "student")["base"]["model"]
         weights = {name: value.bfloat16() for name, value in base.items()}
     processor = packaged_processor()
@@ -168,17 +164,14 @@ def train_positions(
     except RuntimeError as reason:
         raise UserError(f"{student!r} is no student of laid pretrain tiny: {reason}") from reason
     pool = Pool.load(root, TRAIN)
-    writer = Writer(processor, pool.categories, TOKENS)
-    data = TrainingData(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
+    data = TrainingData.of(model, pool, Writer(processor, pool.categories, TOKENS))
     train_decoder(model, data, recipe.positions, len(_LINEAGES) * seed, stage)
 
 
 def results_of(work: Path, name: str) -> dict[str, dict[str, Any]]:
     """The results of the stages of a model, by name."""
-    return {
-        stage.removeprefix(_LINEAGES[1]): Stage(work, stage).result() or {}
-        for stage in _STAGES[name]
-    }
+    stages = {stage.removeprefix(_LINEAGES[1]): stage for stage in _STAGES[name]}
+    return {name: Stage(work, stage).result() or {} for name, stage in stages.items()}
 
 
 def _check_work(work: Path, made_from: dict[str, Any]) -> None:

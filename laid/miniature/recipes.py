@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """How a vision tower is trained."""
+    """How a vision tower is trained; ``noise`` is the standard deviation of the pixel noise, of
+    contrast and of brightness."""
 
     steps: int = 6000
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
     noise: float = 0.1
-    """Standard deviation of the pixel noise, of contrast and of brightness."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,6 @@ class TinyRecipe:
     teacher: DecoderRecipe = DecoderRecipe(
         (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
     )
-    positions: DecoderRecipe = DecoderRecipe(
-        (4,), threshold=1.0, cooldown=750, limit=750, slots=155
-    )
+    positions: DecoderRecipe = DecoderRecipe((4,), 1.0, cooldown=750, limit=750, slots=155)
     test_per_size: int = 400
     test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)
