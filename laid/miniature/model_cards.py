@@ -9,7 +9,7 @@ import torch
 
 from laid.common.atomic_files import atomic_dir
 from laid.data.coco_index import CocoIndex
-from laid.evaluation.results import wilson_interval
+from laid.evaluation.wilson import wilson_interval
 from laid.miniature.accuracy_check import entries_for, measure
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool

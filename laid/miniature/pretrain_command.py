@@ -3,7 +3,7 @@
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,13 @@ def run(
             context = get_context("spawn")
             lock = (context.RLock(),)
             with ProcessPoolExecutor(processes, context, tqdm.set_lock, lock) as executor:
-                for future in [executor.submit(train_lineage, *job) for job in jobs]:
-                    future.result()
+                try:
+                    for future in [executor.submit(train_lineage, *job) for job in jobs]:
+                        future.result()
+                except BaseException:  # the executor would wait for the other
+                    for process in active_children():
+                        process.terminate()
+                    raise
         train_positions(recipe, root, work, seed, student)
         for name in names:
             write_folder(out, name, Card(command, recipe, results_of(work, name)))

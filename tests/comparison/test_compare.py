@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused(four, tmp_path, capsys, options, message):
 def test_a_folder_without_results_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare(tmp_path / "runs", "--out", tmp_path / "report")
-    assert f"can't read results from {tmp_path / 'runs'}" in capsys.readouterr().err
+    assert f"cannot read {tmp_path / 'runs'}" in capsys.readouterr().err
 
 
 def imported(*arguments):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from laid.evaluation.results import wilson_interval
+from laid.evaluation.wilson import wilson_interval
 from laid.miniature.packaged_models import LAYERS
 
 ROOT = Path(__file__).parents[2]

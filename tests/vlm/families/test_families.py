@@ -89,8 +89,9 @@ def test_features_that_were_kept_are_those_of_the_pixels(vlm, batch):
         vlm.learn([name], pieces[at], inputs.image_grid_thw_I3[at : at + 1], 1.0)
     blind = replace(inputs, pixel_values_PC=torch.empty(0))
     kept = vlm.signals(blind, LOGITS)
-    assert torch.equal(kept.logits_NV, each_once.logits_NV)
-    assert torch.equal(kept.qk[1].q, each_once.qk[1].q)
+    # To rounding: a product of one image and of several may be added up in another order.
+    torch.testing.assert_close(kept.logits_NV, each_once.logits_NV)
+    torch.testing.assert_close(kept.qk[1].q, each_once.qk[1].q)
     torch.testing.assert_close(vlm.hf(**vlm._arguments(blind)).logits, plain)
     blind = replace(prompts, pixel_values_PC=torch.empty(0))
     assert torch.equal(vlm.answer(blind, 4), answers)
