@@ -28,6 +28,7 @@ _WITHOUT = re.compile(
     r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
     re.IGNORECASE,
 )
+TABLES = ("accuracy", "intervals", "gains", "windows", "tests", "tokens", "ablation")
 # In the order of the paper's Table 3, which has the first two.
 _TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w/o SFT"}
 
