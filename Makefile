@@ -23,7 +23,7 @@ STAMP := $(VENV)/.laid-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo table tiny-checkpoints test test-slow lint clean distclean
+.PHONY: help setup demo table tiny-checkpoints test test-slow campaign lint clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: $(STAMP)  ## Run the tests, except the slow ones
 
 test-slow: $(STAMP)  ## Run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+campaign: $(STAMP)  ## Try to break it: several hundred cases, tried and passed for each kind (20 minutes)
+	LAID_CAMPAIGN_WRITES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/campaign -n 2 --dist worksteal -q -m "" $(ARGS)
 
 lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (import-linter)
 	$(BIN)/ruff check .

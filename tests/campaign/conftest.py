@@ -1,15 +1,17 @@
 """Fixtures of the campaign, and the table at its end."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from campaign.commands import Server
+from campaign.table import PAGE, replaced, table
 from campaign.world import Place, World
 
-TABLE = "LAID_CAMPAIGN_TABLE"
-"""Environment variable: the file in which ``make campaign`` puts the table."""
+WRITES = "LAID_CAMPAIGN_WRITES"
+"""Environment variable with which ``make campaign`` puts the table into docs/reliability.md."""
 tried: Counter[str] = Counter()
 passed: Counter[str] = Counter()
 
@@ -34,8 +36,15 @@ def place(world: World, tmp_path: Path) -> Place:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     kind = dict(report.user_properties).get("kind")
-    if kind is None:
-        return
-    if report.when == "call" or report.failed:
-        tried[kind] += report.when == "call" or 1
+    if kind is not None and (report.when == "call" or report.failed):
+        tried[kind] += 1
         passed[kind] += report.when == "call" and report.passed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not tried:
+        return
+    terminalreporter.section("campaign")
+    terminalreporter.write_line(table(tried, passed))
+    if os.environ.get(WRITES):
+        PAGE.write_text(replaced(PAGE.read_text(), table(tried, passed)))
