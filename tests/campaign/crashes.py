@@ -10,8 +10,8 @@ from campaign.scenarios import SCENARIOS, Scenario, same_state
 from campaign.world import Place
 
 KIND = "crash points"
-POINTS = {"fit": 16, "fit, sharded": 10, "export over": 16, "export": 10}
-POINTS_OF_ANY = 8
+POINTS = {"fit": 12, "fit, sharded": 8, "export over": 14}
+POINTS_OF_ANY = 6
 """Places at which each command dies, spread over all its operations and its last ones."""
 
 
@@ -60,7 +60,7 @@ CASES: list[Case] = [
         KIND,
         f"{scenario.name}: at {point} of {points}",
         _dies(scenario, point, points),
-        sample=(scenario.name, point) in (("export over", 13), ("test", 4)),
+        sample=(scenario.name, point) in (("export over", 12), ("test", 4)),
     )
     for scenario in SCENARIOS
     for points in [POINTS.get(scenario.name, POINTS_OF_ANY)]
