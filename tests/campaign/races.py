@@ -100,7 +100,7 @@ def _tests(place: Place, seed: int) -> None:
     words = ["test", "--ckpt_path", place.world.run, "--results", "out"]
     _both(place, words, words, seed)
     text = (place.folder / "out" / "records.jsonl").read_text().splitlines()
-    assert len(text) == 1 + len(read_records(place.folder / "out" / "records.jsonl")[1])
+    assert len(text) == 1 + len(read_records(place.folder / "out" / "records.jsonl").records)
     place.copy(place.world.tested, "alone")
     assert answers(place) == answers(place, "alone")
 

@@ -143,13 +143,13 @@ def _both_tests(place: Place) -> None:
     """The records of the first test are there under one name or the other."""
     _records_are_whole(place)
     found = (place.folder / "out").glob("records*.jsonl")
-    limits = [read_records(path)[0]["max_new_tokens"] for path in found]
+    limits = [read_records(path).identity["max_new_tokens"] for path in found]
     assert 1 in limits, limits
 
 
 def answers(place: Place, folder: str = "out") -> Any:
     """Records, and the results less what names the moment and the command."""
-    _, records = read_records(place.folder / folder / "records.jsonl")
+    records = read_records(place.folder / folder / "records.jsonl").records
     content = json.loads((place.folder / folder / "results.json").read_text())
     return records, {"by_size": content["by_size"], "identity": content["identity"]}
 
