@@ -102,7 +102,8 @@ def go_on(place: Place, words: list[object]) -> list[object] | None:
     except UserError:
         shutil.rmtree(runs / "run", ignore_errors=True)
         return words
-    return None if found.identity["step"] == 4 else ["fit", "--ckpt_path", found.path]
+    done = found.identity["step"] == 4
+    return None if done else ["fit", "--ckpt_path", found.path, "--trainer.max_steps", 4]
 
 
 def _resumed(place: Place) -> list[object]:
