@@ -31,7 +31,7 @@ class InstanceTable:
     """N images, C categories, and the M pairs of them that have any annotation.
 
     Attributes:
-        files, widths, heights: [N] in the order of the file names; pixels.
+        files: [N] in the order of their names.
         categories: [C] names, in the order of COCO's ids.
         cells: [M] positions in the flattened [N, C] matrix, ascending.
         largest: [M] the largest share of the image that one non-crowd annotation covers; -1 where
@@ -39,8 +39,6 @@ class InstanceTable:
     """
 
     files: npt.NDArray[np.str_]
-    widths: npt.NDArray[np.int64]
-    heights: npt.NDArray[np.int64]
     categories: npt.NDArray[np.str_]
     cells: npt.NDArray[np.int64]
     largest: npt.NDArray[np.float64]
@@ -53,12 +51,9 @@ def parse_instances(path: Path) -> InstanceTable:
         UserError: names the file, the element, and what in it is missing, unknown, double or out
             of range.
     """
-    size = path.stat().st_size
-    if size > _LARGE:
+    if (size := path.stat().st_size) > _LARGE:
         log.info(
-            "reading %s (%d MiB) once; later starts read the index made of it",
-            path.name,
-            size >> 20,
+            "reading %s (%d MiB) once; later starts read the index made of it", path, size >> 20
         )
     content = read_json(path, without="segmentation")
     if not isinstance(content, dict):
@@ -67,18 +62,17 @@ def parse_instances(path: Path) -> InstanceTable:
             f"{_excerpt(content)}"
         )
     reader = _Reader()
-    for member, add in (
-        ("categories", reader.add_category),
-        ("images", reader.add_image),
-        ("annotations", reader.add_annotation),
-    ):
-        _each(path, content, member, add)
+    _each(path, content, "categories", reader.add_category)
+    _each(path, content, "images", reader.add_image)
+    _each(path, content, "annotations", reader.add_annotation)
     if reader.notes:
         log.info("%s: read %s", path, "; ".join(sorted(reader.notes)))
-    try:
-        return reader.table()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    if max(reader.largest.values()) < 0:
+        n = len(content["annotations"])
+        raise UserError(
+            f"{path}: {n} of {n} annotations are crowds ('iscrowd' 1), which no needle has"
+        )
+    return reader.table()
 
 
 def _each(
@@ -107,19 +101,14 @@ def _each(
 
 
 class _Reader:
-    """Categories and images are read first, so that each annotation is joined as it is read.
-
-    Attributes:
-        notes: what was read although COCO writes it otherwise.
-    """
+    """Categories and images are read first, so that each annotation is joined as it is read."""
 
     def __init__(self) -> None:
-        self.notes: set[str] = set()
+        self.notes: set[str] = set()  # what was read although COCO writes it otherwise
         self.categories: dict[_Id, str] = {}
-        self.images: dict[_Id, tuple[str, int, int]] = {}
-        self.files: set[str] = set()
+        self.images: dict[str, _Id] = {}
+        self.pixels: dict[_Id, int] = {}
         self.largest: dict[tuple[_Id, _Id], float] = {}
-        self.annotations = 0
 
     def add_category(self, found: dict[str, Any]) -> None:
         number, name = self._id(found, "id"), found["name"]
@@ -141,37 +130,30 @@ class _Reader:
 
     def add_image(self, found: dict[str, Any]) -> None:
         number, name = self._id(found, "id"), clean_name("annotations", found["file_name"])
-        if number in self.images:
+        if number in self.pixels:
             raise UserError(f"'id' {_excerpt(number)} is used by two images")
-        if name in self.files:
+        if name in self.images:
             raise UserError(f"'file_name' {name!r} is used by two images")
-        self.files.add(name)
-        self.images[number] = (name, self._side(found, "width"), self._side(found, "height"))
+        self.images[name] = number
+        self.pixels[number] = self._side(found, "width") * self._side(found, "height")
 
     def add_annotation(self, found: dict[str, Any]) -> None:
         image, category = self._id(found, "image_id"), self._id(found, "category_id")
-        shown = self.images.get(image)
-        if shown is None:
+        if image not in self.pixels:
             raise UserError(f"'image_id' is {_excerpt(image)}, which no image has as 'id'")
         if category not in self.categories:
             raise UserError(f"'category_id' is {_excerpt(category)}, which no category has as 'id'")
-        area, pair = self._area(found), (image, category)
-        share = -1.0 if self._is_crowd(found) else area / (shown[1] * shown[2])
-        if share > self.largest.get(pair, -2.0):
-            self.largest[pair] = share
-        self.annotations += 1
+        share = self._area(found) / self.pixels[image]
+        if self._is_crowd(found):
+            share = -1.0
+        self.largest[image, category] = max(share, self.largest.get((image, category), -1.0))
 
     def table(self) -> InstanceTable:
-        if max(self.largest.values()) < 0:
-            n = self.annotations
-            raise UserError(f"{n} of {n} annotations are crowds ('iscrowd' 1), which no needle has")
         # Sorted by name: the order of the JSON's list must not decide which haystacks are drawn.
-        images = dict(sorted(self.images.items(), key=lambda item: item[1]))
-        files, widths, heights = zip(*images.values(), strict=True)
-        rows = {number: row for row, number in enumerate(images)}
-        columns = {
-            number: column for column, number in enumerate(sorted(self.categories, key=_rank))
-        }
+        files = sorted(self.images)
+        rows = {self.images[name]: row for row, name in enumerate(files)}
+        ids = sorted(self.categories, key=_rank)
+        columns = {number: column for column, number in enumerate(ids)}
         largest = {
             rows[image] * len(columns) + columns[category]: share
             for (image, category), share in self.largest.items()
@@ -179,9 +161,7 @@ class _Reader:
         cells = sorted(largest)
         return InstanceTable(
             files=np.array(files),
-            widths=np.array(widths),
-            heights=np.array(heights),
-            categories=np.array([self.categories[number] for number in columns]),
+            categories=np.array([self.categories[number] for number in ids]),
             cells=np.array(cells),
             largest=np.array([largest[cell] for cell in cells]),
         )

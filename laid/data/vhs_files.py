@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from laid.common.atomic_files import atomic_write_text
@@ -36,25 +37,18 @@ def write_vhs(entries: Dataset, path: str | Path) -> None:
     """
     rows = []
     for entry in map(HaystackEntry.of, entries):
-        needles = set(entry.needles)
-        shown = list(range(entry.size))
-        first = [at for at in shown if at in needles] + [at for at in shown if at not in needles]
-        place = {at: k for k, at in enumerate(first)}
-        rows.append(
-            {
-                "conversations": [
-                    {"from": "human", "value": entry.question},
-                    {"from": "gpt", "value": entry.answer},
-                ],
-                "pos_image": [entry.images[at] for at in first[: len(needles)]],
-                "neg_image": [entry.images[at] for at in first[len(needles) :]],
-                _OURS: {
-                    "id": entry.id,
-                    "mode": entry.mode,
-                    "order": [place[at] for at in shown],
-                },
-            }
-        )
+        first = sorted(range(entry.size), key=lambda at: at not in entry.needles)
+        names = [entry.images[at] for at in first]
+        row = {
+            "conversations": [
+                {"from": "human", "value": entry.question},
+                {"from": "gpt", "value": entry.answer},
+            ],
+            "pos_image": names[: len(entry.needles)],
+            "neg_image": names[len(entry.needles) :],
+            _OURS: {"id": entry.id, "mode": entry.mode, "order": np.argsort(first).tolist()},
+        }
+        rows.append(row)
     text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     atomic_write_text(path, f"[\n{text}\n]\n")
 
@@ -129,9 +123,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
         raise UserError(f"the columns of {source} have other types: {error}") from error
     if not len(entries):
         raise UserError(f"{source} has no entries.")
-    names = {name for images in entries["images"] for name in images}
-    for name in names:
-        clean_name(coco_root, name)
+    names = {clean_name(coco_root, name) for images in entries["images"] for name in images}
     check_present(coco_root, names, source)
     return entries
 
