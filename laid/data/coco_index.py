@@ -86,9 +86,7 @@ class CocoIndex:
         path = _annotation_file(root, split)
         folder = Path(cache_dir) if cache_dir is not None else cache_root() / "coco"
         table = _cached_table(path, folder)
-        n, c = len(table.files), len(table.categories)
-        present = np.zeros((n, c), dtype=bool)
-        clear = np.zeros((n, c), dtype=bool)
+        clear, present = np.zeros((2, len(table.files), len(table.categories)), dtype=bool)
         present.flat[table.cells] = True
         clear.flat[table.cells[table.largest >= min_area]] = True
         files = [f"{split}/{name}" for name in table.files.tolist()]
@@ -131,7 +129,7 @@ def _cached_table(path: Path, folder: Path) -> InstanceTable:
             return InstanceTable(**archive)
     table = parse_instances(path)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **vars(table))
+    np.savez(buffer, allow_pickle=False, **table._asdict())
     try:
         save_cached(saved, buffer.getvalue())
     except OSError as error:

@@ -4,9 +4,8 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +25,7 @@ _LARGE = 64 << 20
 """Bytes of a file that takes more than a few seconds to parse."""
 
 
-@dataclass(frozen=True, eq=False)
-class InstanceTable:
+class InstanceTable(NamedTuple):
     """N images, C categories, and the M pairs of them that have any annotation.
 
     Attributes:
@@ -52,15 +50,11 @@ def parse_instances(path: Path) -> InstanceTable:
             of range.
     """
     if (size := path.stat().st_size) > _LARGE:
-        log.info(
-            "reading %s (%d MiB) once; later starts read the index made of it", path, size >> 20
-        )
+        log.info("reading %s (%d MiB); later starts read the index made of it", path, size >> 20)
     content = read_json(path, without="segmentation")
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path} is not a COCO instance file: expected an object at the top level, found "
-            f"{_excerpt(content)}"
-        )
+        what = f"expected an object at the top level, found {_excerpt(content)}"
+        raise UserError(f"{path} is not a COCO instance file: {what}")
     reader = _Reader()
     _each(path, content, "categories", reader.add_category)
     _each(path, content, "images", reader.add_image)
@@ -106,6 +100,7 @@ class _Reader:
     def __init__(self) -> None:
         self.notes: set[str] = set()  # what was read although COCO writes it otherwise
         self.categories: dict[_Id, str] = {}
+        self.named: dict[str, tuple[_Id, str]] = {}
         self.images: dict[str, _Id] = {}
         self.pixels: dict[_Id, int] = {}
         self.largest: dict[tuple[_Id, _Id], float] = {}
@@ -113,16 +108,17 @@ class _Reader:
     def add_category(self, found: dict[str, Any]) -> None:
         number, name = self._id(found, "id"), found["name"]
         if not (isinstance(name, str) and name.strip()):
-            raise UserError(f"'name' is {_excerpt(name)}, expected a text")
+            raise _expected("name", name, "a text")
         if number in self.categories:
             raise UserError(f"'id' {_excerpt(number)} is used by two categories")
-        for other, taken in self.categories.items():
-            if _plain(taken) == _plain(name):
-                raise UserError(
-                    f"categories {_excerpt(other)} and {_excerpt(number)} are named {taken!r} and "
-                    f"{name!r}, which differ in nothing, or in case, blanks or underscores only; "
-                    "expected one name for one object"
-                )
+        plain = "".join(name.replace("_", " ").split()).casefold()
+        other, taken = self.named.setdefault(plain, (number, name))
+        if other != number:
+            raise UserError(
+                f"categories {_excerpt(other)} and {_excerpt(number)} are named {taken!r} and "
+                f"{name!r}, which differ in nothing, or in case, blanks or underscores only; "
+                "expected one name for one object"
+            )
         tidy = " ".join(name.split())
         if tidy != name:
             self.notes.add(f"{name!r} as {tidy!r}")
@@ -176,22 +172,20 @@ class _Reader:
         if isinstance(value, float) and value.is_integer():
             self.notes.add("whole numbers that are written as floats")
             return int(value)
-        raise UserError(f"{key!r} is {_excerpt(value)}, expected a whole number or a text")
+        raise _expected(key, value, "a whole number or a text")
 
     def _side(self, found: dict[str, Any], key: str) -> int:
         value = found[key]
         if isinstance(value, int | float) and 1 <= value <= _LONGEST and value == int(value):
             return int(value)
-        raise UserError(
-            f"{key!r} is {_excerpt(value)}, expected a whole number of pixels, 1 to {_LONGEST:,}"
-        )
+        raise _expected(key, value, f"a whole number of pixels, 1 to {_LONGEST:,}")
 
     def _is_crowd(self, found: dict[str, Any]) -> bool:
         value = found.get("iscrowd", 0)
         if value is None:
             self.notes.add("'iscrowd' null as 0")
         elif value not in (0, 1):
-            raise UserError(f"'iscrowd' is {_excerpt(value)}, expected 0 or 1")
+            raise _expected("iscrowd", value, "0 or 1")
         return bool(value)
 
     def _area(self, found: dict[str, Any]) -> float:
@@ -200,13 +194,10 @@ class _Reader:
             self.notes.add("the area of 'bbox' where there is no 'area'")
             box = found.get("bbox")
             if not (isinstance(box, list) and len(box) == 4 and all(map(_is_size, box[2:]))):
-                raise UserError(
-                    f"'area' is missing and 'bbox' is {_excerpt(box)}, expected an area in square "
-                    "pixels, or [x, y, width, height]"
-                )
+                raise _expected("bbox", box, "[x, y, width, height], since 'area' is missing")
             area = box[2] * box[3]
         if not _is_size(area):
-            raise UserError(f"'area' is {_excerpt(area)}, expected square pixels, 0 or more")
+            raise _expected("area", area, "square pixels, 0 or more")
         return float(area)
 
 
@@ -221,8 +212,8 @@ def _rank(number: _Id) -> tuple[bool, float, str]:
     return (False, int(text), text) if numeric else (True, 0, text)
 
 
-def _plain(name: str) -> str:
-    return "".join(name.replace("_", " ").split()).casefold()
+def _expected(key: str, value: Any, what: str) -> UserError:
+    return UserError(f"{key!r} is {_excerpt(value)}, expected {what}")
 
 
 def _excerpt(value: Any) -> str:

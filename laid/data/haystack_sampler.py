@@ -132,29 +132,23 @@ class HaystackSampler:
         return low, high
 
     def _why_not(self, size: int, needles: int, mode: Mode) -> str:
-        split, n = self.index.split, len(self.index)
-        what = f"a haystack of {size} images with {needles} needle(s), mode {mode!r},"
-        largest, free = 0, 0
+        largest = 0
         for yes, no in _options(needles, mode):
-            # low <= high, solved for the count.
-            room = self._bait + self._plain - (yes - no)
             usable = self._enough_needles(needles, yes, no)
             usable &= np.minimum(self._bait, self._plain) >= yes - no
-            if usable.any():
-                largest = max(largest, int(room[usable].max()) + needles)
-                free = max(free, int((self._bait + self._plain)[usable].max()))
-        if not largest:
-            return (
-                f"{what} cannot be built from split {split!r}: among its {n} images and "
-                f"{len(self.categories)} categories no two objects are found together, and apart, "
-                "in enough of them. Use a split with more images, more categories, fewer needles "
-                "or a smaller min_area."
-            )
+            # low <= high, solved for the count.
+            room = (self._bait + self._plain - (yes - no))[usable]
+            largest = max(largest, needles + int(room.max(initial=-needles)))
         return (
-            f"{what} cannot be built from split {split!r}: of its {n} images, the best anchor and "
-            f"target leave {free} that are free of the anchor and plain about the target, and "
-            f"{size - needles} are needed, with a little to spare. Ask for at most {largest} "
+            f"a haystack of {size} images with {needles} needle(s), mode {mode!r}, cannot be built "
+            f"from the {len(self.index)} images and {len(self.categories)} categories of split "
+            f"{self.index.split!r}: "
+        ) + (
+            f"too few are free of the anchor and plain about the target. Ask for at most {largest} "
             "images, or use a split with more."
+            if largest
+            else "no two objects are found together, and apart, in enough of them. Use a split "
+            "with more images, more categories, fewer needles or a smaller min_area."
         )
 
 

@@ -47,10 +47,8 @@ class Batch:
     counted: Sequence[bool]
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with its inputs on ``device``.
-
-        Lightning calls it; without it, it would rebuild every field and stop at frozen entries.
-        """
+        """The batch with its inputs on ``device``; Lightning would otherwise rebuild every field
+        and stop at frozen entries."""
         return replace(self, inputs=move_data_to_device(self.inputs, device))
 
 

@@ -98,8 +98,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
             ``Dataset.save_to_disk``, or a dataset on the Hugging Face hub, ``name`` or
             ``name:split`` (``role`` is the split by default).
         coco_root: the folder that the image names are relative to.
-        role: see ``read_vhs``.
-        seed: see ``read_vhs``.
+        role, seed: see ``read_vhs``.
 
     Raises:
         UserError: there is nothing there, or not with the columns of ``FEATURES``; or an image
@@ -108,8 +107,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
     if source.endswith(".json"):
         return read_vhs(source, coco_root, role, seed)
     entries = _load_columns(source, role)
-    lacking = [name for name in FEATURES if name not in entries.column_names]
-    if lacking:
+    if lacking := [name for name in FEATURES if name not in entries.column_names]:
         raise UserError(
             f"{source} has no column(s) {lacking}, only {entries.column_names}. Expected the "
             f"columns {list(FEATURES)}."
@@ -131,14 +129,14 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
 def _load_columns(source: str, role: str) -> Dataset:
     name, _, split = source.partition(":")
     try:
-        if Path(source).is_dir():
-            found = load_from_disk(source)
-            if isinstance(found, DatasetDict):
-                if role not in found:
-                    raise UserError(f"it has the splits {list(found)}, none of them {role!r}")
-                found = found[role]
+        if not Path(source).is_dir():
+            return load_dataset(name, split=split or role)
+        found = load_from_disk(source)
+        if not isinstance(found, DatasetDict):
             return found
-        return load_dataset(name, split=split or role)
+        if role not in found:
+            raise UserError(f"it has the splits {list(found)}, none of them {role!r}")
+        return found[role]
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot load entries from {source!r}: {error}. Expected a Visual Haystacks .json "
@@ -151,7 +149,7 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     """One row of the file."""
     if not isinstance(row, dict):
         raise UserError(f"expected an object, got {json.dumps(row)[:80]}")
-    question, answer = _read_conversation(row)
+    question, answer = _read_conversation(row.get("conversations"))
     positive, negative = (_read_names(row, key, root) for key in ("pos_image", "neg_image"))
     if not positive:
         raise UserError("'pos_image' is empty: a haystack has at least one needle")
@@ -160,8 +158,7 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     names = positive + negative
     question = without_image_marks(question, len(names))
     anchor, target, mode = parse_question(question)
-    ours = row.get(_OURS)
-    if ours is None:
+    if (ours := row.get(_OURS)) is None:
         order = stream(seed, "vhs order", number).permutation(len(names)).tolist()
         name = entry_id(role, len(names), number)
         if not mode and len(positive) == 1:
@@ -181,8 +178,7 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     )
 
 
-def _read_conversation(row: dict[str, Any]) -> tuple[str, str]:
-    turns = row.get("conversations")
+def _read_conversation(turns: Any) -> tuple[str, str]:
     if not (
         isinstance(turns, list)
         and len(turns) == 2
