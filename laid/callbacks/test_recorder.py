@@ -4,17 +4,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from laid.callbacks.shown_figures import boards, show_figure
+from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.common.printable import printable
 from laid.data.datamodule import HaystackDataModule
+from laid.data.entries import HaystackEntry
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
-from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
+from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure
 from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import Record, RecordFile
 from laid.evaluation.results import Training, write_results
@@ -54,59 +55,66 @@ class TestRecorder(Callback):
     file: RecordFile | None = field(default=None, init=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
+        if trainer.limit_test_batches == 0:
+            raise UserError("trainer.limit_test_batches is 0: no entry would be asked")
         data = trainer.datamodule
-        # Rank 0 reads and writes the records, and sends the others the answered entries. Not now:
-        # a model that can't be loaded must not rename the records of another test.
+        # Rank 0 reads and writes the records, and sends the others the answered entries.
         data.answered = lambda: on_rank_zero(lambda: self._open(data))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
         identity = {**self.identity(), "entries": data.test_fingerprint()}
-        self.file = RecordFile(self.folder / RECORDS, identity)
+        entries = map(HaystackEntry.of, data.test_entries)
+        self.file = RecordFile(self.folder / RECORDS, identity, entries)
         if self.file.kept:
             changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
-            log.info("earlier records are of another test (%s); kept %s", changed, self.file.kept)
+            text = "earlier records are of another test (%s): they are kept as %s"
+            log.info(text, changed, self.file.kept)
         if self.file.done:
             total = len(data.test_entries)
             log.info("%d of %d entries are answered already", len(self.file.done), total)
         return list(self.file.done)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: list[Record],
+        batch: Batch,
+        *at: int,
     ) -> None:
-        rows: list[tuple[Record, bool]] = list(zip(outputs, batch.counted, strict=True))
-        found = gather_rows(rows)
+        found = gather_rows(list(zip(outputs, batch.counted, strict=True)))
         if self.file is not None:
             self.file.append(record for record, counted in found if counted)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Not on_test_end, which Lightning leaves out when no entry is left to answer.
-        if stage != "test" or self.file is None or not self.file.done:
+        if self.file is None or not self.file.done:
             return
+        self.file.append([])  # where all were answered before, by a file that had another name
+        done = self.file.done.values()
         results = summarise(
-            self.file.done.values(),
+            done,
             name=self.name,
             identity=self.file.identity,
             command=self.command,
             seed=self.seed,
+            available=trainer.datamodule.test_available,
             records_file=RECORDS,
             training=self.training,
         )
         write_results(self.folder / RESULTS, results)
         summary = results.summary
         made = {"accuracy_by_size": accuracy_figure, "accuracy_by_depth": depth_figure}
-        figures = {name: draw([summary]) for name, draw in made.items()}
-        for name, figure in figures.items():
-            save_png(figure, self.folder / "figures" / f"{name}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                board = logger.experiment
-                for name, figure in figures.items():
-                    board.add_figure(f"test/{name}", figure, close=False)
-                for size, cell in summary.by_size.items():
-                    # A curve whose steps are haystack sizes.
-                    board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
+        for name, draw in made.items():
+            show_figure(trainer, draw([summary]), self.folder, name, "test/")
+        for board in boards(trainer):
+            for size, cell in summary.by_size.items():
+                # A curve whose steps are haystack sizes.
+                board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
         print(printable(format_table([summary])))
-        log.info("%s", self.folder / RESULTS)
+        if cut := sum(record.truncated for record in done):
+            most = pl_module.max_new_tokens
+            log.info("%d of %d answers were cut at model.max_new_tokens %d", cut, len(done), most)
+        limited = results.entries.limited
+        log.info("%s%s", self.folder / RESULTS, limited and f": {limited}")

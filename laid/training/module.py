@@ -15,8 +15,8 @@ from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.distributed.sharded_tensors import full_tensor
 from laid.distributed.stop_request import StopRequest
-from laid.evaluation.records import Record
-from laid.evaluation.scoring import score
+from laid.evaluation.records import Record, score
+from laid.evaluation.scoring import Answer
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
 from laid.training.finite_guard import check_finite
@@ -255,15 +255,16 @@ class LaidModule(L.LightningModule):
         """Greedy answers, scored; the ``TestRecorder`` callback writes them down."""
         return self.scored(batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Answer]:
         """Greedy answers; the ``PredictionWriter`` callback writes them down."""
         return self.answer(batch)
 
-    def answer(self, batch: Batch) -> list[str]:
-        """The model's answer to each haystack of the batch, special tokens removed."""
+    def answer(self, batch: Batch) -> list[Answer]:
+        """The model's answer to each haystack of the batch."""
         ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
         texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        ended_B = self.student.ended(ids_BT).tolist()
+        return [Answer(text.strip(), not end) for text, end in zip(texts, ended_B, strict=True)]
 
     def scored(self, batch: Batch) -> list[Record]:
         """One record a haystack of the batch."""

@@ -130,6 +130,11 @@ class VLM(nn.Module):
         ids_BL = self.hf.generate(**arguments, generation_config=config, synced_gpus=self.in_step)
         return ids_BL[:, inputs.input_ids_BL.shape[1] :]
 
+    def ended(self, ids_BT: Tensor) -> Tensor:
+        """``ended_B``: whether an answer ended with an end token, and not at the most tokens."""
+        stop = torch.tensor(self.hf.generation_config.eos_token_id, device=ids_BT.device)
+        return torch.isin(ids_BT[:, -1], stop)
+
     def _arguments(self, inputs: ModelInputs) -> dict[str, Any]:
         arguments = self.family.arguments(inputs)
         if self.vision_frozen:
