@@ -141,8 +141,8 @@ class HaystackSampler:
             largest = max(largest, needles + int(room.max(initial=-needles)))
         return (
             f"a haystack of {size} images with {needles} needle(s), mode {mode!r}, cannot be built "
-            f"from the {len(self.index)} images and {len(self.categories)} categories of split "
-            f"{self.index.split!r}: "
+            f"from split {self.index.split!r} of {len(self.index)} images and "
+            f"{len(self.categories)} categories: "
         ) + (
             f"too few are free of the anchor and plain about the target. Ask for at most {largest} "
             "images, or use a split with more."
