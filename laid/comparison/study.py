@@ -84,9 +84,10 @@ class Study:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
         drawn, cells = self._drawn[method.label], method.results[0].by_size
+        spread = {s: cell.interval for s, cell in cells.items()}
         if drawn is not None and len(method.seeds) > 1:
-            return {s: Measured(of, interval(drawn[s])) for s, of in method.accuracy().items()}
-        return {s: Measured(of, cells[s].interval) for s, of in method.accuracy().items()}
+            spread = {s: interval(drawn[s]) for s in method.sizes}
+        return {s: Measured(of, spread[s]) for s, of in method.accuracy().items()}
 
     def summaries(self) -> list[Summary]:
         """Of all rows, for tables and figures."""
