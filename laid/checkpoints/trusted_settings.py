@@ -31,25 +31,23 @@ _TRAINER = (
 _TEXTS = ("monitor", "filename", "max_time", "train_time_interval")
 _UNSAID = ("trainer.default_root_dir", "checkpoint.dirpath")
 """Left out without a word: where a run lies follows from where its checkpoint lies."""
-_MOST, _DEEPEST = 100_000, 30
 
 
 def trusted_settings(config: Any) -> tuple[dict[str, Any], list[str]]:
     """A checkpoint's settings that may be used whoever wrote them, and what was left out.
 
     Args:
-        config: the settings as YAML gave them.
+        config: the settings as ``load_yaml`` gave them.
 
     Returns:
         The settings, and the keys (in dots) of those that were set and are left out.
 
     Raises:
-        UserError: they are not settings of laid, name a class in the model or the data, or are
-            too many.
+        UserError: they are not settings of laid, or name a class in the model or the data.
     """
     if not isinstance(config, dict):
         raise UserError("its settings are not those of a run")
-    _check(config, "", [0], 0)
+    _check(config, "")
     kept: dict[str, Any] = {}
     left: list[str] = []
     for key, value in config.items():
@@ -88,18 +86,15 @@ def _named_class(value: Any, key: str) -> str | None:
     return None
 
 
-def _check(value: Any, key: str, seen: list[int], depth: int) -> None:
-    """Refuses what is no plain data, and the few lines of YAML that unfold to millions."""
-    seen[0] += 1
-    if seen[0] > _MOST or depth > _DEEPEST:
-        raise UserError(f"its settings are too many or too deep, at {key[:80]}")
+def _check(value: Any, key: str) -> None:
+    """Refuses what is no plain data."""
     if isinstance(value, dict):
         for name, part in value.items():
             if not isinstance(name, str):
                 raise UserError(f"its settings have the key {name!r} at {key[:80]}")
-            _check(part, f"{key}.{name}" if key else name, seen, depth + 1)
+            _check(part, f"{key}.{name}" if key else name)
     elif isinstance(value, list):
         for part in value:
-            _check(part, key, seen, depth + 1)
+            _check(part, key)
     elif not (value is None or isinstance(value, bool | int | float | str)):
         raise UserError(f"its settings have a {type(value).__name__} at {key[:80]}")

@@ -9,9 +9,9 @@ import pytest
 from laid.common.atomic_files import atomic_dir, atomic_write_text
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
+from laid.common.json_files import read_json
 from laid.data.coco_index import CocoIndex
 from laid.data.image_names import check_present, resolve_under
-from laid.data.json_files import read_json
 
 
 def load(root, **settings):
