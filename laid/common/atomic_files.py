@@ -47,6 +47,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             # Without this a power cut can leave the new name pointing at an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,6 +93,9 @@ def atomic_dir(
             elif replaces(path):
                 _sync(temporary)
                 _exchange(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -32,10 +32,15 @@ def test_a_broken_file_ends_in_a_sentence(folder, name, content):
         load_processor(ProcessorArgs(str(folder)))
         load_model(ModelArgs(str(folder)))
     except UserError as reason:
-        assert str(folder) in str(reason)
-        assert len(str(reason)) < 2000
+        said = str(reason)
     else:  # transformers does without
-        assert name in ("preprocessor_config.json", "tokenizer_config.json")
+        said = str(folder) if name in ("preprocessor_config.json", "tokenizer_config.json") else ""
+    assert str(folder) in said
+    assert len(said) < 2000
+
+
+def load_in_shards(args):
+    materialise(empty_model(args), args, "cpu", all_rows)
 
 
 @pytest.mark.parametrize(
@@ -47,17 +52,13 @@ def test_a_broken_file_ends_in_a_sentence(folder, name, content):
     ],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("sharded", [True, False])
-def test_an_index_names_files_of_its_folder_only(folder, weight_map, sharded):
+@pytest.mark.parametrize("load", [load_model, load_in_shards])
+def test_an_index_names_files_of_its_folder_only(folder, weight_map, load):
     outside = folder.parent / "outside.safetensors"
     save_file(load_file(folder / "model.safetensors"), outside, {"format": "pt"})
     (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(UserError, match=INDEX):
-        if sharded:
-            args = ModelArgs(str(folder))
-            materialise(empty_model(args), args, "cpu", all_rows)
-        else:
-            load_model(ModelArgs(str(folder)))
+        load(ModelArgs(str(folder)))
 
 
 @pytest.mark.parametrize(
