@@ -198,7 +198,7 @@ def _writers(command: str, words: list[str], given: Given, folder: Path) -> list
             name=results_name(config, found, folder),
             command=shlex.join(["laid", "test", *words]),
             seed=config.data.seed,
-            identity=model_identity(config, found),
+            identity=partial(model_identity, config, found),
             training=training_of(found, folder, HaystackDataModule.NOT_LEARNED) if found else None,
         )
     ]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,13 +17,12 @@ from laid.common.errors import UserError
 from laid.common.json_files import read_json
 from laid.vlm.export_marker import check_export
 from laid.vlm.families.registry import family_of
-from laid.vlm.model_paths import cannot_load, resolve_model
+from laid.vlm.model_paths import INDEX, cannot_load, model_folder
 
 Rows = Callable[[Tensor], tuple[Tensor, int]]
 """Of a parameter: the part that this process holds (some of its rows, or none), and the first of
 them."""
 
-_INDEX = "model.safetensors.index.json"
 _TOGETHER = 256
 """Rows that are drawn from one generator."""
 
@@ -52,15 +50,6 @@ def all_rows(parameter: Tensor) -> tuple[Tensor, int]:
     return parameter, 0
 
 
-def download(path: str, revision: str | None) -> Path:
-    """The folder of a model; one on the hub is downloaded first.
-
-    Raises:
-        UserError: it can't be downloaded.
-    """
-    return _folder(path, revision, local_files_only=False)
-
-
 @torch.no_grad()
 def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, rows: Rows) -> None:
     """Copies this process's rows of every parameter from the files, in the parameter's dtype.
@@ -70,7 +59,7 @@ def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, row
     """
     targets, family = own_parameters(model), family_of(model.config)
     missing = set(targets)
-    folder = _folder(path, revision, local_files_only=True)
+    folder = model_folder(path, revision, local_files_only=True)
     check_export(folder)
     for file in _files(folder, path):
         try:
@@ -127,30 +116,13 @@ def fill_buffers(model: PreTrainedModel) -> None:
             model._init_weights(module)
 
 
-def _folder(path: str, revision: str | None, local_files_only: bool) -> Path:
-    found = resolve_model(path)
-    if Path(found).is_dir():
-        return Path(found)
-    try:
-        return Path(
-            snapshot_download(
-                found,
-                revision=revision,
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt"],
-                local_files_only=local_files_only,
-            )
-        )
-    except (OSError, ValueError) as reason:
-        raise cannot_load("weights", path, reason) from reason
-
-
 def shard_names(folder: Path) -> list[str]:
     """The weight files of a folder, after its index if it has one.
 
     Raises:
         UserError: the index is not one, or names what is no file of the folder.
     """
-    if not (index := folder / _INDEX).exists():
+    if not (index := folder / INDEX).exists():
         return ["model.safetensors"]
     content = read_json(index)
     found = content.get("weight_map") if isinstance(content, dict) else None
