@@ -40,7 +40,7 @@ class RunCheckpoint(ModelCheckpoint):
         Args:
             mode: whether the smallest or the largest values of ``monitor`` are the best. None: max
                 for an accuracy, else min.
-            **options: as Lightning's.
+            **options: as Lightning's; ``save_on_exception`` or not, the last state is saved.
 
         Raises:
             UserError: they contradict each other, or would keep nothing or write elsewhere.
