@@ -48,7 +48,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names none
+        _name(error, path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def atomic_dir(
                 _sync(temporary)
                 _exchange(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        _name(error, path)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -175,6 +175,11 @@ def _prepare(folder: Path) -> None:
         _swept.add(known)
         with suppress(OSError):
             sweep(folder)
+
+
+def _name(error: OSError, path: Path) -> None:
+    if error.errno is not None:  # else its message is what it was made with
+        error.filename = error.filename or str(path)  # a full disk names none
 
 
 def _exchange(new: Path, old: Path) -> None:
