@@ -189,7 +189,7 @@ class RunCheckpoint(ModelCheckpoint):
             self._after_step[type(data).__qualname__] = data.state_dict()
         if not self._checked and not self._of_validation:
             self._check_monitor(trainer)
-        if self._resumed_at is None:
+        if not self._begun_at:
             self._write_settings(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         loop = trainer.fit_loop.epoch_loop

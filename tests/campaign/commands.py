@@ -16,6 +16,8 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 MOST_CPU_S = 60
 """Processor time of a command; none comes near it, and one that never ends is killed."""
+MOST_MEMORY = 6 << 30
+"""Bytes of a command; what grows without end does not take the machine with it."""
 LONGEST_S = 600
 """Against a command that waits for ever, however busy the machine is."""
 
@@ -91,7 +93,13 @@ class Running:
         logs.mkdir(exist_ok=True)
         number = len(list(logs.glob("*.out")))
         self._out, self._err = logs / f"{number}.out", logs / f"{number}.err"
-        start = {"environment": {}, "cpu_s": MOST_CPU_S, **start, "words": self.words}
+        start = {
+            "environment": {},
+            "cpu_s": MOST_CPU_S,
+            "memory_bytes": MOST_MEMORY,
+            **start,
+            "words": self.words,
+        }
         self._out.touch()
         request = {"start": {**start, "out": str(self._out), "err": str(self._err)}}
         self.pid: int = server.ask(request)

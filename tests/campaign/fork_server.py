@@ -84,7 +84,11 @@ def become(start: dict[str, Any]) -> None:
     os.environ.update(start["environment"])
     os.chdir(start["folder"])
     sys.argv = ["laid", *start["words"]]
-    limits = {"file_bytes": resource.RLIMIT_FSIZE, "cpu_s": resource.RLIMIT_CPU}
+    limits = {
+        "file_bytes": resource.RLIMIT_FSIZE,
+        "cpu_s": resource.RLIMIT_CPU,
+        "memory_bytes": resource.RLIMIT_DATA,
+    }
     for name, limit in limits.items():
         if start.get(name) is not None:
             resource.setrlimit(limit, (start[name], start[name]))
