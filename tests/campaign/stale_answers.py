@@ -51,7 +51,7 @@ def _edit_json(path: Path, **keys: object) -> None:
 
 
 def _template(path: Path) -> None:
-    path.write_text(path.read_text().replace("user", "User"))
+    _replace_in(path, "assistant", "Assistant")
 
 
 FILES: tuple[tuple[str, str, Callable[[Path], None]], ...] = (
