@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -31,6 +33,19 @@ def gather_rows(rows: Sequence[T]) -> list[T]:
     """
     by_rank = gather(list(rows))
     return [row for one_each in zip(*by_rank, strict=True) for row in one_each]
+
+
+def gather_tensors(mine: Tensor, rows: Sequence[int]) -> list[Tensor]:
+    """Each rank's tensor, in the order of the ranks, on every rank; without gradient.
+
+    Args:
+        rows: of each rank's tensor, which may differ in the first dimension.
+    """
+    most = mine.new_zeros(max(rows), *mine.shape[1:])
+    most[: len(mine)] = mine.detach()
+    by_rank = [torch.empty_like(most) for _ in rows]
+    dist.all_gather(by_rank, most)
+    return [tensor[:count] for tensor, count in zip(by_rank, rows, strict=True)]
 
 
 def on_rank_zero(make: Callable[[], T]) -> T:

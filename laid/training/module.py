@@ -126,13 +126,18 @@ class LaidModule(L.LightningModule):
         if self.objective_args.of_teacher:
             assert self.teacher_args is not None
             theirs = family_of(load_config(self.teacher_args)).shape
-        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), self.student.turn)
+        turns = self.student.turn, self._teacher_turn
+        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
         if wanted := self.objective.of_teacher:
             assert self.teacher_args is not None
             self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
             if reason := self.teacher.lacks(wanted):
                 raise UserError(f"the teacher can't supply what the objective asks for: {reason}")
+
+    def _teacher_turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
+        assert self.teacher is not None
+        return self.teacher.turn(x_BLHD, positions_3BL)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""
@@ -143,7 +148,8 @@ class LaidModule(L.LightningModule):
             raise UserError(
                 "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
             )
-        schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
+        self._steps = int(steps)
+        schedule = build_schedule(optimizer, self.optimizer_args, self._steps)
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
@@ -186,6 +192,9 @@ class LaidModule(L.LightningModule):
         if self.teacher is not None:
             teacher = self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
+        self.objective.advance(
+            self.trainer.global_step, int(self.trainer.estimated_stepping_batches)
+        )
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
         self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
