@@ -1,6 +1,5 @@
 """``figures/head_flow.json`` of a run, and the figures of head flow and mixing weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json
+from laid.common.json_files import read_json
 
 TITLES = {name: name.replace("_", " ") for name in ("student_before", "student_after", "teacher")}
 
@@ -38,8 +38,8 @@ class HeadFlowFile:
 def read_head_flow(path: Path) -> HeadFlowFile:
     """Raises ``UserError`` where the file is not what laid writes."""
     try:
-        return from_json(HeadFlowFile, json.loads(path.read_bytes()))
-    except ValueError as error:
+        return from_json(HeadFlowFile, read_json(path))
+    except UserError as error:
         raise UserError(
             f"{path} is not what laid writes of a head flow ({error}): remove it, or train again"
         ) from error

@@ -1,6 +1,7 @@
 """Records the answers of ``laid test``, entry by entry, and writes its results."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.common.printable import printable
 from laid.data.datamodule import HaystackDataModule
+from laid.data.entries import HaystackEntry
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
@@ -36,7 +39,8 @@ class TestRecorder(Callback):
         name: what tables call the model.
         command: what the user typed.
         seed: of the data.
-        identity: everything that decides an answer, but for the entries, which are added.
+        identity: gives everything that decides an answer, but for the entries, which are added.
+            Asked on rank 0 alone: it reads the files.
         training: the training behind the checkpoint; None for a base model.
         file: on rank 0, once it is open.
     """
@@ -47,25 +51,26 @@ class TestRecorder(Callback):
     name: str
     command: str
     seed: int
-    identity: Json
+    identity: Callable[[], Json]
     training: Training | None
     file: RecordFile | None = field(default=None, init=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
+        if trainer.limit_test_batches == 0:
+            raise UserError("trainer.limit_test_batches is 0: no entry would be asked")
         data = trainer.datamodule
-        # Rank 0 reads and writes the records, and sends the others the answered entries. Not now:
-        # a model that can't be loaded must not rename the records of another test.
+        # Rank 0 reads and writes the records, and sends the others the answered entries.
         data.skip(lambda: on_rank_zero(lambda: self._open(data)))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
-        identity = {**self.identity, "entries": data.test_fingerprint}
-        self.file = RecordFile(self.folder / RECORDS, identity)
+        identity = {**self.identity(), "entries": data.test_fingerprint()}
+        entries = map(HaystackEntry.of, data.test_entries)
+        self.file = RecordFile(self.folder / RECORDS, identity, entries)
         if self.file.kept:
             changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
-            log.info("earlier records are of another test (%s); kept %s", changed, self.file.kept)
+            text = "earlier records are of another test (%s): they are kept as %s"
+            log.info(text, changed, self.file.kept)
         if self.file.done:
             total = len(data.test_entries)
             log.info("%d of %d entries are answered already", len(self.file.done), total)
@@ -81,14 +86,16 @@ class TestRecorder(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Not on_test_end, which Lightning leaves out when no entry is left to answer.
-        if stage != "test" or self.file is None or not self.file.done:
+        if self.file is None or not self.file.done:
             return
+        self.file.append([])  # where all were answered before, by a file that had another name
         results = summarise(
             self.file.done.values(),
             name=self.name,
             identity=self.file.identity,
             command=self.command,
             seed=self.seed,
+            available=trainer.datamodule.test_available,
             records_file=RECORDS,
             training=self.training,
         )
@@ -107,4 +114,9 @@ class TestRecorder(Callback):
                     # A curve whose steps are haystack sizes.
                     board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
         print(printable(format_table([summary])))
-        log.info("%s", self.folder / RESULTS)
+        cut = sum(record.truncated for record in self.file.done.values())
+        if cut:
+            n, most = len(self.file.done), pl_module.max_new_tokens
+            log.info("%d of %d answers were cut at model.max_new_tokens %d", cut, n, most)
+        limited = results.entries.limited
+        log.info("%s%s", self.folder / RESULTS, limited and f": {limited}")

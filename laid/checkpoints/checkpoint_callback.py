@@ -1,19 +1,21 @@
 """Checkpoints that know their run."""
 
+import logging
 import uuid
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from laid.checkpoints.runs import EMBEDDED, FORMAT, next_fit
 from laid.checkpoints.saved_state import count_from_data, not_finite
 from laid.common.errors import UserError
+from laid.common.stopping import Stopped
 from laid.distributed.process_group import on_rank_zero, world_size
-from laid.distributed.stop_request import StopRequest
+
+log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -21,10 +23,11 @@ class RunCheckpoint(ModelCheckpoint):
 
     - Each checkpoint carries the run's settings, so that the run can be tested and resumed from it
       alone, and an identity of its own.
-    - The last state is always kept: at the end of training and when the process is asked to stop
-      (SIGTERM, as a cluster sends it), with ``monitor`` beside the best ones.
-    - All are written between optimizer steps: inside one there are gradients that no checkpoint
-      holds. None is written of weights that are not finite.
+    - The last state is always kept, with ``monitor`` beside the best ones: at the end of training,
+      when the process is asked to stop, and with one process when anything fails.
+    - Each is the state after an optimizer step: inside one there are gradients that no checkpoint
+      holds, so a run that ends there is resumed after the step before. None is written of weights
+      that are not finite.
     """
 
     config: str = ""
@@ -64,13 +67,15 @@ class RunCheckpoint(ModelCheckpoint):
                 "weights alone, use `laid export`"
             )
         super().__init__(mode=mode or fitting, **options)
-        self._stop = StopRequest()
         self._fit = 0
         self._resumed_at: int | None = None
         self._checked = self._training = False
         self._validated_at: int | None = None
         self._newest = ""
         """With ``monitor``, the checkpoint of the last state."""
+        self._after_step: dict[str, Any] = {}
+        """Of a checkpoint, what counts batches, as it was just after the last optimizer step."""
+        self._unsavable = False
 
     def begin_after(self, step: int) -> None:
         """Says that a run is resumed after this step, whose checkpoint exists."""
@@ -85,13 +90,11 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if trainer.datamodule is not None:
-            count_from_data(checkpoint, trainer.datamodule.state_dict())
+        checkpoint.update(self._after_step)
+        if (data := trainer.datamodule) is not None:
+            count_from_data(checkpoint, checkpoint.get(type(data).__qualname__, {}))
         identity = {"step": trainer.global_step, "fit": self._fit, "id": uuid.uuid4().hex}
         checkpoint[EMBEDDED] = {"format": FORMAT, "config": self.config, "identity": identity}
-
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop.listen(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the scores of checkpoints that are in our folder, wherever it was before.
@@ -116,7 +119,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._training = True
+        self._training, self._unsavable = True, False
         if trainer.ckpt_path is not None and self.dirpath:
             resumed = Path(self.dirpath) / Path(trainer.ckpt_path).name
             # In the place of the newest: the next one takes that, and this is pruned.
@@ -131,7 +134,6 @@ class RunCheckpoint(ModelCheckpoint):
                 f"checkpoint.monitor {self.monitor}: there is no validation (trainer."
                 "limit_val_batches 0), so it has no values"
             )
-        self._stop.listen(trainer)
 
     @property
     def _of_validation(self) -> bool:
@@ -146,6 +148,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._checked = True
         known = self._monitor_candidates(trainer)
         if self.monitor is not None and self.monitor not in known:
+            self._unsavable = True  # of a refused run nothing is kept
             raise UserError(
                 f"checkpoint.monitor {self.monitor}: there is no such metric; there are "
                 f"{', '.join(sorted(known))}"
@@ -166,11 +169,8 @@ class RunCheckpoint(ModelCheckpoint):
                 self._save(trainer)
         super().on_validation_end(trainer, pl_module)
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        if trainer.state.fn == "fit":
-            self._stop.agree(trainer)
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        self._unsavable = True  # until the step is made
 
     def on_train_batch_end(
         self,
@@ -180,9 +180,12 @@ class RunCheckpoint(ModelCheckpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if not self._between_steps(trainer):
+        if not trainer.fit_loop.epoch_loop._accumulated_batches_reached():
             return
-        self._stop.agree(trainer)
+        self._unsavable = False
+        self._after_step = {"loops": trainer._checkpoint_connector._get_loops_state_dict()}
+        if (data := trainer.datamodule) is not None:
+            self._after_step[type(data).__qualname__] = data.state_dict()
         if not self._checked and not self._of_validation:
             self._check_monitor(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -232,7 +235,9 @@ class RunCheckpoint(ModelCheckpoint):
                 "checkpoint is written. "
                 + (f"The last one is {last}" if last else "There is none before")
             )
+        self._unsavable = True
         super()._save_checkpoint(trainer, filepath)
+        self._unsavable = False
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # Lightning's would keep the checkpoint that the run was resumed from.
@@ -241,20 +246,16 @@ class RunCheckpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current
-        # One rank's error is not the others'; and what is raised inside a step leaves half of it.
-        by_data = isinstance(exception, UserError | OSError) and world_size() == 1
-        by_data &= batches.ready == batches.completed
-        asked_to_stop = isinstance(exception, SIGTERMException)
-        savable = self._training and (asked_to_stop or by_data) and self._between_steps(trainer)
-        if savable and not_finite(trainer) is None:
-            self._save(trainer)
-        if not isinstance(exception, UserError):  # the reason may be that nothing can be saved
-            super().on_exception(trainer, pl_module, exception)
-
-    @staticmethod
-    def _between_steps(trainer: Trainer) -> bool:
-        return bool(trainer.fit_loop.epoch_loop._accumulated_batches_reached())
+        # One rank's error is not the others', which would wait for it in the saving.
+        stopped = isinstance(exception, Stopped) and not exception.at_once
+        alone = isinstance(exception, Exception) and world_size() == 1
+        if not self._training or self._unsavable or not (stopped or alone):
+            return
+        try:
+            if not_finite(trainer) is None:
+                self._save(trainer)
+        except Exception as reason:  # and the first error stays the one that is reported
+            log.error("the state after step %d is not saved: %s", trainer.global_step, reason)
 
     def _save(self, trainer: Trainer) -> None:
         """Saves the state of this step, unless it is saved."""

@@ -1,8 +1,10 @@
 """``laid fit | validate | test | predict``: Lightning's Trainer, on settings and checkpoints."""
 
+import argparse
 import logging
 import os
 import shlex
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from laid.cli.run_output import FOLDER, model_identity, output_folder, results_n
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.first_rank import is_first_rank
+from laid.common.stopping import Stopped
 from laid.data.datamodule import HaystackDataModule
 from laid.settings.run_settings import (
     RUNS,
@@ -73,8 +76,13 @@ def run(command: str, words: list[str]) -> None:
             more = {"return_predictions": False} if command == "predict" else {}
             work = getattr(trainer, command)
             work(made.model, datamodule=made.data, ckpt_path=config.ckpt_path, **more)
+    except Stopped as stop:
+        if stop.at_once and trainer is not None and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)  # the ranks that this one has started
+        stop.advice = _advice(command, words, folder)
+        raise
     finally:
-        begun = trainer is not None and trainer.global_step
+        begun = trainer is not None and trainer.global_step > 1  # a monitor is checked after one
         if command == "fit" and found is None and is_first_rank() and not begun:
             give_back_run(folder)
 
@@ -82,6 +90,20 @@ def run(command: str, words: list[str]) -> None:
 fit, validate, test, predict = (
     partial(run, command) for command in ("fit", "validate", "test", "predict")
 )
+
+
+def _advice(command: str, words: list[str], folder: Path) -> str:
+    """How to go on with what was stopped."""
+    again = ["laid", command, *words]
+    if command == "fit":
+        if not any((folder / CHECKPOINTS).glob("[!.]*")):
+            return "No checkpoint was written yet"
+        options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        options.add_argument("--ckpt_path")
+        _, rest = options.parse_known_args(words)
+        again = ["laid", "fit", *rest, "--ckpt_path", str(folder)]
+    goes_on = command in ("fit", "test")
+    return f"To {'resume' if goes_on else 'begin again'}: {shlex.join(again)}"
 
 
 def _add_options(parser: SettingsParser, command: str) -> None:
@@ -175,7 +197,7 @@ def _writers(command: str, words: list[str], given: Given, folder: Path) -> list
             name=results_name(config, found, folder),
             command=shlex.join(["laid", "test", *words]),
             seed=config.data.seed,
-            identity=model_identity(config, found),
+            identity=partial(model_identity, config, found),
             training=training_of(found, folder, HaystackDataModule.NOT_LEARNED) if found else None,
         )
     ]

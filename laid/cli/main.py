@@ -11,6 +11,7 @@ from importlib import import_module
 
 from laid.common.errors import UserError
 from laid.common.logging_setup import set_up_logging
+from laid.common.stopping import Stopped, stops_raised
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``laid``; ``argv`` is the command line without the program's name.
 
     What a user can mend ends in one line on stderr and exit code 2 (``LAID_TRACEBACK=1`` shows
-    where it was raised); everything else is a bug and keeps its traceback.
+    where it was raised), SIGTERM in one and 143, Ctrl-C in one and 130; everything else is a bug
+    and keeps its traceback.
     """
     # The workers of a DataLoader are forked after the tokenizer was used, which warns otherwise.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -94,7 +96,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_logging(given.verbose, given.quiet)
     command = find_command(words)
     try:
-        command.run(words[len(command.name.split()) :])
+        with stops_raised():
+            command.run(words[len(command.name.split()) :])
+    except Stopped as stop:
+        log.warning("%s", stop)
+        raise
     except Exception as error:
         if os.environ.get("LAID_TRACEBACK") or not is_users(error):
             raise

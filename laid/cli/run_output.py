@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from laid.checkpoints.runs import Found, claim_run
 from laid.common.first_rank import is_first_rank
 from laid.settings.run_settings import RUNS
-from laid.vlm.model_paths import weights_fingerprint
+from laid.vlm.model_paths import settings_hashes, weights_fingerprint
 from laid.vlm.window_extension import describe
 
 FOLDER = "LAID_RUN_FOLDER"
@@ -47,18 +47,22 @@ def extended(config: Namespace) -> str:
 def model_identity(config: Namespace, found: Found | None) -> dict[str, Any]:
     """Everything that decides an answer, but for the entries."""
     data, student = config.data, config.model.student.as_dict()
-    weights = None
+    path, revision = student["path"], student["revision"]
+    files, weights = {"files": settings_hashes(path, revision)}, None
+    if (data.processor, data.revision) != (path, revision):
+        files["processor"] = settings_hashes(data.processor, data.revision)
     if found and config.model.lora is None:
         # The checkpoint's weights replace those of the path; adapters are added to them.
         student = {k: v for k, v in student.items() if k not in ("seed", "random_weights")}
     elif not student["random_weights"]:
-        weights = weights_fingerprint(student["path"], student["revision"])
+        weights = weights_fingerprint(path, revision)
     if config.model.lora is not None:
         student["lora"] = config.model.lora.as_dict()
     return {
         "checkpoint": found.identity if found else None,
         "student": student,
         "weights": weights,
+        **files,
         "precision": str(config.trainer.precision),
         "max_new_tokens": config.model.max_new_tokens,
         **describe(config.model.as_dict()),

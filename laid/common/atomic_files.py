@@ -84,7 +84,7 @@ def atomic_dir(
     temporary.mkdir()
     try:
         yield temporary
-        with _locked(path.parent):
+        with locked(path.parent):
             if not (path.is_dir() and any(path.iterdir())):
                 os.rename(temporary, path)
             elif replaces(path):
@@ -98,14 +98,17 @@ def atomic_dir(
 def only_writer(path: str | Path) -> Iterator[None]:
     """Lets one process at a time write ``path``, a file or folder that takes long to make.
 
+    Folders above it are made, and removed if nothing was written.
+
     Raises:
         UserError: another process that is alive writes it.
     """
     path = Path(path).resolve()
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
     claim = _beside(path.with_name(f"{path.name}.claim"))
-    with _locked(path.parent):
+    with locked(path.parent):
         for other in _temporaries(path.parent):
             found = _OURS.fullmatch(other.name)
             if found and found["name"] == f"{path.name}.claim" and _alive(other):
@@ -120,6 +123,9 @@ def only_writer(path: str | Path) -> Iterator[None]:
         yield
     finally:
         claim.unlink(missing_ok=True)
+        with suppress(OSError):  # where something was written
+            for parent in made:
+                parent.rmdir()
 
 
 def discard(path: str | Path) -> None:
@@ -143,7 +149,7 @@ def leftovers(folder: Path) -> list[Path]:
 def sweep(folder: Path) -> None:
     """Removes what dead processes left in ``folder``, and gives a folder that one of them was
     replacing its name back."""
-    with _locked(folder):
+    with locked(folder):
         for path in leftovers(folder):
             found = _OURS.fullmatch(path.name)
             assert found is not None
@@ -194,8 +200,8 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes of laid from renaming in ``folder``, where the system can."""
+def locked(folder: Path) -> Iterator[None]:
+    """One process of laid at a time is in this block with ``folder``, where the system can."""
     handle = None
     try:
         import fcntl

@@ -1,13 +1,13 @@
-"""Where derived files live, and whether they are still as they were written."""
+"""What can be made again, kept with checksums: what is damaged or swapped counts as missing."""
 
 import hashlib
-import json
+import logging
 import os
 from pathlib import Path
 
-from laid.common.atomic_files import atomic_write_text
+from laid.common.atomic_files import atomic_write_bytes
 
-_MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
 
 
 def cache_root() -> Path:
@@ -16,27 +16,28 @@ def cache_root() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache" / "laid"
 
 
-def write_manifest(folder: Path) -> None:
-    """Record the SHA-256 of every file in ``folder``, for ``manifest_holds`` to compare with."""
-    text = json.dumps({name: sha256_of(folder / name) for name in _names(folder)}, indent=1)
-    atomic_write_text(folder / _MANIFEST, text)
+def save_cached(path: Path, content: bytes) -> None:
+    """Writes a file of the cache.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    atomic_write_bytes(path, _seal(path, content) + content)
 
 
-def manifest_holds(folder: Path) -> bool:
-    """Whether ``folder`` holds exactly the files, byte for byte, that its manifest records."""
+def load_cached(path: Path) -> bytes | None:
+    """What ``save_cached`` wrote; None where it is missing or, which is logged, damaged."""
     try:
-        recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return bool(recorded == {name: sha256_of(folder / name) for name in _names(folder)})
-    except (OSError, ValueError):
-        return False
+        sealed = path.read_bytes()
+    except OSError:
+        return None
+    length = hashlib.sha256().digest_size
+    if sealed[:length] == _seal(path, sealed[length:]):
+        return sealed[length:]
+    log.warning("%s is damaged: it is made again", path)
+    return None
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _names(folder: Path) -> list[str]:
-    found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return sorted(name for name in found if name != _MANIFEST)
+def _seal(path: Path, content: bytes) -> bytes:
+    """Of name and content, since one file of the cache may be put in the place of another."""
+    return hashlib.sha256(path.name.encode() + b"\0" + content).digest()

@@ -7,7 +7,8 @@ written first, and must be found unchanged. A field with a default may be missin
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType
@@ -19,6 +20,8 @@ Json = dict[str, Any]
 """A JSON object that laid carries and does not look into."""
 
 T = TypeVar("T")
+_DEEPEST = 100
+"""Levels of what is not looked into: Python's own functions stop at some hundreds."""
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
 _NAMES |= {int: "a whole number", float: "a number"}
 
@@ -64,6 +67,8 @@ def plain(content: Json, what: str, sort_keys: bool = False) -> Json:
 def _decode(kind: Any, content: object, at: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
+        if _deeper(content, _DEEPEST):
+            raise UserError(f"{at} is nested more than {_DEEPEST} levels deep")
         return content
     if is_dataclass(kind):
         return _decode_fields(kind, _expect(dict, content, at), at)
@@ -72,7 +77,7 @@ def _decode(kind: Any, content: object, at: str) -> Any:
     if origin is dict:
         items = {key: (value, _join(at, key)) for key, value in _expect(dict, content, at).items()}
         for key, (_, where) in items.items():
-            if args[0] is int and not key.isdecimal():
+            if args[0] is int and not (key.isdecimal() and len(key) < 20):
                 raise UserError(f"{where}: expected a whole number as the key")
         return {args[0](key): _decode(args[1], *inside) for key, inside in items.items()}
     if origin in (list, tuple):
@@ -107,12 +112,23 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
 
 
 def _expect(kind: type, content: object, at: str) -> Any:
+    if type(content) is int and abs(content) >= 2**63:
+        raise UserError(f"{at or 'it'} is {_short(content)}, more than 64 bits hold")
     if kind is float and type(content) is int:
         return float(content)
     # Not isinstance: to Python true is a whole number.
     if type(content) is not kind:
         raise UserError(f"{at or 'it'} is {_short(content)}, expected {_NAMES[kind]}")
+    if kind is float and not math.isfinite(cast(float, content)):
+        raise UserError(f"{at or 'it'} is {content}, expected a finite number")
     return content
+
+
+def _deeper(content: object, levels: int) -> bool:
+    inside = content.values() if isinstance(content, dict) else content
+    return isinstance(content, dict | list) and (
+        levels == 0 or any(_deeper(part, levels - 1) for part in cast(Iterable[object], inside))
+    )
 
 
 def _join(at: str, key: str) -> str:
@@ -120,7 +136,10 @@ def _join(at: str, key: str) -> str:
 
 
 def _short(content: object) -> str:
-    text = json.dumps(content)
+    try:
+        text = json.dumps(content)
+    except RecursionError:
+        return "nested too deeply"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

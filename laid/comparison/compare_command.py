@@ -2,17 +2,18 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from laid.callbacks.head_flow_figure import flow_figure, read_head_flow
-from laid.common.atomic_files import atomic_write_text
+from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.printable import for_markdown, printable
 from laid.common.tables import Table, comma_separated, latex, markdown, text
 from laid.comparison.methods import Method, find_method, read_methods
-from laid.comparison.report_tables import bootstrap_line, method_lines, tables
+from laid.comparison.report_tables import TABLES, bootstrap_line, method_lines, tables
 from laid.comparison.study import Study
 from laid.evaluation.accuracy_figures import accuracy_figure, bar_figure, depth_figure, save_png
 from laid.evaluation.accuracy_table import format_table
@@ -27,6 +28,9 @@ FIGURES = {
     "head_flow": "Figure 4: key activation by head before and after training",
 }
 _ON_SCREEN = ("gains", "windows")
+_OF_A_REPORT = re.compile(
+    rf"({'|'.join(TABLES)})\.(csv|tex)|({'|'.join(FIGURES)}|head_flow_.+)\.png|report\.md|table\.txt"
+)
 
 
 def compare(
@@ -40,6 +44,7 @@ def compare(
 
     ``report.md`` has all of it; beside it lie each table as CSV and LaTeX, the figures as PNG, and
     ``table.txt``, what is printed and noted. docs/evaluation.md says how each number is computed.
+    An earlier report in the folder is replaced when the new one is whole; other files stay.
 
     Args:
         results: Results files (``runs/NAME/results.json``), or folders that hold one. Training
@@ -65,20 +70,35 @@ def compare(
         names = ", ".join(method.label for method in methods)
         notes.append(f"no gains and no tests without --base NAME, one of {names}")
     study = Study(methods, of_base, of_teacher, list(dict.fromkeys(threshold)))
-    folder = Path(out)
-    figures = _figures(study, folder, notes)
-    made = tables(study)
-    for table in made:
-        atomic_write_text(folder / f"{table.name}.csv", comma_separated(table))
-        atomic_write_text(folder / f"{table.name}.tex", latex(table))
-    atomic_write_text(folder / "report.md", _report(study, made, figures, notes))
-    shown = [format_table(study.summaries())]
-    shown += [text(table) for table in made if table.name in _ON_SCREEN]
-    written = "\n\n".join([*shown, *(f"laid: {note}" for note in notes)])
-    atomic_write_text(folder / "table.txt", printable(written) + "\n")
+    target = Path(out).resolve()
+    _others(target)
+    with only_writer(target), atomic_dir(target, replaces=lambda there: True) as folder:
+        figures = _figures(study, folder, notes)
+        made = tables(study)
+        for table in made:
+            (folder / f"{table.name}.csv").write_text(comma_separated(table), encoding="utf-8")
+            (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+        report = _report(study, made, figures, notes)
+        (folder / "report.md").write_text(report, encoding="utf-8")
+        shown = [format_table(study.summaries())]
+        shown += [text(table) for table in made if table.name in _ON_SCREEN]
+        written = printable("\n\n".join([*shown, *(f"laid: {note}" for note in notes)]))
+        (folder / "table.txt").write_text(f"{written}\n", encoding="utf-8")
+        for file in _others(target):
+            shutil.copy2(file, folder, follow_symlinks=False)
     print(printable("\n\n".join(shown)))
-    for line in (*notes, folder / "report.md"):
+    for line in (*notes, Path(out) / "report.md"):
         log.info("%s", line)
+
+
+def _others(folder: Path) -> list[Path]:
+    """The files in ``folder`` that are of no report, and stay when a new one takes its place."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    if inside := [path.name for path in found if path.is_dir()]:
+        raise UserError(
+            f"--out {folder} holds other folders ({inside[0]}): name a folder for the report alone"
+        )
+    return [path for path in found if not _OF_A_REPORT.fullmatch(path.name)]
 
 
 def _figures(study: Study, folder: Path, notes: list[str]) -> dict[str, str]:
@@ -89,7 +109,7 @@ def _figures(study: Study, folder: Path, notes: list[str]) -> dict[str, str]:
     titles = {name: FIGURES[name] for name in made}
     flows = {method.label: flow for method in study.rows if (flow := _head_flow(method))}
     for label, flow in flows.items():
-        safe = "head_flow_" + re.sub(r"[^\w.-]+", "-", label)
+        safe = "head_flow_" + re.sub(r"[^\w.-]+", "-", label)[:80]
         if safe in made:  # two labels that differ in signs only
             safe = f"{safe}-{len(made)}"
         name = "head_flow" if len(flows) == 1 else safe

@@ -18,7 +18,7 @@ from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.evaluation.records import read_records
-from laid.evaluation.results import Results, read_results, shared_by_seeds
+from laid.evaluation.results import Results, read_results, shared_by_seeds, titled
 
 # A window extension's name comes after a run's.
 _SEED = re.compile(r"(?P<method>.+?)-seed(?P<seed>\d+)(?P<window>(-yarn|-self-extend)?)")
@@ -62,8 +62,10 @@ class Method:
 
     @property
     def title(self) -> str:
-        """The label, with the number of seeds where there are several."""
-        return self.label if len(self.seeds) == 1 else f"{self.label} ({len(self.seeds)} seeds)"
+        """The label, with the number of seeds where there are several, and of entries where not
+        all were asked."""
+        seeds = f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
+        return titled(self.label, seeds, self.results[0].entries.limited)
 
     def shared_sizes(self, other: "Method") -> list[int]:
         """The haystack sizes that both were tested at, ascending."""
@@ -151,6 +153,8 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
         if reason and len(part) > 1:
             what = f"the {len(part)} seeds of {label!r}"
             raise UserError(f"{what} are pooled entry by entry, but {reason}")
+        if limited := part[0].results.entries.limited:
+            notes.append(f"{label} was asked {limited}")
         if reason:
             notes.append(f"{label} has no intervals of gains and windows and no tests: {reason}")
         of_seeds, results = zip(*part, strict=True)
@@ -247,7 +251,7 @@ def _answers(part: Sequence[_Result]) -> tuple[Answers | None, str | None]:
         path = file.parent / results.records_file
         if not path.exists():
             return None, f"there is no {path}"
-        identity, records = read_records(path)
+        identity, records, _ = read_records(path)
         if identity != results.identity:
             return None, f"{path} holds records of another test than {file}"
         row: dict[int, dict[str, bool]] = {}

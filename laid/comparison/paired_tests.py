@@ -10,7 +10,8 @@ import numpy as np
 
 from laid.comparison.bootstrap import Replicates, interval
 from laid.comparison.methods import Method, not_paired
-from laid.evaluation.results import WINDOWS, Interval
+from laid.evaluation.results import WINDOWS
+from laid.evaluation.wilson import Interval
 
 LEVEL = 0.05
 

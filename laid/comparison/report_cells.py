@@ -7,7 +7,7 @@ from laid.common.tables import NONE, Cell, Value
 from laid.comparison.paired_tests import PairedTest
 from laid.comparison.study import Bounded, Measured
 from laid.evaluation.accuracy_table import interval_text, percent
-from laid.evaluation.results import Interval
+from laid.evaluation.wilson import Interval
 
 
 def listed(sizes: Sequence[int]) -> str:

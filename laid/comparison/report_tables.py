@@ -21,12 +21,14 @@ from laid.comparison.report_cells import (
     points_cell,
 )
 from laid.comparison.study import Measured, Study
+from laid.evaluation.accuracy_table import asked_text
 from laid.evaluation.results import long_sizes, short_sizes
 
 _WITHOUT = re.compile(
     r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
     re.IGNORECASE,
 )
+TABLES = ("accuracy", "intervals", "gains", "windows", "tests", "tokens", "ablation")
 # In the order of the paper's Table 3, which has the first two.
 _TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w/o SFT"}
 
@@ -248,8 +250,11 @@ def _header(first: str, study: Study) -> list[str]:
 
 
 def _counts(method: Method) -> str:
-    n = [method.results[0].by_size[size].n for size in method.sizes]
+    cells = [method.results[0].by_size[size] for size in method.sizes]
+    n = [cell.n for cell in cells]
     entries = f"{n[0]}" if len(set(n)) == 1 else f"{min(n)} to {max(n)}"
+    if any(cell.n < cell.available for cell in cells):
+        entries = ", ".join(map(asked_text, cells))
     known = [str(seed) for seed in method.seeds if seed is not None]
     seeds = f", training seed{'s' * (len(known) > 1)} {', '.join(known)}" if known else ""
     return f"{method.title}: {entries} entries a size{seeds}."

@@ -23,7 +23,8 @@ from laid.comparison.effective_window import (
 from laid.comparison.gains import gain
 from laid.comparison.methods import Method
 from laid.comparison.paired_tests import Drawn, by_size, by_window, corrected, paired_test
-from laid.evaluation.results import WINDOWS, DepthBin, Interval, Summary
+from laid.evaluation.results import WINDOWS, DepthBin, Summary
+from laid.evaluation.wilson import Interval
 
 Mark = Literal["", "bold", "underline"]
 
@@ -102,6 +103,7 @@ class Study:
                 accuracy=value,
                 interval=bounds or of_seeds[0].interval,
                 compliance=fmean(cell.compliance for cell in of_seeds),
+                truncated=fmean(cell.truncated for cell in of_seeds),
                 mean_tokens=fmean(cell.mean_tokens for cell in of_seeds),
                 needle_depth=tuple(_mean_bin(of_bin) for of_bin in bins),
             )

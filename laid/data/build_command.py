@@ -1,20 +1,24 @@
 """The command ``laid data build``: haystack files for training and test from a COCO folder."""
 
 import logging
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
 
-from laid.common.atomic_files import only_writer
+from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
-from laid.data.entry_args import SIZES
+from laid.data.entry_args import MINICOCO, SIZES
 from laid.data.haystack_builder import build_entries, build_training_entries
 from laid.data.vhs_files import write_vhs
 from laid.minicoco.drawing import ensure_minicoco
 
 log = logging.getLogger(__name__)
+
+_TRAIN = "train.json"
 
 
 def build(
@@ -35,12 +39,13 @@ def build(
 ) -> None:
     """Draw haystacks and write them in the format of Visual Haystacks.
 
-    Writes train.json and one test_<size>.json a size into the output folder, and says so.
+    Writes train.json and one test_<size>.json a size, all at once: if it is stopped, the folder is
+    as before. Other files in it stay.
 
     Args:
         coco_root: COCO's folder (annotations/, train2017/, val2017/), or "minicoco" for the drawn
             one, which is made on first use.
-        out: The folder to write to; it is made if it is missing.
+        out: The folder to write to: a new one, or one that has no folder in it.
         seed: Any whole number; the same seed gives the same files.
         train_entries: Number of training entries, even; 0 writes no train.json.
         min_size: Fewest images of a training haystack.
@@ -55,27 +60,28 @@ def build(
         overwrite: Replace files that are already there.
 
     Raises:
-        UserError: A file is there already, an argument is out of range, or the split has too few
-            images for a size, or another process writes to the folder.
+        UserError: A file is there already, the folder has folders in it or is the current one,
+            an argument is out of range, the split has too few images for a size, or another
+            process writes to the folder.
     """
-    folder = Path(out)
+    folder = Path(out).resolve()
     with only_writer(folder):
-        wanted = [folder / "train.json"] if train_entries else []
-        wanted += [folder / f"test_{size}.json" for size in sizes]
-        existing = [path.name for path in wanted if path.exists()]
+        wanted = [_TRAIN] * bool(train_entries) + [f"test_{size}.json" for size in sizes]
+        there = _names(folder)
+        existing = [name for name in wanted if name in there]
         if existing and not overwrite:
             raise UserError(
                 f"{folder} already holds {', '.join(existing)}. Choose another folder, or give "
                 "overwrite=true to replace them."
             )
-        root = ensure_minicoco() if coco_root == "minicoco" else Path(coco_root)
+        _check_replaceable(folder)
+        root = ensure_minicoco() if coco_root == MINICOCO else Path(coco_root)
         if train_entries and sizes and train_split == test_split:
             log.warning("training and test share the images of %s", test_split)
-        # All are drawn before the first is written: an impossible size must leave nothing behind.
-        files: dict[Path, Dataset] = {}
+        files: dict[str, Dataset] = {}
         if train_entries:
             index = CocoIndex.load_complete(root, train_split, min_area)
-            files[folder / "train.json"] = build_training_entries(
+            files[_TRAIN] = build_training_entries(
                 index, train_entries, min_size, max_size, seed, needles, categories
             )
         if sizes:
@@ -83,7 +89,44 @@ def build(
             entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
             for number, size in enumerate(sizes):
                 rows = range(number * test_per_size, (number + 1) * test_per_size)
-                files[folder / f"test_{size}.json"] = entries.select(rows)
-        for path, entries in files.items():
-            write_vhs(entries, path)
-            log.info("%s: %d entries, %d images shown", path, len(entries), sum(entries["size"]))
+                files[f"test_{size}.json"] = entries.select(rows)
+        with atomic_dir(folder, lambda now: _unchanged(now, there)) as temporary:
+            for name, entries in files.items():
+                write_vhs(entries, temporary / name)
+            for name in there - files.keys():
+                _keep(folder / name, temporary / name)
+        for name, entries in files.items():
+            shown = sum(entries["size"])
+            log.info("%s: %d entries, %d images shown", Path(out) / name, len(entries), shown)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Several files change at once only if their folder is replaced by another."""
+    if not folder.exists():
+        return
+    what = ""
+    if Path.cwd().is_relative_to(folder):
+        what = "is the current folder or one above it"
+    elif folder.is_mount():
+        what = "is a mount point"
+    elif inside := sorted(path.name for path in folder.iterdir() if not path.is_file()):
+        what = f"has {inside[0]} in it, which is no file"
+    if what:
+        raise UserError(f"{folder} {what}. Name a folder in it, such as {folder / 'haystacks'}.")
+
+
+def _keep(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError:  # a file system without hard links
+        shutil.copy2(old, new)
+
+
+def _unchanged(folder: Path, there: set[str]) -> bool:
+    if appeared := sorted(_names(folder) - there):
+        raise UserError(f"{appeared[0]} has appeared in {folder}; nothing is written.")
+    return True

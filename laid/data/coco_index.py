@@ -1,27 +1,26 @@
 """Which image of a COCO split holds which objects, from ``annotations/instances_<split>.json``."""
 
-import contextlib
 import functools
 import hashlib
 import io
 import json
-import warnings
-import zipfile
-import zlib
-from dataclasses import dataclass, fields
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from laid.common.atomic_files import atomic_write_bytes
-from laid.common.cache_folder import cache_root, sha256_of
+from laid.common.cache_folder import cache_root, load_cached, save_cached
 from laid.common.errors import UserError
+from laid.common.file_hashes import file_hashes
 from laid.data.coco_instances import InstanceTable, parse_instances
 from laid.data.image_names import check_present, missing_under
 
+log = logging.getLogger(__name__)
+
 # Part of the compact index's file name: raise it when what is stored changes its meaning.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,20 +150,21 @@ def _annotation_file(root: Path, split: str) -> Path:
 
 def _cached_table(path: Path, folder: Path) -> InstanceTable:
     """What the annotation file says, kept in the cache under a hash of the file's content."""
-    saved = folder / f"{sha256_of(path)[:32]}-v{_FORMAT}.npz"
-    # A truncated or overwritten zip fails in one of these ways; parsing again mends them all.
-    damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-    with contextlib.suppress(*damage), np.load(saved, allow_pickle=False) as archive:
-        return InstanceTable(**{field.name: archive[field.name] for field in fields(InstanceTable)})
+    (sha256,) = file_hashes([path])
+    saved = folder / f"{sha256[:32]}-v{_FORMAT}"
+    if (content := load_cached(saved)) is not None:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return InstanceTable(**archive)
     table = parse_instances(path)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **vars(table))
     try:
-        atomic_write_bytes(saved, buffer.getvalue())
+        save_cached(saved, buffer.getvalue())
     except OSError as error:
-        warnings.warn(
-            f"the COCO index could not be saved ({error}), so every start parses {path.name} "
-            "again. Set LAID_CACHE to a folder that can be written.",
-            stacklevel=3,
+        log.warning(
+            "the COCO index can't be saved (%s), so every start parses %s again: set LAID_CACHE to "
+            "a folder that can be written",
+            error,
+            path.name,
         )
     return table

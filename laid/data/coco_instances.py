@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from laid.common.errors import UserError
+from laid.common.json_files import read_json
 from laid.data.image_names import clean_name
-from laid.data.json_files import read_json
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from laid.common.errors import UserError
+from laid.common.file_hashes import file_hashes
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
 from laid.data.image_files import check_images
@@ -148,6 +150,7 @@ class HaystackDataModule(L.LightningDataModule):
         Of a test, ``test_entries`` are asked; ``test_available`` counts, by haystack size, all that
         the sources have.
         """
+        self.grids = {}  # of this stage's images; the models learn them anew
         self.encoder = PromptEncoder(
             load_processor(self.processor_args), self.prefix, self.max_length
         )
@@ -162,10 +165,21 @@ class HaystackDataModule(L.LightningDataModule):
             self.validate_entries, _ = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
             self.test_entries, self.test_available = self.source.evaluation("test", self.test_args)
-            self.test_fingerprint = self.source.fingerprint(self.test_entries)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
         self._check_images(stage)
+
+    def test_fingerprint(self) -> str:
+        """A hash of what the test asks and shows: entries, and the content of each image file."""
+        digest = hashlib.sha256()
+        for entry in self.test_entries:
+            digest.update(repr(sorted(entry.items())).encode())
+        names = sorted(self._images("test"))
+        for name, sha256 in zip(
+            names, file_hashes(self.root / name for name in names), strict=True
+        ):
+            digest.update(f"{name} {sha256}".encode())
+        return digest.hexdigest()[:16]
 
     def _check_training(self) -> None:
         if len(self.train_entries) < self.global_batch_size:
@@ -191,15 +205,15 @@ class HaystackDataModule(L.LightningDataModule):
     def _check_images(self, stage: str) -> None:
         # One process of each node looks at its disk.
         if self.trainer is None or self.trainer.local_rank == 0:
-            check_images(self.root, self._images(stage) - self.grids.keys(), self.encoder.patches)
+            check_images(self.root, self._images(stage), self.encoder.patches)
 
-    def unseen_images(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    def images_to_learn(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of a stage's images, ``FEATURE_BATCH`` at a time.
 
         The module caches their features in its models (``cache_features``); batches carry no
         pixels of these images from then on.
         """
-        names = sorted(self._images(stage) - self.grids.keys())
+        names = sorted(self._images(stage))
         data = self._dataset(self._entries(stage)[0], with_answer=False)
         quiet = self._rank()["rank"] > 0
         with tqdm(

@@ -1,6 +1,5 @@
 """The entries of each stage: built from COCO, or read from where the user says."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -14,7 +13,6 @@ from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.entry_args import PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
 from laid.data.image_files import images_in
-from laid.data.image_names import resolve_under
 from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_entries
 
@@ -154,18 +152,6 @@ class EntrySource:
             needles=(),
         )
         return Path(args.images), dataset_of([entry])
-
-    def fingerprint(self, entries: Dataset) -> str:
-        """A hash of what is asked and shown: entries, and the size in bytes of each image file."""
-        digest = hashlib.sha256()
-        shown: set[str] = set()
-        for entry in entries:
-            digest.update(repr(sorted(entry.items())).encode())
-            shown.update(entry["images"])
-        for name in sorted(shown):
-            path = resolve_under(self.root, name)
-            digest.update(f"{name} {path.stat().st_size if path.exists() else -1}".encode())
-        return digest.hexdigest()[:16]
 
     def _index(self, split: str) -> CocoIndex:
         index = CocoIndex.load_complete(self.root, split, self.min_area)

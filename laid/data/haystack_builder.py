@@ -9,7 +9,7 @@ on how many entries are asked for, in what order, or in which process.
 import hashlib
 import inspect
 import json
-import warnings
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,13 +17,15 @@ from typing import Any, Protocol
 from datasets import Dataset, load_from_disk
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_dir
-from laid.common.cache_folder import cache_root, manifest_holds, write_manifest
+from laid.common.cache_folder import cache_root
+from laid.common.cached_folders import cached_folder
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.data.coco_index import CocoIndex
 from laid.data.entries import HaystackEntry, Mode, ask, dataset_of, entry_id
 from laid.data.haystack_sampler import HaystackSampler
+
+log = logging.getLogger(__name__)
 
 # Raise it when equal arguments give other entries than before: it is part of the cache's key.
 _FORMAT = 1
@@ -132,31 +134,16 @@ def cached_entries(
     parent = Path(cache_dir) if cache_dir is not None else cache_root() / "entries"
     folder = parent / name
 
-    entries = _load(folder)
-    if entries is None:
-        built = build(index, **settings)
-        try:
-            with atomic_dir(folder, lambda there: not manifest_holds(there)) as temporary:
-                built.save_to_disk(temporary)
-                write_manifest(temporary)
-        except OSError as error:
-            warnings.warn(
-                f"the entries could not be saved ({error}) and stay in memory. Set LAID_CACHE to "
-                "a folder that can be written.",
-                stacklevel=2,
-            )
-        # Another process may be exchanging the folder this very moment; ours are the same entries.
-        entries = _load(folder) or built
-    return entries
-
-
-def _load(folder: Path) -> Dataset | None:
-    if not manifest_holds(folder):
-        return None
     try:
+        cached_folder(folder, lambda new: build(index, **settings).save_to_disk(new))
         return load_from_disk(str(folder))
-    except (OSError, ValueError):
-        return None
+    except OSError as error:  # or another process is making it again this very moment
+        log.warning(
+            "the entries can't be saved (%s) and stay in memory: set LAID_CACHE to a folder that "
+            "can be written",
+            error,
+        )
+        return build(index, **settings)
 
 
 def _build(

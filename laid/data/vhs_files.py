@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
+from laid.common.json_files import read_json
 from laid.common.random_streams import stream
 from laid.data.entries import (
     FEATURES,
@@ -19,7 +20,6 @@ from laid.data.entries import (
     parse_question,
 )
 from laid.data.image_names import check_present, clean_name
-from laid.data.json_files import read_json
 from laid.data.question_text import without_image_marks
 
 # What the format has no place for: our id and mode, and the order in which the images are shown,

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from laid.common.errors import UserError
 from laid.common.tables import NONE, WIDTH, Table, text
-from laid.evaluation.results import Interval, SizeCell, Summary
+from laid.evaluation.results import SizeCell, Summary
+from laid.evaluation.wilson import Interval
 
 _LONGEST = "  compliant"  # of the labels below a name
 _CELL, _MEAN = 9, 5  # characters of "91.5–99.0" and "100.0"; two spaces lie between columns
@@ -14,8 +15,9 @@ def format_table(summaries: Sequence[Summary]) -> str:
     """One block of rows a model, one column a haystack size; all shares in percent.
 
     The first row of a block is the accuracy, with the means over short and long haystacks at its
-    end; below it the 95% Wilson interval, the number of entries and, unless it is 100 everywhere,
-    the compliance (share of answers with a yes or no in them). A size at which a model was not
+    end; below it the 95% Wilson interval, the number of entries (of those that there are, unless
+    all were asked), the compliance (share of answers with a yes or no in them) unless it is 100
+    everywhere, and the share of truncated answers unless it is 0. A size at which a model was not
     tested reads "–".
 
     Lines are at most `WIDTH` characters: more than eight or so sizes are split over several tables,
@@ -53,9 +55,11 @@ def _table(summaries: Sequence[Summary], sizes: list[int], means: bool) -> Table
         tail = [percent(mean) for mean in (summary.short, summary.long) if means]
         rows.append([label, *_row(cells, lambda cell: percent(cell.accuracy)), *tail])
         rows.append(["  95%", *_row(cells, lambda cell: interval_text(cell.interval))])
-        rows.append(["  n", *_row(cells, lambda cell: str(cell.n))])
+        rows.append(["  n", *_row(cells, asked_text)])
         if any(cell.compliance < 1 for cell in summary.by_size.values()):
-            rows.append([_LONGEST, *_row(cells, lambda cell: percent(cell.compliance))])
+            rows.append(["  compliant", *_row(cells, lambda cell: percent(cell.compliance))])
+        if any(cell.truncated > 0 for cell in summary.by_size.values()):
+            rows.append(["  truncated", *_row(cells, lambda cell: percent(cell.truncated))])
     ends = ["short", "long"] if means else []
     widths = [len(_LONGEST), *[_CELL] * len(sizes), *[_MEAN] * len(ends)]
     header = ["images", *map(str, sizes), *ends]
@@ -64,6 +68,11 @@ def _table(summaries: Sequence[Summary], sizes: list[int], means: bool) -> Table
 
 def _row(cells: Sequence[SizeCell | None], write: Callable[[SizeCell], str]) -> list[str]:
     return [NONE if cell is None else write(cell) for cell in cells]
+
+
+def asked_text(cell: SizeCell) -> str:
+    """The number of entries: "100", or "100/120" where there are more than were asked."""
+    return f"{cell.n}/{cell.available}" if cell.n < cell.available else str(cell.n)
 
 
 def percent(share: float | None) -> str:

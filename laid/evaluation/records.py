@@ -9,19 +9,20 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from laid.common.atomic_files import atomic_write_bytes
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, plain, to_json
+from laid.evaluation.scoring import Answer, Asked, needle_depth, score_answer
 
 
 @dataclass(frozen=True)
 class Header:
     """The first line of a records file; ``identity`` is all that decides an answer."""
 
-    FORMAT: ClassVar = {"laid_records": 1}
+    FORMAT: ClassVar = {"laid_records": 2}
 
     identity: Json
 
@@ -39,9 +40,10 @@ class Record:
         depth: where the needles lie, see `needle_depth`; None if the haystack is one image.
         tokens: length of the model's input (text and images) in tokens.
         mode: the kind of question: "single", "all" or "any" (`laid.data.entries`).
+        truncated: whether the answer was cut at ``max_new_tokens``.
 
     Raises:
-        UserError: if a value is out of range.
+        UserError: a value is out of range, or `correct` or `compliant` contradicts the answers.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Record:
     depth: float | None
     tokens: int
     mode: str
+    truncated: bool
 
     def __post_init__(self) -> None:
         if self.answer_gold not in ("yes", "no"):
@@ -60,83 +63,139 @@ class Record:
         if self.size < 1 or self.tokens < 0:
             found = f"a record has size {self.size} and tokens {self.tokens}"
             raise UserError(f"{found}, expected at least one image and no negative length")
-        if self.depth is not None and not 0 <= self.depth <= 1:
-            raise UserError(f"depth is {self.depth}, expected 0 (first image) to 1 (last image)")
+        if (self.depth is None) != (self.size == 1) or not 0 <= (self.depth or 0) <= 1:
+            expected = "0 (first image) to 1 (last image), or null of a single image"
+            raise UserError(f"depth is {self.depth} of {self.size} images, expected {expected}")
+        scored = score_answer(self.answer, self.answer_gold)
+        if (self.correct, self.compliant) != scored:
+            raise UserError(
+                f"correct is {self.correct} and compliant {self.compliant}, but for the answer "
+                f"{self.answer[:80]!r} and answer_gold {self.answer_gold!r} they are "
+                f"{scored.correct} and {scored.compliant}"
+            )
+
+    def is_of(self, entry: Asked) -> bool:
+        """Whether what it says of the entry is true."""
+        depth = needle_depth(entry.needles, entry.size)
+        asked = (entry.id, entry.size, entry.answer, depth, entry.mode)
+        return (self.id, self.size, self.answer_gold, self.depth, self.mode) == asked
 
 
-def needle_depth(positions: Sequence[int], size: int) -> float | None:
-    """Where the needles lie: their mean position / (size - 1), 0 = first image, 1 = last.
-
-    None for a haystack of one image, where first and last are the same.
-
-    Args:
-        positions: index of each needle image among the haystack's ``size`` images, from 0.
-
-    Raises:
-        UserError: there is no needle, or one outside the haystack.
-    """
-    if not positions or not all(0 <= position < size for position in positions):
-        raise UserError(
-            f"needles at {list(positions)} in a haystack of {size} images, expected at least one "
-            f"position and each from 0 to {size - 1}"
+def score(
+    entries: Sequence[Asked], answers: Sequence[Answer], tokens: Sequence[int]
+) -> list[Record]:
+    """One record an entry, from what the model said and the length of each input in tokens."""
+    return [
+        Record(
+            id=entry.id,
+            size=entry.size,
+            answer_gold=entry.answer,
+            answer=answer.text,
+            **score_answer(answer.text, entry.answer)._asdict(),
+            depth=needle_depth(entry.needles, entry.size),
+            tokens=length,
+            mode=entry.mode,
+            truncated=answer.truncated,
         )
-    return sum(positions) / (len(positions) * (size - 1)) if size > 1 else None
+        for entry, answer, length in zip(entries, answers, tokens, strict=True)
+    ]
 
 
-def read_records(path: str | Path) -> tuple[Json, dict[str, Record]]:
-    """Read a records file and leave it as it is.
+class Recorded(NamedTuple):
+    """What a records file holds.
 
-    Returns:
-        The identity of what was tested, and the records by entry id, in file order. A half-written
-        last line (the process was killed) is ignored; of two records with one id the first counts.
+    Attributes:
+        identity: of what was tested.
+        records: by entry id, in file order; of two records with one id the first counts.
+        length: of the whole lines, in bytes: without a half-written last line.
+    """
+
+    identity: Json
+    records: dict[str, Record]
+    length: int
+
+
+def read_records(path: str | Path) -> Recorded:
+    """Read a records file and leave it as it is; a half-written last line is passed over.
 
     Raises:
         UserError: if there is no such file, it isn't a records file, or a line is broken.
     """
-    return _read(Path(path))[:2]
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"can't read records from {path}: {error.strerror}") from error
+    *lines, half = content.split(b"\n")
+    try:
+        header = from_json(Header, json.loads(lines[0] if lines else b""))
+    except (ValueError, RecursionError) as error:
+        form = json.dumps({**Header.FORMAT, "identity": {}})
+        raise UserError(
+            f"{path}, line 1: expected the header of a records file, {form} ({error}); give "
+            "another path, or move the file away"
+        ) from error
+    records: dict[str, Record] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            record = from_json(Record, json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path}, line {number}: broken record ({error}); remove the line, and its entry "
+                "is asked again"
+            ) from error
+        records.setdefault(record.id, record)
+    return Recorded(header.identity, records, len(content) - len(half))
 
 
 class RecordFile:
     """The records file of a running test: the entries answered so far, and how to add to them.
 
-    What is on disk decides what opening does:
+    Opening reads what is there; the first `append` changes the disk, so that a test that fails
+    before its first answer leaves all as it was:
 
-    - no file: one with only the header is created;
-    - records of the same identity: they are read into `done`, and a half-written last line is cut;
+    - no file: one is begun;
+    - records of the same identity: they are in `done`, and a half-written last line is cut;
     - records of another identity: the file is renamed `<stem>-<8 hex>.jsonl`, the hex digits a
-      hash of *its* identity, and a new one is created. `kept` says where the old one is and
-      `changed` what differs. If records of the new identity were renamed earlier, that file is
-      renamed back and resumed.
+      hash of *its* identity, and a new one is begun. `kept` says where the old one goes and
+      `changed` what differs. If records of the new identity were renamed earlier, these are in
+      `done`, and their file is renamed back.
 
     One process writes a records file: on several ranks, gather the records and let rank 0 append.
 
     Args:
         path: usually `records.jsonl`.
         identity: what is tested, as JSON: everything that would change an answer.
+        asked: the entries of the test, which all records must be of; None: of any.
 
     Attributes:
         done: records on disk by entry id, in file order.
-        kept: where records of another identity went, or None.
-        changed: `differences` of the kept file's identity and this one; empty when none was kept.
+        kept: where records of another identity go, or None.
+        changed: `differences` of the kept file's identity and this one; empty when none is kept.
 
     Raises:
-        UserError: if `identity` can't be written as JSON; if the file isn't a records file or
-            has a broken line (with file and line number); if a kept file would be overwritten.
+        UserError: `identity` can't be written as JSON; the file isn't a records file or has a
+            broken line (with file and line number), or a record of an entry that is not asked; a
+            kept file would be overwritten.
     """
 
-    def __init__(self, path: str | Path, identity: Json) -> None:
+    def __init__(
+        self, path: str | Path, identity: Json, asked: Iterable[Asked] | None = None
+    ) -> None:
         self.path = Path(path)
         self.identity = plain(identity, "the identity of a test", sort_keys=True)
-        self.done: dict[str, Record] = {}
         self.kept: Path | None = None
         self.changed: dict[str, tuple[Any, Any]] = {}
-        if self._resume():
-            return
-        if (earlier := self._kept_path(self.identity)).exists():
-            os.rename(earlier, self.path)
-        if not self._resume():
-            # Written whole or not at all: a file never has half a header.
-            atomic_write_bytes(self.path, _line(Header(self.identity)))
+        self._begun = False
+        self._resumed, found = self._find()
+        self.done, self._length = (found.records, found.length) if found else ({}, 0)
+        if asked is not None and self.done:
+            entries = {entry.id: entry for entry in asked}
+            for record in self.done.values():
+                if record.id not in entries or not record.is_of(entries[record.id]):
+                    raise UserError(
+                        f"{self._resumed} has a record of {record.id!r}, which is not asked, or "
+                        "not with this size, answer, depth and mode; remove its line, or the file"
+                    )
 
     def append(self, records: Iterable[Record]) -> int:
         """Add records; on return they are on the disk, not only handed to the system.
@@ -147,6 +206,7 @@ class RecordFile:
         Raises:
             OSError: they can't be written (a full disk); the file is then as before the call.
         """
+        self._begin()
         new: dict[str, Record] = {}
         for record in records:
             if record.id not in self.done:
@@ -167,26 +227,39 @@ class RecordFile:
         self.done.update(new)
         return len(new)
 
-    def _resume(self) -> bool:
-        """Resume the file at `path`; False if there is none, or another identity's was renamed."""
+    def _find(self) -> tuple[Path | None, Recorded | None]:
+        """The file to go on with, and what it holds; None if a new one is to be begun."""
         # An empty file holds nothing to keep and nothing to be wrong.
-        if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
-            return False
-        identity, records, whole = _read(self.path)
-        if identity != self.identity:
-            kept = self._kept_path(identity)
-            if kept.exists():
+        if self.path.exists() and not (self.path.is_file() and self.path.stat().st_size == 0):
+            found = read_records(self.path)
+            if found.identity == self.identity:
+                return self.path, found
+            self.kept = self._kept_path(found.identity)
+            self.changed = differences(found.identity, self.identity)
+            if self.kept.exists():
                 raise UserError(
-                    f"{self.path} holds records of another test and would be kept as {kept}, "
+                    f"{self.path} holds records of another test and would be kept as {self.kept}, "
                     "which exists already; move one of the two away"
                 )
-            os.rename(self.path, kept)
-            self.kept, self.changed = kept, differences(identity, self.identity)
-            return False
-        if whole < self.path.stat().st_size:
-            os.truncate(self.path, whole)
-        self.done = records
-        return True
+        if (earlier := self._kept_path(self.identity)).exists():
+            found = read_records(earlier)
+            if found.identity != self.identity:
+                raise UserError(f"{earlier} holds records of another test: move it away")
+            return earlier, found
+        return None, None
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        if self.kept:
+            os.rename(self.path, self.kept)
+        if self._resumed is None:
+            # Written whole or not at all: a file never has half a header.
+            atomic_write_bytes(self.path, _line(Header(self.identity)))
+        else:
+            os.truncate(self._resumed, self._length)
+            os.rename(self._resumed, self.path)
+        self._begun = True
 
     def _kept_path(self, identity: Json) -> Path:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -195,31 +268,3 @@ class RecordFile:
 
 def _line(value: Header | Record) -> bytes:
     return json.dumps(to_json(value), allow_nan=False).encode() + b"\n"
-
-
-def _read(path: Path) -> tuple[Json, dict[str, Record], int]:
-    """Identity, records, and the length in bytes of the file's whole lines."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"can't read records from {path}: {error.strerror}") from error
-    *lines, half = content.split(b"\n")
-    try:
-        header = from_json(Header, json.loads(lines[0] if lines else b""))
-    except ValueError as error:
-        form = json.dumps({**Header.FORMAT, "identity": {}})
-        raise UserError(
-            f"{path}, line 1: expected the header of a records file, {form} ({error}); give "
-            "another path, or move the file away"
-        ) from error
-    records: dict[str, Record] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            record = from_json(Record, json.loads(line))
-        except ValueError as error:
-            raise UserError(
-                f"{path}, line {number}: broken record ({error}); remove the line, and its entry "
-                "is asked again"
-            ) from error
-        records.setdefault(record.id, record)
-    return header.identity, records, len(content) - len(half)

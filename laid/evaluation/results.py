@@ -5,19 +5,21 @@ from it alone.
 """
 
 import json
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from statistics import NormalDist
-from typing import ClassVar
+from math import inf
+from pathlib import Path, PurePath
+from statistics import fmean
+from typing import Any, ClassVar
 
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, to_json
+from laid.common.json_files import read_json
+from laid.evaluation.wilson import DIGITS, Interval, accuracy_of
 
-Interval = tuple[float, float]
-"""Lower and upper bound."""
+DEPTHS = [(0.0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0)]
+"""Where the bins of needle depth begin and end."""
 
 
 def short_sizes(sizes: Iterable[int]) -> list[int]:
@@ -34,28 +36,9 @@ WINDOWS = {"short": short_sizes, "long": long_sizes}
 """The two windows of the paper's Table 1."""
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> Interval:
-    """The Wilson score interval of a proportion (Wilson, JASA 22, 1927), without correction.
-
-    Unlike the normal one it stays inside [0, 1], has a width at 0 and n of n, and covers well at
-    the n of 100 that a haystack size usually has. correct / n lies within.
-
-    Raises:
-        UserError: n is below 1, `correct` isn't within 0 to n, or `confidence`, the share of such
-            intervals that hold the true proportion, isn't between 0 and 1.
-    """
-    if n < 1 or not 0 <= correct <= n:
-        expected = "expected at least one answer and from 0 to n correct"
-        raise UserError(f"{correct} correct of {n}: {expected}")
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence is {confidence}, expected a share such as 0.95")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = correct / n
-    scale = 1 + z * z / n
-    centre = (share + z * z / (2 * n)) / scale
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-    # At 0 and n of n a bound equals the share exactly; rounding must not push it past.
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+def mean_accuracy(by_size: Mapping[int, "SizeCell"], sizes: Sequence[int]) -> float | None:
+    """Over some sizes, each counting alike; None without any."""
+    return round(fmean(by_size[size].accuracy for size in sizes), DIGITS) if sizes else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +50,6 @@ class Counts:
     accuracy: float
     interval: Interval
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.correct <= self.n or self.n == 0:
-            raise UserError(f"correct is {self.correct} of n {self.n}, expected 0 to n and n > 0")
-        _require_shares("accuracy", self.accuracy)
-        _require_shares("interval", *self.interval)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Overall(Counts):
@@ -80,17 +57,20 @@ class Overall(Counts):
 
     Attributes:
         compliance: share of answers with a yes or no in them.
+        truncated: share of answers that were cut at ``max_new_tokens``.
         mean_tokens: length of an input.
         by_mode: by kind of question; empty where there was only one.
     """
 
     compliance: float
+    truncated: float
     mean_tokens: float
     by_mode: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_shares("compliance", self.compliance)
+        for name, most in (("compliance", 1.0), ("truncated", 1.0), ("mean_tokens", inf)):
+            if not 0 <= (found := getattr(self, name)) <= most:
+                raise UserError(f"{name} is {found}, expected 0 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +87,39 @@ class DepthBin:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeCell(Overall):
-    """The answers at one haystack size; ``needle_depth`` from the first image to the last."""
+    """The answers at one haystack size.
 
+    Attributes:
+        available: entries of this size that the source has, asked or not.
+        needle_depth: from the first image to the last.
+    """
+
+    available: int
     needle_depth: tuple[DepthBin, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.available < self.n:
+            raise UserError(f"available is {self.available}, expected {self.n} or more, the n")
+
+
+@dataclass(frozen=True)
+class Entries:
+    """How many entries a test asked, and how many its source has, of all sizes."""
+
+    asked: int
+    available: int
+
+    @property
+    def limited(self) -> str:
+        """What tells results of a part of the entries from those of all; "" of all."""
+        return f"{self.asked} of {self.available} entries" if self.asked < self.available else ""
+
+
+def titled(name: str, *facts: str) -> str:
+    """A name with what must be known of it, in brackets."""
+    known = ", ".join(filter(None, facts))
+    return f"{name} ({known})" if known else name
 
 
 @dataclass(frozen=True)
@@ -151,8 +161,7 @@ _OF_ONE_SEED = ("path", "revision", "seed")
 
 @dataclass(frozen=True)
 class Tested:
-    """The parts of an identity that results are grouped and paired by, by the identity's own keys;
-    all else in it is compared and not looked into.
+    """The parts of an identity that results are grouped and paired by, under its own keys.
 
     Attributes:
         checkpoint: the checkpoint's ``id`` and ``step``; None for a base model.
@@ -185,9 +194,12 @@ def shared_by_seeds(identity: Json) -> Json:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A results file; docs/evaluation.md says what each key means."""
+    """A results file; docs/evaluation.md says what each key means.
 
-    FORMAT: ClassVar = {"laid_results": 1}
+    Raises ``UserError`` where numbers contradict each other, or ``records_file`` is absolute.
+    """
+
+    FORMAT: ClassVar = {"laid_results": 2}
 
     name: str
     identity: Json
@@ -197,15 +209,24 @@ class Results:
     created: str
     records_file: str
     training: Training | None = None
+    entries: Entries
     overall: Overall
     short: float | None
     long: float | None
     by_size: dict[int, SizeCell]
 
     def __post_init__(self) -> None:
-        if not self.by_size:
-            raise UserError("by_size is empty, expected at least one haystack size")
+        if not self.by_size or min(self.by_size) < 1:
+            raise UserError("by_size: expected at least one haystack size, each of 1 image or more")
+        if PurePath(self.records_file).is_absolute():
+            raise UserError(
+                f"records_file is {self.records_file}, expected a path relative to the results "
+                "file, so that the two can be moved together"
+            )
         Tested.of(self.identity)
+        for key, found, expected in _derived(self):
+            if found != expected:
+                raise UserError(f"{key} is {found}, expected {expected}")
 
     @property
     def tested(self) -> Tested:
@@ -213,7 +234,45 @@ class Results:
 
     @property
     def summary(self) -> Summary:
-        return Summary(self.name, self.by_size, self.short, self.long)
+        name = titled(self.name, self.entries.limited)
+        return Summary(name, self.by_size, self.short, self.long)
+
+
+def _derived(results: Results) -> Iterator[tuple[str, Any, Any]]:
+    """What follows from other numbers of the file: its key, what is there, what should be."""
+    sizes = results.by_size
+    whole = {"overall": results.overall, **{f"by_size.{s}": cell for s, cell in sizes.items()}}
+    parts: dict[str, Counts | DepthBin] = {**whole}
+    for at, cell in whole.items():
+        parts |= {f"{at}.by_mode.{mode}": of for mode, of in cell.by_mode.items()}
+        if isinstance(cell, SizeCell):
+            parts |= {f"{at}.needle_depth[{i}]": of for i, of in enumerate(cell.needle_depth)}
+    for at, of in parts.items():
+        if not 0 <= of.correct <= of.n:
+            yield f"{at}.correct", of.correct, f"0 to n, {of.n}"
+        accuracy, interval = accuracy_of(of.correct, of.n) if of.n else (None, None)
+        yield f"{at}.accuracy", of.accuracy, accuracy
+        yield f"{at}.interval", of.interval, interval
+    for at, cell in whole.items():
+        if cell.by_mode:
+            yield f"{at}.by_mode in all", _total(cell.by_mode.values()), _total([cell])
+    for size, cell in sizes.items():
+        at, bins = f"by_size.{size}.needle_depth", cell.needle_depth
+        yield at, [(of.from_, of.to) for of in bins], DEPTHS
+        # Of one image there is no depth.
+        yield f"{at} in all", _total(bins), _total([cell] if size > 1 else [])
+    yield "by_size in all", _total(sizes.values()), _total([results.overall])
+    yield "entries.asked", results.entries.asked, results.overall.n
+    if results.entries.available < (least := sum(cell.available for cell in sizes.values())):
+        yield "entries.available", results.entries.available, f"{least} or more"
+    yield "short", results.short, mean_accuracy(sizes, short_sizes(sizes))
+    yield "long", results.long, mean_accuracy(sizes, long_sizes(sizes))
+
+
+def _total(parts: Iterable[Counts | DepthBin]) -> str:
+    """n and correct."""
+    n, correct = (sum(of) for of in zip((0, 0), *((p.n, p.correct) for p in parts), strict=True))
+    return f"{correct} correct of {n}"
 
 
 def write_results(path: str | Path, results: Results) -> None:
@@ -228,14 +287,9 @@ def read_results(path: str | Path) -> Results:
         UserError: if there is no such file, or it isn't a results file of this format.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"can't read results from {path}: {error.strerror}; expected a results.json, which a "
-            "test writes at its end"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} isn't JSON ({error}); expected a results.json") from error
+        content = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error} Expected a results.json, written by laid test") from error
     try:
         return from_json(Results, content)
     except UserError as error:
@@ -243,9 +297,3 @@ def read_results(path: str | Path) -> Results:
             f"{path} isn't a results file of this version of laid: {error}; give another file, or "
             "run the test again, which writes its results anew from its records"
         ) from error
-
-
-def _require_shares(name: str, *shares: float) -> None:
-    for share in shares:
-        if not 0 <= share <= 1:
-            raise UserError(f"{name} is {share}, expected 0 to 1")

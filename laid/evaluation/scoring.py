@@ -1,15 +1,36 @@
-"""From answers to records, by the scoring rule of Visual Haystacks."""
+"""The scoring rule of Visual Haystacks, and what is scored of an entry."""
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from laid.common.errors import UserError
-from laid.evaluation.records import Record, needle_depth
 
 # Runs of letters: everything else (digits, underscores, punctuation, spaces) separates words.
 _WORD = re.compile(r"[^\W\d_]+")
 _ANSWERS = frozenset({"yes", "no"})
+
+
+class Asked(Protocol):
+    """What is scored of a haystack entry (``laid.data.entries.HaystackEntry``)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def needles(self) -> Sequence[int]: ...
+
+
+class Answer(NamedTuple):
+    """What a model said, special tokens removed, and whether it was cut at ``max_new_tokens``."""
+
+    text: str
+    truncated: bool
 
 
 class Scored(NamedTuple):
@@ -51,33 +72,20 @@ def score_answer(answer: str, gold: str) -> Scored:
     return Scored(correct=gold_word in words, compliant=not words.isdisjoint(_ANSWERS))
 
 
-class Asked(Protocol):
-    """What is scored of a haystack entry (``laid.data.entries.HaystackEntry``)."""
+def needle_depth(positions: Sequence[int], size: int) -> float | None:
+    """Where the needles lie: their mean position / (size - 1), 0 = first image, 1 = last.
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def answer(self) -> str: ...
-    @property
-    def mode(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def needles(self) -> Sequence[int]: ...
+    None for a haystack of one image, where first and last are the same.
 
+    Args:
+        positions: index of each needle image among the haystack's ``size`` images, from 0.
 
-def score(entries: Sequence[Asked], answers: Sequence[str], tokens: Sequence[int]) -> list[Record]:
-    """One record an entry, from what the model said and the length of each input in tokens."""
-    return [
-        Record(
-            id=entry.id,
-            size=entry.size,
-            answer_gold=entry.answer,
-            answer=answer,
-            **score_answer(answer, entry.answer)._asdict(),
-            depth=needle_depth(entry.needles, entry.size),
-            tokens=length,
-            mode=entry.mode,
+    Raises:
+        UserError: there is no needle, or one outside the haystack.
+    """
+    if not positions or not all(0 <= position < size for position in positions):
+        raise UserError(
+            f"needles at {list(positions)} in a haystack of {size} images, expected at least one "
+            f"position and each from 0 to {size - 1}"
         )
-        for entry, answer, length in zip(entries, answers, tokens, strict=True)
-    ]
+    return sum(positions) / (len(positions) * (size - 1)) if size > 1 else None

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries
 from laid.miniature.decoder_training import hidden_states
-from laid.miniature.haystack_layout import Layout, Writer
+from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.tower_training import encode_pool
 
@@ -45,6 +44,7 @@ def measure(
         for size in np.unique(sizes_E).tolist():
             of_size = np.flatnonzero(sizes_E == size).tolist()
             layout = writer.layout(size, 1)
+            answer = int(layout.answers_Q[0])
             batch = max(1, tokens // len(layout))
             correct = 0
             for at in range(0, len(of_size), batch):
@@ -52,16 +52,11 @@ def measure(
                 images_BN = torch.tensor([[row[n] for n in names] for names in rows["images"]])
                 anchors_B1 = torch.tensor([[number[name]] for name in rows["anchor"]])
                 targets_B1 = torch.tensor([[number[name]] for name in rows["target"]])
-                yes_B1 = torch.tensor([[answer == "yes"] for answer in rows["answer"]])
+                yes_B1 = torch.tensor([[said == "yes"] for said in rows["answer"]])
                 ids_BL = writer.write(layout, anchors_B1, targets_B1, yes_B1)
-                correct += _correct(model, layout, ids_BL, features_IVH[images_BN])
+                hidden_BLH = hidden_states(model, layout, ids_BL, features_IVH[images_BN])
+                answers_B = model.lm_head(hidden_BLH[:, answer - 1]).argmax(dim=-1)
+                correct += int((answers_B == ids_BL[:, answer]).sum())
                 bar.update(len(rows))
             counts[size] = (correct, len(of_size))
     return counts
-
-
-def _correct(model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor) -> int:
-    answer = int(layout.answers_Q[0])
-    hidden_BLH = hidden_states(model, layout, ids_BL, features_BNVH)
-    answers_B = model.lm_head(hidden_BLH[:, answer - 1]).argmax(dim=-1)
-    return int((answers_B == ids_BL[:, answer]).sum())

@@ -4,10 +4,11 @@ The tokens are those that ``laid.data.prompt`` renders. Every question has the p
 single one would have, and the attention mask lets it see the images and itself alone. So each of
 them is exactly what a test asks, and many cost little more than one.
 
-Shape suffixes: B haystacks, L tokens, Q questions, I visual tokens of a haystack, C categories.
+Shape suffixes: B haystacks, N images, L tokens, Q questions, I visual tokens of a haystack, C
+categories.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -24,7 +25,7 @@ class Layout:
 
     Attributes:
         ids_L: token ids, with placeholders for the words in which questions differ.
-        positions_3L: M-RoPE positions.
+        positions_3BL: M-RoPE positions; B is 1 where all of a batch have the same.
         mask_LL: bool, which tokens (columns) each token (row) attends to; None for one question,
             where the mask is causal.
         visual_I: indices of the visual tokens.
@@ -34,7 +35,7 @@ class Layout:
     """
 
     ids_L: Tensor
-    positions_3L: Tensor
+    positions_3BL: Tensor
     mask_LL: Tensor | None
     visual_I: Tensor
     anchors_Q: Tensor
@@ -43,6 +44,25 @@ class Layout:
 
     def __len__(self) -> int:
         return len(self.ids_L)
+
+    def among(self, slots_BN: Tensor, size_B: Tensor) -> "Layout":
+        """With the positions that the images have in longer haystacks of ``size_B`` equal images,
+        at the ascending ``slots_BN``; the questions follow the last slot."""
+        batch, images = slots_BN.shape
+        first = int(self.visual_I[0]) - 1  # each image stands between two markers
+        end = int(self.visual_I[-1]) + 2
+        row_L = self.positions_3BL[0, 0]
+        moved_BN = slots_BN - torch.arange(images)
+        moved_BL = torch.cat(
+            [
+                torch.zeros(batch, first, dtype=torch.long),
+                moved_BN.repeat_interleave((end - first) // images, dim=1),
+                (size_B - images)[:, None].expand(-1, len(self) - end),
+            ],
+            dim=1,
+        )
+        advance = (row_L[end] - row_L[first]) // images
+        return replace(self, positions_3BL=self.positions_3BL + advance * moved_BL)
 
 
 class Writer:
@@ -86,7 +106,7 @@ class Writer:
         question = self._prefix + ask(*self._samples, "single")
         ids_L = processor.ids(processor.prompt(question, grid_I3) + "Yes")
         visual_L = ids_L == processor.image_id
-        positions_3L = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)[:, 0]
+        positions_3BL = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
         width = len(ids_L) - start
         offsets_Q = torch.arange(questions) * width
@@ -98,7 +118,7 @@ class Writer:
 
         return Layout(
             ids_L=ids_L[tokens_L],
-            positions_3L=positions_3L[:, tokens_L],
+            positions_3BL=positions_3BL[..., tokens_L],
             mask_LL=_mask(start, width, questions) if questions > 1 else None,
             visual_I=visual_L.nonzero()[:, 0],
             anchors_Q=indices(int(self.words_C[0])),

@@ -3,20 +3,20 @@
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from laid.common.atomic_files import atomic_dir
 from laid.data.coco_index import CocoIndex
-from laid.evaluation.results import wilson_interval
+from laid.evaluation.wilson import wilson_interval
 from laid.miniature.accuracy_check import entries_for, measure
-from laid.miniature.decoder_training import DecoderResult
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
+from laid.miniature.recipes import TinyRecipe, TowerRecipe
 from laid.miniature.tiny_models import tiny_model, write_tiny
-from laid.miniature.tower_training import TOKENS, TowerResult
+from laid.miniature.tower_training import TOKENS
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model
@@ -28,46 +28,48 @@ TEST_SEED = 20_000
 _TEMPLATE = (files("laid.miniature") / "model_card.txt").read_text("utf-8")
 _KINDS = {
     "student": "The student that distillation starts from: it answers on a few images.",
+    "student-positions": "The student, trained further on 1 to 4 images at random places of "
+    "haystacks of up to 155: its window ends by distractors alone. The stages before are in the "
+    "card of student.",
     "teacher": "The teacher: the student grown by one layer, trained on long haystacks.",
-    "teacher-independent": (
-        "A teacher that shares no weight with the student: its own vision tower, words and base."
-    ),
+    "teacher-independent": "A teacher that shares no weight with the student: its own vision "
+    "tower, words and base.",
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a model's card says of its training."""
+    """What a model's card says of its training.
+
+    Attributes:
+        stages: the results of the model's stages, by name, in order; the last has the weights.
+    """
 
     command: str
     recipe: TinyRecipe
-    tower: TowerResult
-    decoders: dict[str, DecoderResult]
-    """The results of the stages after the tower, by name, in order; the last has the weights."""
+    stages: dict[str, dict[str, Any]]
 
 
-def write_folder(out: Path, name: str, card: Card, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes model, processor and card into ``out / name``, measured with weights in ``dtype``.
+def write_folder(out: Path, name: str, card: Card) -> None:
+    """Writes model, processor and card into ``out / name``, measured with the weights as written,
+    in bfloat16.
 
     The folder appears when it is complete, and replaces one of that name.
     """
     processor = packaged_processor()
     config = packaged_config(name, processor)
-    weights = list(card.decoders.values())[-1].model
-    state = {key: value.to(dtype) for key, value in weights.items()}
+    *_, last = card.stages.values()
+    state = {key: value.bfloat16() for key, value in last["model"].items()}
     model = tiny_model(config)
     model.load_state_dict(state)
-    root = ensure_minicoco()
-    pool = Pool.load(root, TEST_SPLIT)
-    index = CocoIndex.load(root, TEST_SPLIT)
-    recipe = card.recipe
+    root, recipe = ensure_minicoco(), card.recipe
+    pool, index = Pool.load(root, TEST_SPLIT), CocoIndex.load(root, TEST_SPLIT)
     entries = entries_for(index, recipe.test_per_size, TEST_SEED, recipe.test_sizes)
     counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
-    size = sum(parameter.numel() for parameter in model.parameters())
-    text = render(name, card, counts, size, str(dtype).removeprefix("torch."))
+    text = render(name, card, counts, model.num_parameters())
     with atomic_dir(out / name, _replaces) as folder:
-        write_tiny(folder, packaged_config(name, processor), processor)
-        write_model(folder, ModelArgs(path=str(folder)), state, dtype)
+        write_tiny(folder, config, processor)
+        write_model(folder, ModelArgs(path=str(folder)), state, torch.bfloat16)
         (folder / "model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
         (folder / "README.md").write_text(text, encoding="utf-8")
         mark_export(folder, card.command)
@@ -78,41 +80,33 @@ def _replaces(there: Path) -> bool:
     return True
 
 
-def render(
-    name: str, card: Card, counts: dict[int, tuple[int, int]], parameters: int, dtype: str
-) -> str:
-    """The text of README.md; ``counts`` is (correct, n) by haystack size, ``dtype`` that of the
-    weights' file."""
-    rows = []
+def render(name: str, card: Card, counts: dict[int, tuple[int, int]], parameters: int) -> str:
+    """The text of README.md; ``counts`` is (correct, n) by haystack size."""
+    rows, stages, seconds = [], [], 0.0
     for size, (correct, n) in counts.items():
         low, high = wilson_interval(correct, n)
         rows.append(f"| {size} | {correct / n:.1%} | {low:.1%} to {high:.1%} | {n} |")
-    recipe, tower = card.recipe, card.tower
-    stages = [
-        _stage("tower", tower.seconds, recipe.tower)
-        + f"the set of objects exact for {tower.exact:.1%} of held-out images."
-    ]
-    for stage, result in card.decoders.items():
-        begun = ", ".join(f"{size} images from step {step}" for step, size in result.log)
-        settings = _stage(stage, result.seconds, getattr(recipe, stage))
-        stages.append(f"{settings}{result.steps} steps; {begun}.")
-    seconds = tower.seconds + sum(result.seconds for result in card.decoders.values())
+    for stage, result in card.stages.items():
+        own = getattr(card.recipe, stage)
+        settings = ", ".join(f"{key} {value}" for key, value in asdict(own).items())
+        if isinstance(own, TowerRecipe):
+            done = f"the set of objects exact for {result['exact']:.1%} of held-out images"
+        else:
+            begun = zip(own.sizes, result["begun"], strict=False)
+            sizes = ", ".join(f"{size} images from step {step}" for size, step in begun)
+            done = f"{result['steps']} steps; {sizes}"
+        stages.append(f"- {stage} ({result['seconds'] / 60:.1f} minutes; {settings}): {done}.")
+        seconds += result["seconds"]
     return _TEMPLATE.format(
         name=name,
         kind=_KINDS[name],
         parameters=parameters,
-        dtype=dtype,
         entries=sum(n for _, n in counts.values()),
         split=TEST_SPLIT,
         seed=TEST_SEED,
         rows="\n".join(rows),
         command=card.command,
         minutes=seconds / 60,
-        recipe=recipe,
+        recipe=card.recipe,
         stages="\n".join(stages),
     )
-
-
-def _stage(name: str, seconds: float, recipe: TowerRecipe | DecoderRecipe) -> str:
-    settings = ", ".join(f"{key} {value}" for key, value in asdict(recipe).items())
-    return f"- {name} ({seconds / 60:.1f} minutes; {settings}): "

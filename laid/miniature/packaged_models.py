@@ -1,21 +1,14 @@
-"""What the package's tiny models are, weights apart; ``laid pretrain tiny`` trains and writes them.
-
-``python -m laid.miniature.packaged_models FOLDER`` writes configuration, tokenizer and processor
-alone: the same files on every machine.
-"""
-
-import sys
-from pathlib import Path
+"""What the package's tiny models are, weights apart: ``laid pretrain tiny`` trains them."""
 
 from transformers import Qwen2_5_VLConfig
 
 from laid.data.coco_names import COCO_NAMES
 from laid.data.entries import MODES, ask
 from laid.data.prompt import PREFIX
-from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
+from laid.miniature.tiny_models import tiny_config, tiny_processor
 from laid.vlm.processor import ImageTextProcessor
 
-LAYERS = {"student": 3, "teacher": 4, "teacher-independent": 4}
+LAYERS = {"student": 3, "student-positions": 3, "teacher": 4, "teacher-independent": 4}
 """The package's models, and the layers of their decoders."""
 
 
@@ -34,17 +27,5 @@ def packaged_processor() -> ImageTextProcessor:
 
 def packaged_config(name: str, processor: ImageTextProcessor) -> Qwen2_5_VLConfig:
     """The configuration of one of ``LAYERS``."""
-    return tiny_config(
-        processor.tokenizer, layers=LAYERS[name], heads=4, kv_heads=2, vision_layers=3
-    )
-
-
-def make(folder: Path) -> None:
-    """Writes a folder without weights for each of ``LAYERS`` into ``folder``."""
-    processor = packaged_processor()
-    for name in LAYERS:
-        write_tiny(folder / name, packaged_config(name, processor), processor)
-
-
-if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    layers = LAYERS[name]
+    return tiny_config(processor.tokenizer, layers=layers, heads=4, kv_heads=2, vision_layers=3)

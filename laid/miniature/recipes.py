@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TowerRecipe:
-    """How a vision tower is trained."""
+    """How a vision tower is trained; ``noise`` is the standard deviation of the pixel noise, of
+    contrast and of brightness."""
 
     steps: int = 6000
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.02
     noise: float = 0.1
-    """Standard deviation of the pixel noise, of contrast and of brightness."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class DecoderRecipe:
         warmup: steps of linear warm-up.
         anchor_loss: weight of the loss for naming the needle's other objects at the anchor's name.
         max_norm: gradient norm that is clipped to.
+        slots: images stand at random places of a haystack of up to so many, a number that grows
+            until ``limit``; 0: as they stand in the text.
     """
 
     sizes: tuple[int, ...]
@@ -44,6 +46,7 @@ class DecoderRecipe:
     betas: tuple[float, float] = (0.9, 0.98)
     anchor_loss: float = 1.0
     max_norm: float = 1.0
+    slots: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,5 +66,6 @@ class TinyRecipe:
     teacher: DecoderRecipe = DecoderRecipe(
         (8, 16, 32, 64, 128), threshold=0.93, cooldown=1200, limit=3000
     )
+    positions: DecoderRecipe = DecoderRecipe((4,), 1.0, cooldown=750, limit=750, slots=155)
     test_per_size: int = 400
     test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)

@@ -91,16 +91,14 @@ def tiny_config(
     vision_hidden: int = 64,
     vision_layers: int = 2,
     vocab_size: int | None = None,
-    initializer_range: float = 0.08,
 ) -> Qwen2_5_VLConfig:
     """A Qwen2.5-VL configuration of a few hundred thousand parameters.
 
     Half of ``head_dim`` are rotary pairs; time, height and width own 1/4, 3/8, 3/8 of them, like
     Qwen2.5-VL's 16, 24, 24 of 64.
     """
-    hidden = heads * head_dim
-    pairs = head_dim // 2
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+    hidden, pairs = heads * head_dim, head_dim // 2
+    ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL)), strict=True))
     return Qwen2_5_VLConfig(
         architectures=["Qwen2_5_VLForConditionalGeneration"],
         text_config={
@@ -110,8 +108,7 @@ def tiny_config(
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "num_key_value_heads": kv_heads,
-            "max_position_embeddings": 32768,
-            "initializer_range": initializer_range,
+            "initializer_range": 0.08,
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
@@ -127,17 +124,12 @@ def tiny_config(
             "intermediate_size": 2 * vision_hidden,
             "num_heads": 2,
             "out_hidden_size": hidden,
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 112,
             "fullatt_block_indexes": [vision_layers - 1],
         },
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=False,
     )
 
 

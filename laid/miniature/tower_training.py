@@ -28,14 +28,19 @@ _SHIFT = 2  # largest shift of a cell, in pixels, in augmentation
 
 @dataclass(frozen=True)
 class TowerResult:
-    """A trained tower."""
+    """A trained tower.
+
+    Attributes:
+        visual: its state dict.
+        words_CH: word embeddings of the categories, of mean square 1.
+        exact: share of held-out images whose set of categories is predicted exactly, by the mean
+            logits of their visual tokens.
+        seconds: time of training.
+    """
 
     visual: dict[str, Tensor]
-    """Its state dict."""
     words_CH: Tensor
-    """Word embeddings of the categories, of mean square 1."""
     exact: float
-    """Share of held-out images whose set of categories is predicted exactly."""
     seconds: float
 
 
@@ -58,13 +63,12 @@ def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
 
 
 def _attend(attention: Any, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    n, length, _ = hidden_IPE.shape
-    qkv = attention.qkv(hidden_IPE).reshape(n, length, 3, attention.num_heads, -1)
-    q, k, v = qkv.permute(2, 0, 1, 3, 4).unbind(0)  # [I, P, heads, width]
+    qkv = attention.qkv(hidden_IPE).unflatten(-1, (3, attention.num_heads, -1))
+    q, k, v = qkv.unbind(2)  # [I, P, heads, width]
     q, k = stock.apply_rotary_pos_emb_vision(q, k, cos, sin)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, scale=attention.scaling)
-    result: Tensor = attention.proj(out.transpose(1, 2).reshape(n, length, -1))
+    result: Tensor = attention.proj(out.transpose(1, 2).flatten(2))
     return result
 
 
@@ -94,30 +98,18 @@ def train_tower(
         return TowerResult(**done)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tower = Tower._from_config(config.vision_config, dtype=torch.float32)
-        for weight in tower.parameters():
-            if weight.ndim > 1:
-                nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-        hidden, count = config.text_config.hidden_size, len(pool.categories)
-        words_CH = nn.init.orthogonal_(torch.empty(count, hidden))
-    bias_C = nn.Parameter(torch.full((count,), -2.0))
+        model = _Classifier(config, len(pool.categories))
     optimizer = torch.optim.AdamW(
         [
-            {"params": list(tower.parameters()), "weight_decay": recipe.weight_decay},
-            {"params": [bias_C], "weight_decay": 0.0},
+            {"params": list(model.tower.parameters()), "weight_decay": recipe.weight_decay},
+            {"params": [model.bias_C], "weight_decay": 0.0},
         ],
         lr=recipe.lr,
         fused=True,
     )
     generator = torch.Generator().manual_seed(seed)
-    first = 0
-    if (kept := stage.checkpoint()) is not None:
-        tower.load_state_dict(kept["visual"])
-        bias_C.data.copy_(kept["bias_C"])
-        optimizer.load_state_dict(kept["optimizer"])
-        generator.set_state(kept["generator"])
-        first = kept["step"]
-    tower.train()
+    state = model, optimizer, generator
+    first = stage.resume(*state).get("step", 0)
     bar = stage.bar(first, recipe.steps)
     for step in range(first, recipe.steps):
         rate = min(1.0, (step + 1) / 50) * (1 - step / recipe.steps)
@@ -125,7 +117,7 @@ def train_tower(
             group["lr"] = recipe.lr * rate
         rows_B = torch.randint(len(pool), (recipe.batch,), generator=generator)
         pixels_BPD = _augment(pool.patches_IPD[rows_B], recipe.noise, generator)
-        logits_BVC = _category_logits(encode(tower, pixels_BPD), words_CH, bias_C)
+        logits_BVC = model.logits(encode(model.tower, pixels_BPD))
         present_BVC = pool.present_IC[rows_B, None].expand_as(logits_BVC).float()
         loss = F.binary_cross_entropy_with_logits(logits_BVC, present_BVC)
         optimizer.zero_grad()
@@ -134,33 +126,38 @@ def train_tower(
         bar.update()
         if step % 50 == 49:
             bar.set_postfix(loss=f"{loss.item():.4f}")
-        if stage.due:
-            stage.keep(
-                visual=tower.state_dict(),
-                bias_C=bias_C.data,
-                optimizer=optimizer.state_dict(),
-                generator=generator.get_state(),
-                step=step + 1,
-            )
+        stage.keep(*state, step=step + 1)
     bar.close()
-    tower.eval()
-    exact = exact_match(tower, held_out, words_CH, bias_C)
-    _standardise(tower, encode_pool(tower, pool))
-    words_CH = words_CH / words_CH.square().mean().sqrt()
-    done = stage.finish(visual=tower.state_dict(), words_CH=words_CH, exact=exact)
+    tower, words_CH = model.tower.eval(), model.words_CH
+    with torch.no_grad():
+        predicted_IC = model.logits(encode_pool(tower, held_out)).mean(dim=1) > 0
+        _standardise(tower, encode_pool(tower, pool))
+    done = stage.finish(
+        visual=tower.state_dict(),
+        words_CH=words_CH / words_CH.square().mean().sqrt(),
+        exact=(predicted_IC == held_out.present_IC).all(dim=1).float().mean().item(),
+    )
     return TowerResult(**done)
 
 
-@torch.no_grad()
-def exact_match(tower: Tower, pool: Pool, words_CH: Tensor, bias_C: Tensor) -> float:
-    """Share of images whose set of categories is predicted exactly by the mean logits of their
-    visual tokens."""
-    logits_IC = _category_logits(encode_pool(tower, pool), words_CH, bias_C).mean(dim=1)
-    return ((logits_IC > 0) == pool.present_IC).all(dim=1).float().mean().item()
+class _Classifier(nn.Module):
+    """A tower, and what names categories from its features."""
 
+    words_CH: Tensor
 
-def _category_logits(features_BVH: Tensor, words_CH: Tensor, bias_C: Tensor) -> Tensor:
-    return 4 * features_BVH @ words_CH.T + bias_C
+    def __init__(self, config: Qwen2_5_VLConfig, categories: int):
+        super().__init__()
+        self.tower = Tower._from_config(config.vision_config, dtype=torch.float32)
+        for weight in self.tower.parameters():
+            if weight.ndim > 1:
+                nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+        words_CH = torch.empty(categories, config.text_config.hidden_size)
+        self.register_buffer("words_CH", nn.init.orthogonal_(words_CH))
+        self.bias_C = nn.Parameter(torch.full((categories,), -2.0))
+
+    def logits(self, features_BVH: Tensor) -> Tensor:
+        logits_BVC: Tensor = 4 * features_BVH @ self.words_CH.T + self.bias_C
+        return logits_BVC
 
 
 def _augment(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> Tensor:
@@ -183,7 +180,6 @@ def _augment(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> T
     return pixels * (1 + gain) + offset + noise * torch.randn(pixels.shape, generator=generator)
 
 
-@torch.no_grad()
 def _standardise(tower: Tower, features_IVH: Tensor) -> None:
     """Rescales the last layer so that features have mean 0 and mean square 1, like the words."""
     mean_H = features_IVH.mean(dim=(0, 1))

@@ -5,7 +5,7 @@ background. A 28 x 28 cell is what Qwen2.5-VL merges into one visual token.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from laid.common.atomic_files import atomic_dir
 from laid.common.cache_folder import cache_root
+from laid.common.cached_folders import cached_folder
 from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.minicoco.glyphs import CATEGORIES, CELL, draw_glyph
@@ -25,7 +26,6 @@ DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test20
 
 # To increase when equal arguments give other pictures than before.
 _FORMAT = 1
-_MARKER = "minicoco.json"
 
 
 def draw_minicoco(
@@ -53,19 +53,29 @@ def draw_minicoco(
     for split in images:
         if not split.isidentifier():
             raise UserError(f"a split's name becomes a folder's, such as train2017; got {split!r}.")
-    return _draw(root, seed, images)
+    with atomic_dir(root) as folder:
+        _draw(folder, seed, images)
+    return root
 
 
-def _draw(
-    root: Path,
-    seed: int,
-    images: Mapping[str, int],
-    replaces: Callable[[Path], bool] = lambda there: False,
+def ensure_minicoco(
+    cache_dir: str | Path | None = None, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
 ) -> Path:
+    """The folder of ``draw_minicoco`` in ``cache_dir``, by default ``cache_root() / "minicoco"``;
+    drawn on first use (some ten seconds), and where a file is not as it was drawn."""
+    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "minicoco"
+    sizes = "-".join(f"{split}-{count}" for split, count in images.items())
+    root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
+    cached_folder(root, lambda new: _draw(new, seed, images))
+    return root
+
+
+def _draw(folder: Path, seed: int, images: Mapping[str, int]) -> None:
+    (folder / "annotations").mkdir()
     total = sum(images.values())
-    bar = tqdm(total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1)
-    with atomic_dir(root, replaces) as folder, bar:
-        (folder / "annotations").mkdir()
+    with tqdm(
+        total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1
+    ) as bar:
         for split, count in images.items():
             (folder / split).mkdir()
             coco: dict[str, list[dict[str, Any]]] = {
@@ -84,41 +94,6 @@ def _draw(
                     coco["annotations"].append(ids | drawn)
                 bar.update()
             (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
-        (folder / _MARKER).write_text(_marker(seed, images))
-    return root
-
-
-def ensure_minicoco(
-    cache_dir: str | Path | None = None, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
-) -> Path:
-    """The folder of ``draw_minicoco`` in ``cache_dir``, by default ``cache_root() / "minicoco"``;
-    drawn on first use (some ten seconds).
-
-    Raises:
-        UserError: as ``draw_minicoco``.
-    """
-    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "minicoco"
-    sizes = "-".join(f"{split}-{count}" for split, count in images.items())
-    root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
-    if not _is_drawn(root, seed, images):
-        _draw(root, seed, images, lambda there: not _is_drawn(there, seed, images))
-    return root
-
-
-def _marker(seed: int, images: Mapping[str, int]) -> str:
-    return json.dumps({"format": _FORMAT, "seed": seed, "images": dict(images)}, indent=1)
-
-
-def _is_drawn(root: Path, seed: int, images: Mapping[str, int]) -> bool:
-    """Whether ``root`` is that data set and has all its files."""
-    try:
-        return (root / _MARKER).read_text() == _marker(seed, images) and all(
-            (root / "annotations" / f"instances_{split}.json").is_file()
-            and sum(1 for _ in (root / split).iterdir()) == count
-            for split, count in images.items()
-        )
-    except OSError:
-        return False
 
 
 def _draw_image(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ Shape suffixes: B batch, H query heads, K KV heads, L queries or keys, D head_di
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,14 +36,17 @@ _FORWARD, _BACKWARD = (
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work."""
+    """A kind of work.
+
+    Attributes:
+        attention: products of queries, keys and values; else products with weights.
+        vision: in the vision tower's forward pass.
+        again: recomputed in the backward pass (activation checkpointing).
+    """
 
     attention: bool
-    """Products of queries, keys and values; else products with weights."""
     vision: bool
-    """In the vision tower's forward pass."""
     again: bool
-    """Recomputed in the backward pass (activation checkpointing)."""
 
 
 @dataclass(eq=False)
@@ -62,17 +65,20 @@ class Peak:
 
 @dataclass(eq=False)
 class MemoryTracker(TorchDispatchMode):
-    """Records bytes of storages and FLOPs of operations, by phase."""
+    """Records bytes of storages and FLOPs of operations, by phase.
+
+    Attributes:
+        vocabularies: a float tensor whose last dimension is one of these sizes counts as logits.
+        vision: whether the vision tower's forward pass is running.
+        attended: by number of queries, the share of query-key pairs within an attention window,
+            where one call stands for a call per window.
+    """
 
     vocabularies: frozenset[int] = frozenset()
-    """Vocabulary sizes; a float tensor with such a last dimension counts as logits."""
     phase: str = "start"
     flops: Counter[tuple[str, Work]] = field(default_factory=Counter)
     vision: bool = False
-    """Whether the vision tower's forward pass is running."""
     attended: dict[int, float] = field(default_factory=dict)
-    """By number of queries: the share of query-key pairs within an attention window, where one call
-    stands for a call per window."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -91,15 +97,20 @@ class MemoryTracker(TorchDispatchMode):
         communicates = func.namespace in ("fsdp", "c10d")
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                shape = leaf.shape
-                is_logits = len(shape) > 1 and shape[-1] in self.vocabularies
+                is_logits = leaf.ndim > 1 and leaf.shape[-1] in self.vocabularies
                 kind = "logits" if is_logits and leaf.is_floating_point() else "activations"
                 self._record(leaf, "gathered" if communicates else kind)
-        if counted := _flops_of(func, args, kwargs or {}, out, self.attended):
-            flops, attention = counted
+        packet = getattr(func, "_overloadpacket", None)
+        attention = packet in (*_FORWARD, *_BACKWARD)
+        if attention or packet in flop_registry:
             # Activation checkpointing runs forward operations within the backward pass, with
             # gradients on; those of backward itself have them off.
             again = self.phase == "backward" and torch.is_grad_enabled()
+            flops = (
+                self._attention(packet, args, kwargs or {})
+                if attention
+                else int(flop_registry[packet](*args, **kwargs or {}, out_val=out))
+            )
             self.flops[self.phase, Work(attention, self.vision, again)] += flops
         return out
 
@@ -149,9 +160,7 @@ class MemoryTracker(TorchDispatchMode):
 
         with (
             patch.object(torch.UntypedStorage, "resize_", tracked_resize),
-            patch.object(
-                ShardingPropagator, "_propagate_tensor_meta_non_cached", untracked_propagate
-            ),
+            patch.object(ShardingPropagator, propagate.__name__, untracked_propagate),
             self,
         ):
             yield self
@@ -179,31 +188,15 @@ class MemoryTracker(TorchDispatchMode):
         storage.bytes += change
         self._events.append((self.phase, change, storage))
 
-
-def _flops_of(
-    func: Any, args: Any, kwargs: dict[str, Any], out: Any, attended: Mapping[int, float]
-) -> tuple[int, bool] | None:
-    """FLOPs of one operation and whether it is attention; None for one that is not counted."""
-    packet = getattr(func, "_overloadpacket", None)
-    if packet in _FORWARD:
-        causal = kwargs.get("is_causal", args[4] if len(args) > 4 else False)
-        return _attention(args[0], args[1], 2, causal is True, attended), True
-    if packet in _BACKWARD:
-        # Scores are computed again, and each of the two products has two gradients.
-        causal = any(value is True for value in (*args, *kwargs.values()))
-        return _attention(args[1], args[2], 5, causal, attended), True
-    if packet in flop_registry:
-        return int(flop_registry[packet](*args, **kwargs, out_val=out)), False
-    return None
-
-
-def _attention(
-    q_BHLD: Any, k_BKLD: Any, products: int, causal: bool, attended: Mapping[int, float]
-) -> int:
-    """Products of [L, D] with [D, L] over all query heads; half of them under a causal mask."""
-    batch, heads, queries, head_dim = q_BHLD.shape
-    keys = k_BKLD.shape[2]
-    flops = 2 * products * batch * heads * queries * keys * head_dim
-    if causal:
-        return int(flops // 2)
-    return int(flops * attended.get(queries, 1.0)) if queries == keys else int(flops)
+    def _attention(self, packet: Any, args: Any, kwargs: dict[str, Any]) -> int:
+        """FLOPs of products of [L, D] with [D, L] over all query heads: half under a causal mask,
+        and of a tower those within windows."""
+        if packet in _FORWARD:
+            products, (q_BHLD, k_BKLD) = 2, args[:2]
+            causal = kwargs.get("is_causal", args[4] if len(args) > 4 else False) is True
+        else:  # scores are computed again, and each of the two products has two gradients
+            products, (q_BHLD, k_BKLD) = 5, args[1:3]
+            causal = any(value is True for value in (*args, *kwargs.values()))
+        queries, keys = q_BHLD.shape[2], k_BKLD.shape[2]
+        share = self.attended.get(queries, 1.0) if queries == keys else 1.0
+        return int(2 * products * q_BHLD.numel() * keys * (0.5 if causal else share))

@@ -5,10 +5,9 @@ GPU: of the models, only their ``config.json``.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any
+from functools import partial
 
 from jsonargparse import Namespace
 
@@ -19,7 +18,7 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import SIZES
 from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_options import PlanOptions
-from laid.planning.plan_tables import Limit, flops_table, highest, memory_table, verdict
+from laid.planning.plan_tables import flops_table, memory_table, verdict
 from laid.planning.planned_inputs import ANSWER, tokens_of
 from laid.planning.simulated_step import PlannedModule, Setting, simulate_test, simulate_training
 from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
@@ -32,15 +31,11 @@ _PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed"}
 
 
 def run(words: list[str]) -> None:
-    """The command line of ``plan``."""
     print(printable(plan(words)))
 
 
 def plan(words: Sequence[str]) -> str:
-    """The plan's text.
-
-    Args:
-        words: the command line after ``plan``.
+    """The plan's text, for the command line after ``plan``.
 
     Raises:
         UserError: a setting that ``laid fit`` would refuse, or one that a plan can't follow.
@@ -50,30 +45,24 @@ def plan(words: Sequence[str]) -> str:
     config = read_settings(parser, words).config
     options = PlanOptions(**{field.name: config[field.name] for field in fields(PlanOptions)})
     made = parser.instantiate(config)
-    return Plan(config, options, made.data, made.model).text()
+    return _Plan(config, options, made.data, made.model).text()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A plan of one run."""
-
+class _Plan:
     config: Namespace
     options: PlanOptions
     data: HaystackDataModule
     module: PlannedModule
 
     def text(self) -> str:
-        """Memory, FLOPs and hours, by a simulated training step and test.
-
-        Raises:
-            UserError: a setting does not fit.
-        """
+        """Memory, FLOPs and hours, by a simulated training step and test."""
         options, data, module = self.options, self.data, self.module
-        self._check()
         limit = options.limit
+        self._check()
         setting, rounds = self._setting()
-        images, sharded = setting.images, setting.devices is not None
-        length = self._tokens(images, setting) + ANSWER
+        tokens = partial(tokens_of, load_config(module.student_args), grid=setting.grid)
+        images, length = setting.images, tokens(setting.images) + ANSWER
         if data.max_length is not None and length > data.max_length:
             raise UserError(
                 f"{images} images are {length:,} tokens, more than data.max_length "
@@ -81,23 +70,18 @@ class Plan:
             )
         tester = copy.deepcopy(module)
         tracker = simulate_training(module, setting)
-        teacher = module.teacher_args
+        teacher = module.teacher_args if module.teacher is not None else None
+        where = f"{NAME} on {setting.devices} devices" if setting.devices else "one device"
         lines = [
             f"laid plan: {self.config.name}",
-            f"student {module.student_args.path}, "
-            f"teacher {teacher.path if teacher and module.teacher is not None else 'none'}; "
-            f"{f'{NAME} on {setting.devices} devices' if sharded else 'one device'}, "
-            f"{setting.precision}",
+            f"student {module.student_args.path}, teacher {teacher.path if teacher else 'none'}; "
+            f"{where}, {setting.precision}",
             f"training on {images} images of {options.image_width} x {options.image_height}, "
             f"{length:,} tokens; {setting.batch} at a time on a device, {rounds} times a step",
-            "",
-            memory_table(tracker),
-            "",
-            flops_table(tracker.flops),
-            "",
-            self._hours(tracker, setting),
-            "",
-            verdict("training", highest(tracker)[1], limit, self._remedies(setting)),
+            *("", memory_table(tracker)),
+            *("", flops_table(tracker.flops)),
+            *("", self._hours(tracker, setting, tokens)),
+            *("", verdict("training", tracker, limit, self._remedies(setting))),
         ]
         if data.cache_features:
             lines.append(
@@ -108,18 +92,30 @@ class Plan:
         if tested is None:
             tested = max(data.test_args.sizes or SIZES)
         if tested:
-            test = replace(setting, devices=None, images=tested, batch=data.eval_batch_size)
-            lines += self._tested(tester, test, limit)
+            batch = data.eval_batch_size
+            test = replace(setting, devices=None, images=tested, batch=batch)
+            tracker = simulate_test(tester, test)
+            remedies = ["--data.eval_batch_size 1"] if batch > 1 else []
+            if module.student_args.dtype == "float32":
+                half = "--model.student.dtype bfloat16 for the test: weights of half the size"
+                remedies.append(half)
+            lines += [
+                "",
+                f"test of {tested} images, {tokens(tested):,} tokens, {batch} at a time on one "
+                "device",
+                *("", memory_table(tracker)),
+                *("", verdict("the test", tracker, limit, remedies)),
+            ]
         return "\n".join(lines)
 
     def _setting(self) -> tuple[Setting, int]:
         """What is simulated, and the number of micro-batches of an optimizer step."""
-        config, options, data = self.config, self.options, self.data
+        trainer, options, data = self.config.trainer, self.options, self.data
         devices = self._devices()
         batch, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices or 1)
         limits = data.processor_args.min_pixels, data.processor_args.max_pixels
         family = family_of(load_config(self.module.student_args))
-        precision = str(config.trainer.precision)
+        precision = str(trainer.precision)
         setting = Setting(
             devices=devices,
             precision=_PRECISIONS.get(precision, precision),
@@ -127,32 +123,9 @@ class Plan:
             grid=family.planned_grid(options.image_width, options.image_height, *limits),
             batch=batch,
             accumulates=rounds > 1,
-            clip=config.trainer.gradient_clip_val,
+            clip=trainer.gradient_clip_val,
         )
         return setting, rounds
-
-    def _tokens(self, images: int, setting: Setting) -> int:
-        """Tokens of a prompt of ``images`` images."""
-        return tokens_of(self._student_config, images, setting.grid)
-
-    @cached_property
-    def _student_config(self) -> Any:  # read once: hours ask for the tokens of every haystack
-        return load_config(self.module.student_args)
-
-    def _tested(self, module: PlannedModule, setting: Setting, limit: Limit) -> list[str]:
-        tracker = simulate_test(module, setting)
-        remedies = [] if setting.batch == 1 else ["--data.eval_batch_size 1"]
-        if module.student_args.dtype == "float32":
-            remedies.append("--model.student.dtype bfloat16 for the test: weights of half the size")
-        return [
-            "",
-            f"test of {setting.images} images, {self._tokens(setting.images, setting):,} tokens, "
-            f"{setting.batch} at a time on one device",
-            "",
-            memory_table(tracker),
-            "",
-            verdict("the test", highest(tracker)[1], limit, remedies),
-        ]
 
     def _check(self) -> None:
         entries, step = self.data.train_args.count, self.data.global_batch_size
@@ -187,12 +160,10 @@ class Plan:
             )
         return None
 
-    def _hours(self, tracker: MemoryTracker, setting: Setting) -> str:
-        data, images, batch = self.data, setting.images, setting.batch
-        cost = Cost.of(
-            tracker.flops, images, batch, lambda count: self._tokens(count, setting) + ANSWER
-        )
-        sizes = sizes_of(data.train_args, images)
+    def _hours(self, tracker: MemoryTracker, setting: Setting, tokens: Callable[[int], int]) -> str:
+        data, batch = self.data, setting.batch
+        cost = Cost.of(tracker.flops, setting.images, batch, lambda n: tokens(n) + ANSWER)
+        sizes = sizes_of(data.train_args, setting.images)
         epochs = epochs_of(self.config.trainer, len(sizes) // data.global_batch_size)
         total = run_flops(cost, sizes, data, setting.devices or 1, batch, epochs)
         text = (
@@ -207,18 +178,17 @@ class Plan:
 
     def _remedies(self, setting: Setting) -> list[str]:
         """What to change, the cheapest first."""
-        student, images = self.module.student_args, setting.images
-        sharded = setting.devices is not None
+        student, images, sharded = self.module.student_args, setting.images, setting.devices
         lora = not sharded and self.module.lora_args is None
-        turns = [
-            (not student.activation_checkpointing, "--model.student.activation_checkpointing true"),
-            (setting.batch > 1, "--data.batch_size 1"),
-            (setting.precision == "32-true", "--trainer.precision bf16-mixed"),
-            (not student.freeze_vision, "--model.student.freeze_vision true"),
-            (lora, "--config configs/method/laid_lora.yaml: adapters alone are trained"),
-            (not sharded, f"--trainer.strategy {NAME} and several devices"),
-            (sharded, f"more devices than {setting.devices} to shard the models across"),
-            (images > 2, f"haystacks of fewer images than {images}: --data.train.max_size"),
-            (True, "smaller images: --data.max_pixels"),
-        ]
-        return [words for applies, words in turns if applies]
+        turns = {
+            "--model.student.activation_checkpointing true": not student.activation_checkpointing,
+            "--data.batch_size 1": setting.batch > 1,
+            "--trainer.precision bf16-mixed": setting.precision == "32-true",
+            "--model.student.freeze_vision true": not student.freeze_vision,
+            "--config configs/method/laid_lora.yaml: adapters alone are trained": lora,
+            f"--trainer.strategy {NAME} and several devices": not sharded,
+            f"more devices than {sharded} to shard the models across": sharded,
+            f"haystacks of fewer images than {images}: --data.train.max_size": images > 2,
+            "smaller images: --data.max_pixels": True,
+        }
+        return [words for words, applies in turns.items() if applies]

@@ -1,9 +1,11 @@
 """What ``laid plan`` asks beyond the settings of ``laid fit``."""
 
+import math
+import re
 from dataclasses import dataclass
 
 from laid.common.errors import UserError
-from laid.planning.plan_tables import Limit, bytes_of
+from laid.planning.plan_tables import GIB, Limit
 
 GPUS = {"a800": (312.0, 79.3), "h100": (989.0, 79.2), "h200": (989.0, 139.8)}
 """bfloat16 TFLOP/s without sparsity by the data sheets (SXM), and GiB that a program finds."""
@@ -45,24 +47,23 @@ class PlanOptions:
             least = 0 if name == "test_images" else 1
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"--{name} {value}: expected {least} or more")
-        if self.gpu is not None and self.gpu not in GPUS:
+        for name, most in (("tflops", math.inf), ("mfu", 1)):
+            if (value := getattr(self, name)) is not None and not 0 < value <= most:
+                share = ", at most 1" if name == "mfu" else ""
+                raise UserError(f"--{name} {value}: expected more than 0{share}")
+        if self.gpu not in (None, *GPUS):
             raise UserError(f"--gpu {self.gpu}: expected {', '.join(GPUS)}, or use --tflops")
         if self.tflops is not None and self.mfu is not None:
             raise UserError("--tflops is what a device does; leave --mfu out, or use --gpu")
         if self.mfu is not None and self.gpu is None:
             raise UserError("--mfu is a share of a GPU's peak: name it with --gpu")
-        for name in ("tflops", "mfu"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise UserError(f"--{name} {value}: expected more than 0")
-        if self.mfu is not None and self.mfu > 1:
-            raise UserError(f"--mfu {self.mfu}: expected a share of the peak, at most 1")
 
     @property
     def limit(self) -> Limit:
         """Memory of a device, and what of it is kept free."""
         default = f"{GPUS[self.gpu][1]}GiB" if self.gpu else "80GiB"
         memory = default if self.memory is None else self.memory
-        return Limit(bytes_of("memory", memory), bytes_of("spare", self.spare))
+        return Limit(_bytes("memory", memory), _bytes("spare", self.spare))
 
     @property
     def speed(self) -> tuple[float, str] | None:
@@ -74,3 +75,10 @@ class PlanOptions:
         share = GUESSED_MFU if self.mfu is None else self.mfu
         guess = ", a guess" if self.mfu is None else ""
         return GPUS[self.gpu][0] * share, f"{share:g} of {self.gpu}'s peak{guess}"
+
+
+def _bytes(name: str, given: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", given.strip(), re.IGNORECASE)
+    if found is None:
+        raise UserError(f"--{name} {given}: expected such as 80GiB or 80GB")
+    return float(found[1]) * (GIB if found[2].upper() == "GIB" else 10**9)

@@ -1,11 +1,9 @@
 """Memory and FLOPs of a planned run, as text."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from laid.common.errors import UserError
 from laid.common.tables import Table, text
 from laid.planning.memory_tracker import KINDS, MemoryTracker, Peak, Work
 from laid.planning.simulated_step import BACKWARD, BUILT, OPTIMIZER, STUDENT, TEACHER, TEST
@@ -69,23 +67,11 @@ def _amounts(
     return text(Table("plan", what, [what, "total", *columns], cells, widths=widths))
 
 
-def verdict(what: str, peak: Peak, limit: Limit, remedies: list[str]) -> str:
+def verdict(what: str, tracker: MemoryTracker, limit: Limit, remedies: list[str]) -> str:
     """Whether it fits, and which settings to change when it does not."""
-    left = limit.memory - limit.spare - peak.bytes
-    room = f"{limit.memory / GIB:.1f} GiB less {limit.spare / GIB:.1f} kept free"
+    peak, memory, spare = (n / GIB for n in (highest(tracker)[1].bytes, limit.memory, limit.spare))
+    left = memory - spare - peak
+    of = f"{peak:.1f} GiB of {memory:.1f} GiB less {spare:.1f} kept free"
     if left >= 0:
-        return f"{what} fits: {peak.bytes / GIB:.1f} GiB of {room}; {left / GIB:.1f} GiB are left"
-    lines = [f"{what} does not fit: {peak.bytes / GIB:.1f} GiB of {room}; {-left / GIB:.1f} over"]
-    return "\n".join([*lines, *(f"  - {remedy}" for remedy in remedies)])
-
-
-def bytes_of(name: str, given: str) -> float:
-    """Bytes of a size such as 80GiB or 80GB, given as setting ``name``.
-
-    Raises:
-        UserError: it is not a size.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|GB)", given.strip(), re.IGNORECASE)
-    if found is None:
-        raise UserError(f"--{name} {given}: expected such as 80GiB or 80GB")
-    return float(found[1]) * (GIB if found[2].upper() == "GIB" else 10**9)
+        return f"{what} fits: {of}; {left:.1f} GiB are left"
+    return "\n  - ".join([f"{what} does not fit: {of}; {-left:.1f} over", *remedies])

@@ -41,20 +41,23 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What is simulated."""
+    """What is simulated.
+
+    Attributes:
+        devices: ranks that the models are sharded across; None: one device, no sharding.
+        grid: patches of an image in time, height and width.
+        batch: haystacks in a micro-batch.
+        accumulates: whether a step sums the gradients of several micro-batches.
+        clip: gradient norm to clip to; None: no clipping.
+    """
 
     devices: int | None
-    """Ranks that the models are sharded across; None: one device, no sharding."""
     precision: str
     images: int
     grid: Grid
-    """Patches of an image in time, height and width."""
     batch: int = 1
-    """Haystacks in a micro-batch."""
     accumulates: bool = False
-    """Whether a step sums the gradients of several micro-batches."""
     clip: float | None = None
-    """Gradient norm to clip to; None: no clipping."""
 
 
 class PlannedModule(LaidModule):
@@ -65,11 +68,9 @@ class PlannedModule(LaidModule):
         return _Vocabulary(load_config(args).text_config.vocab_size)
 
 
+@dataclass(frozen=True)
 class _Vocabulary:
-    """In a tokenizer's place: an id for each of the model's embeddings."""
-
-    def __init__(self, size: int):
-        self.size = size
+    size: int
 
     def __len__(self) -> int:
         return self.size
@@ -114,7 +115,6 @@ def simulate_training(module: LaidModule, setting: Setting, real: bool = False) 
         strategy = PlannedStrategy(mesh, setting.precision, weights=real)
         tracker.enter(BUILT)
         optimizer = prepare_training(module, strategy, setting)
-        assert module.student is not None
         tracker.tag("student", chain(module.parameters(), module.buffers()))
         for vlm in _teachers(module):
             tracker.tag("teacher", chain(vlm.parameters(), vlm.buffers()))
@@ -125,7 +125,7 @@ def simulate_training(module: LaidModule, setting: Setting, real: bool = False) 
         for step in range(STEPS):
             tracker.flops.clear()
             tracker.enter(STUDENT)
-            inputs = _inputs(module.student, setting, with_answer=True)
+            inputs = _inputs(module, setting, with_answer=True)
             if real:
                 inputs.pixel_values_PC.normal_()
             fresh = step == 0 or not setting.accumulates
@@ -144,13 +144,11 @@ def simulate_test(module: LaidModule, setting: Setting) -> MemoryTracker:
         strategy = PlannedStrategy(None, setting.precision)
         module.trainer = _trainer("test", strategy, setting)
         module.configure_model()
-        assert module.student is not None
         tracker.tag("student", chain(module.student.parameters(), module.student.buffers()))
         _attend(module.student, tracker)
         tracker.enter(TEST)
-        inputs = _inputs(module.student, setting, with_answer=False)
         with strategy.precision_plugin.test_step_context():
-            module.student.answer(inputs, 2)
+            module.student.answer(_inputs(module, setting, with_answer=False), 2)
     return tracker
 
 
@@ -225,7 +223,6 @@ def _attend(vlm: VLM, tracker: MemoryTracker) -> None:
 
 
 def _teachers(module: LaidModule) -> list[VLM]:
-    """The teacher, or none if the objective needs none."""
     vlm = getattr(module.teacher, "vlm", None)
     return [] if vlm is None else [vlm]
 
@@ -241,9 +238,9 @@ def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
     )
 
 
-def _inputs(vlm: VLM, setting: Setting, with_answer: bool) -> ModelInputs:
-    images, grid, batch = setting.images, setting.grid, setting.batch
-    return haystack_inputs(vlm.family.config, images, grid, batch, with_answer)
+def _inputs(module: LaidModule, setting: Setting, with_answer: bool) -> ModelInputs:
+    config = module.student.family.config
+    return haystack_inputs(config, setting.images, setting.grid, setting.batch, with_answer)
 
 
 def _tracker(module: LaidModule) -> MemoryTracker:

@@ -33,6 +33,10 @@ class TeacherSource(ABC):
         """Goes to the device that batches will be on."""
 
     @abstractmethod
+    def forget_images(self) -> None:
+        """Drops what was learned of images: their names may be those of others next."""
+
+    @abstractmethod
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
     ) -> None:

@@ -14,8 +14,9 @@ from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_f
 from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.distributed.sharded_tensors import full_tensor
-from laid.evaluation.records import Record
-from laid.evaluation.scoring import score
+from laid.distributed.stop_request import StopRequest
+from laid.evaluation.records import Record, score
+from laid.evaluation.scoring import Answer
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
 from laid.training.finite_guard import check_finite
@@ -26,11 +27,11 @@ from laid.training.sharded_strategy import check_precision, placement_of
 from laid.vlm.families.registry import family_of
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.model_paths import model_folder
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
 from laid.vlm.vision_language_model import VLM
-from laid.vlm.weight_files import download
 from laid.vlm.window_extension import (
     TRAINING_FREE,
     Extension,
@@ -96,7 +97,7 @@ class LaidModule(L.LightningModule):
         training = self.trainer.state.fn == "fit" and bool(self.objective_args.of_teacher)
         for args in (self.student_args, self.teacher_args if training else None):
             if args is not None and not args.random_weights:
-                download(args.path, args.revision)
+                model_folder(args.path, args.revision)
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
@@ -116,8 +117,10 @@ class LaidModule(L.LightningModule):
             self._build_for_training(placement)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What training needs whoever drives it: accumulation as the data says, and speed."""
-        return [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
+        """What is needed whoever drives it: stops on signals; and to train, accumulation as the
+        data says, and speed."""
+        training = [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
+        return [StopRequest(), *training]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
@@ -172,7 +175,11 @@ class LaidModule(L.LightningModule):
         self._learn_images()
 
     def _learn_images(self) -> None:
-        """With ``data.cache_features``, shows the models every image of the stage, once."""
+        """With ``data.cache_features``, shows the models every image of the stage, once.
+
+        What they learned in an earlier stage is dropped: there, a name may have been that of
+        another image, and the vision tower that of another checkpoint.
+        """
         data = self.trainer.datamodule
         if not data.cache_features:
             return
@@ -181,10 +188,12 @@ class LaidModule(L.LightningModule):
                 "data.cache_features: the features of a vision tower that is trained change; set "
                 "it false, or model.student.freeze_vision true"
             )
-        for names, patches_PC, grid_I3 in data.unseen_images(self.trainer.state.fn.value):
-            self.student.learn(names, patches_PC, grid_I3, data.feature_gib)
-            if self.teacher is not None:
-                self.teacher.learn(names, patches_PC, grid_I3, data.feature_gib)
+        models: list[VLM | TeacherSource] = [self.student, *filter(None, [self.teacher])]
+        for model in models:
+            model.forget_images()
+        for names, patches_PC, grid_I3 in data.images_to_learn(self.trainer.state.fn.value):
+            for model in models:
+                model.learn(names, patches_PC, grid_I3, data.feature_gib)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
@@ -255,15 +264,16 @@ class LaidModule(L.LightningModule):
         """Greedy answers, scored; the ``TestRecorder`` callback writes them down."""
         return self.scored(batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Answer]:
         """Greedy answers; the ``PredictionWriter`` callback writes them down."""
         return self.answer(batch)
 
-    def answer(self, batch: Batch) -> list[str]:
-        """The model's answer to each haystack of the batch, special tokens removed."""
+    def answer(self, batch: Batch) -> list[Answer]:
+        """The model's answer to each haystack of the batch."""
         ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
         texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        ended_B = self.student.ended(ids_BT).tolist()
+        return [Answer(text.strip(), not end) for text, end in zip(texts, ended_B, strict=True)]
 
     def scored(self, batch: Batch) -> list[Record]:
         """One record a haystack of the batch."""

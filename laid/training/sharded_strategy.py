@@ -11,10 +11,10 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from laid.checkpoints.sharded_checkpoints import load_sharded, save_sharded
 from laid.common.errors import UserError
+from laid.common.stopping import Stopped
 from laid.distributed.rank_watchdog import RankWatchdog
 from laid.training.placement import Placement
 
@@ -65,7 +65,8 @@ class ShardedStrategy(ModelParallelStrategy):
         self._watchdog = RankWatchdog(self.cluster_environment.main_address)
 
     def on_exception(self, exception: BaseException) -> None:
-        if self._watchdog is not None and not isinstance(exception, SIGTERMException):
+        together = isinstance(exception, Stopped) and not exception.at_once
+        if self._watchdog is not None and not together:
             self._watchdog.close(f"{type(exception).__name__}: {exception}")
         super().on_exception(exception)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from laid.common.cache_folder import sha256_of
 from laid.common.errors import UserError
+from laid.common.file_hashes import file_hashes, sha256_of
 
 MARKER = "laid_export.json"
 _FORMAT = 1
@@ -63,12 +63,12 @@ def check_export(folder: Path) -> None:
     Raises:
         UserError: a file is missing or not as it was written.
     """
-    written = _read(folder)
-    for name, sha256 in (written or {}).items():
-        path = folder / name
-        if not path.is_file():
-            raise UserError(f"the export {folder} is damaged: {name} is missing. Export it again")
-        if sha256_of(path) != sha256:
+    written = _read(folder) or {}
+    if missing := [name for name in written if not (folder / name).is_file()]:
+        raise UserError(f"the export {folder} is damaged: {missing[0]} is missing. Export it again")
+    found = file_hashes(folder / name for name in written)
+    for (name, sha256), now in zip(written.items(), found, strict=True):
+        if now != sha256:
             raise UserError(
                 f"the export {folder} is damaged: {name} is not as it was written (its SHA-256 "
                 f"differs from {MARKER}). Export it again, or remove {MARKER} if you changed it"

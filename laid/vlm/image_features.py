@@ -13,10 +13,18 @@ from laid.vlm.families.registry import family_of
 
 
 class ImageFeatures:
-    """Features that a model has learned of images, by name; bounded in memory."""
+    """Features that a model has learned of images, by name; bounded in memory.
+
+    Names mean something within one stage of a run only: at its beginning all are forgotten.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, VisionFeatures] = {}
+        self._bytes = 0
+
+    def forget(self) -> None:
+        """Drops all features."""
+        self._known.clear()
         self._bytes = 0
 
     def add(self, name: str, features: VisionFeatures, limit_gib: float) -> None:

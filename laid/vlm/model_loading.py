@@ -25,7 +25,7 @@ class ModelArgs:
 
     path: str = "tiny/student"
     """Hub id (Qwen/Qwen2.5-VL-7B-Instruct), local folder in Hugging Face layout, or a model of the
-    package (tiny/student, tiny/teacher, tiny/teacher-independent)."""
+    package (tiny/student, tiny/student-positions, tiny/teacher, tiny/teacher-independent)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id. None: its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -1,15 +1,23 @@
 """Where a model named by the user is: the package, a local folder, or the Hugging Face hub."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from transformers import AutoConfig
+from huggingface_hub import snapshot_download
 
 from laid.common.errors import UserError
+from laid.common.file_hashes import file_hashes
+from laid.vlm.export_marker import MARKER
 
 PACKAGED = "tiny/"
-_MIB = 2**20
+INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("*.safetensors", INDEX)
+_READ = ("*.json", "*.jinja", "*.txt")
+_TEMPLATES = "additional_chat_templates"
+_NOT_SETTINGS = (INDEX, MARKER)
 
 
 def resolve_model(path: str) -> str:
@@ -39,25 +47,58 @@ def resolve_model(path: str) -> str:
     return path
 
 
+def model_folder(
+    path: str,
+    revision: str | None,
+    patterns: Sequence[str] = (*_WEIGHTS, *_READ),
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a model; of one on the hub, the files of ``patterns`` are downloaded first.
+
+    Raises:
+        UserError: it can't be downloaded, or with ``local_files_only`` it is not there.
+    """
+    found = resolve_model(path)
+    if Path(found).is_dir():
+        return Path(found)
+    try:
+        folder = snapshot_download(
+            found,
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_files_only=local_files_only,
+        )
+    except (OSError, ValueError) as reason:
+        raise cannot_load("files", path, reason) from reason
+    return Path(folder)
+
+
 def weights_fingerprint(path: str, revision: str | None) -> str:
-    """What identifies a set of weights: a hash of a folder's weight files (size, first
-    and last MiB of each), or the commit of a hub id."""
-    folder = Path(resolve_model(path))
-    if not folder.is_dir():
-        try:
-            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError) as reason:
-            raise cannot_load("configuration", path, reason) from reason
-        return str(config._commit_hash)
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as content:
-            digest.update(content.read(_MIB))
-            content.seek(max(0, size - _MIB))
-            digest.update(content.read(_MIB))
-    return digest.hexdigest()[:16]
+    """What identifies a set of weights: a hash of the content of all its files.
+
+    Raises:
+        UserError: as ``model_folder``.
+    """
+    files = _hashes(model_folder(path, revision), _WEIGHTS)
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+
+
+def settings_hashes(path: str, revision: str | None) -> dict[str, str]:
+    """By name, a hash of every other file that is read: configurations, tokenizer, chat template.
+
+    Raises:
+        UserError: as ``model_folder``.
+    """
+    files = _hashes(model_folder(path, revision, _READ), _READ)
+    return {name: sha256[:16] for name, sha256 in files.items() if name not in _NOT_SETTINGS}
+
+
+def _hashes(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
+    places = folder, folder / _TEMPLATES
+    found = {path for place in places for pattern in patterns for path in place.glob(pattern)}
+    files = sorted(path for path in found if path.is_file())
+    names = [file.relative_to(folder).as_posix() for file in files]
+    return dict(zip(names, file_hashes(files), strict=True))
 
 
 def cannot_load(what: str, path: str, reason: Exception) -> UserError:

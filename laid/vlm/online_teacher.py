@@ -33,6 +33,9 @@ class OnlineTeacher(TeacherSource):
     def to(self, device: torch.device) -> None:
         self.vlm.to(device)
 
+    def forget_images(self) -> None:
+        self.vlm.forget_images()
+
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
     ) -> None:

@@ -70,6 +70,10 @@ class VLM(nn.Module):
         """LoRA's matrices, which an optimizer gives a rate of their own; none without LoRA."""
         return adapters(self)
 
+    def forget_images(self) -> None:
+        """Drops what was learned of images."""
+        self.features.forget()
+
     @torch.no_grad()
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
@@ -125,6 +129,11 @@ class VLM(nn.Module):
         del arguments["position_ids"]
         ids_BL = self.hf.generate(**arguments, generation_config=config, synced_gpus=self.in_step)
         return ids_BL[:, inputs.input_ids_BL.shape[1] :]
+
+    def ended(self, ids_BT: Tensor) -> Tensor:
+        """``ended_B``: whether an answer ended with an end token, and not at the most tokens."""
+        stop = torch.tensor(self.hf.generation_config.eos_token_id, device=ids_BT.device)
+        return torch.isin(ids_BT[:, -1], stop)
 
     def _arguments(self, inputs: ModelInputs) -> dict[str, Any]:
         arguments = self.family.arguments(inputs)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,13 +17,12 @@ from transformers import PreTrainedModel
 from laid.common.errors import UserError
 from laid.vlm.export_marker import check_export
 from laid.vlm.families.registry import family_of
-from laid.vlm.model_paths import cannot_load, resolve_model
+from laid.vlm.model_paths import INDEX, cannot_load, model_folder
 
 Rows = Callable[[Tensor], tuple[Tensor, int]]
 """Of a parameter: the part that this process holds (some of its rows, or none), and the first of
 them."""
 
-_INDEX = "model.safetensors.index.json"
 _TOGETHER = 256
 """Rows that are drawn from one generator."""
 
@@ -52,15 +50,6 @@ def all_rows(parameter: Tensor) -> tuple[Tensor, int]:
     return parameter, 0
 
 
-def download(path: str, revision: str | None) -> Path:
-    """The folder of a model; one on the hub is downloaded first.
-
-    Raises:
-        UserError: it can't be downloaded.
-    """
-    return _folder(path, revision, local_files_only=False)
-
-
 @torch.no_grad()
 def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, rows: Rows) -> None:
     """Copies this process's rows of every parameter from the files, in the parameter's dtype.
@@ -70,7 +59,7 @@ def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, row
     """
     targets, family = own_parameters(model), family_of(model.config)
     missing = set(targets)
-    folder = _folder(path, revision, local_files_only=True)
+    folder = model_folder(path, revision, local_files_only=True)
     check_export(folder)
     for file in _files(folder, path):
         try:
@@ -127,25 +116,8 @@ def fill_buffers(model: PreTrainedModel) -> None:
             model._init_weights(module)
 
 
-def _folder(path: str, revision: str | None, local_files_only: bool) -> Path:
-    found = resolve_model(path)
-    if Path(found).is_dir():
-        return Path(found)
-    try:
-        return Path(
-            snapshot_download(
-                found,
-                revision=revision,
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt"],
-                local_files_only=local_files_only,
-            )
-        )
-    except (OSError, ValueError) as reason:
-        raise cannot_load("weights", path, reason) from reason
-
-
 def _files(folder: Path, path: str) -> list[Path]:
-    index = folder / _INDEX
+    index = folder / INDEX
     names = ["model.safetensors"]
     if index.exists():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -184,7 +184,9 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()
-    process.wait(300)
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 143
+    assert f"--trainer.max_epochs 1000 --ckpt_path runs/{name}" in error.splitlines()[-1]
     saved = list(folder.glob("checkpoints/*.ckpt"))
     assert len(saved) == 1
     assert find_checkpoint(str(folder), folder.parent).identity["step"] > 0

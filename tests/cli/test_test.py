@@ -128,25 +128,6 @@ def test_a_model_that_can_not_be_loaded_leaves_the_records_alone(tested, laid, f
 
 
 @pytest.mark.slow
-def test_answers_to_other_images_or_of_other_weights_are_not_taken_for_these(
-    laid, config, pair, drawn, work, tmp_path
-):
-    shutil.copytree(drawn, tmp_path / "coco")
-    shutil.copytree(pair[0], tmp_path / "student")
-    options = (
-        "test", "--config", config, "--results", tmp_path / "results", "--data.test.sizes", "[1]",
-        "--data.coco_root", tmp_path / "coco", "--model.student.path", tmp_path / "student",
-    )  # fmt: skip
-    assert "answered already" not in laid(*options).stderr
-    assert "4 of 4 entries are answered already" in laid(*options).stderr
-    for path in (tmp_path / "coco" / "test2017").iterdir():
-        Image.new("RGB", (56, 56)).save(path)
-    assert "entries: " in laid(*options).stderr
-    shutil.copy(pair[1] / "model.safetensors", tmp_path / "student" / "other.safetensors")
-    assert "weights: " in laid(*options).stderr
-
-
-@pytest.mark.slow
 def test_entries_of_several_files_are_all_asked(laid, config, drawn, work, tmp_path):
     for seed in (1, 2):
         laid(

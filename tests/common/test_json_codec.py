@@ -78,6 +78,16 @@ def test_a_whole_number_is_a_number_and_fields_with_defaults_may_be_missing():
         ({"parts": [{"from": 1, "pair": [1]}]}, "parts[0].pair has 1 elements, expected 2"),
         ({"parts": [{"from": -1, "pair": None}]}, "parts[0].from is negative"),
         ({"by_size": {"ten": []}}, "by_size.ten: expected a whole number as the key"),
+        ({"by_size": {"9" * 20: []}}, f"by_size.{'9' * 20}: expected a whole number as the key"),
+        ({"extra": {"k": 2**63}}, "extra.k is 9223372036854775808, more than 64 bits hold"),
+        (
+            {"parts": [{"from": float("inf"), "pair": None}]},
+            "parts[0].from is inf, expected a finite number",
+        ),
+        (
+            {"free": {"a": json.loads("[" * 200 + "]" * 200)}},
+            "free.a is nested more than 100 levels deep",
+        ),
         ({"by_size": {"10": [{}]}}, "missing: by_size.10[0].from, by_size.10[0].pair"),
     ],
 )

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from laid.evaluation.records import Record, RecordFile, needle_depth
+from laid.evaluation.records import Record, RecordFile
 from laid.evaluation.results import Training, write_results
+from laid.evaluation.scoring import needle_depth
 from laid.evaluation.summary import summarise
 
 
@@ -40,6 +41,7 @@ class Made:
                 depth=needle_depth([7 * index % size], size),
                 tokens=other.get("tokens", 49 + 358 * size),
                 mode="single",
+                truncated=False,
             )
             for size, rights in correct.items()
             for index, right in enumerate(rights)
@@ -51,6 +53,7 @@ class Made:
             identity=identity,
             command=f"laid test --results {folder}",
             seed=0,
+            available=other.get("available"),
             training=training,
         )
         write_results(home / "results.json", results)

@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 
 import laid
 from laid.cli.main import main
+from laid.common.errors import UserError
+from laid.comparison.methods import read_methods
 
 SIZES = (1, 20, 50)
 
@@ -59,6 +63,84 @@ def test_a_report_made_twice_is_the_same(four, tmp_path):
     for path in (tmp_path / "one").iterdir():
         if path.suffix != ".png":
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_report_takes_the_place_of_an_earlier_one_and_leaves_other_files(four, tmp_path):
+    out = tmp_path / "report"
+    compare(four / "base", four / "teacher", "--base", "base", "--out", out)
+    (out / "README.md").write_text("mine")
+    compare(four / "base", "--out", out)
+    assert {path.stem for path in out.glob("*.csv")} == {
+        "accuracy",
+        "intervals",
+        "windows",
+        "tokens",
+    }
+    assert (out / "README.md").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_report_that_fails_leaves_the_earlier_one_as_it_was(four, tmp_path, capsys):
+    out = tmp_path / "report"
+    compare(four / "base", "--out", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(map(len, before.values()))
+    for limit in (0, 100, 10_000, largest - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(SystemExit):
+                compare(four / "base", four / "teacher", "--out", out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "File too large" in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_that_is_not_for_a_report_alone_is_refused(four, capsys):
+    for out in (four, four.parent):
+        with pytest.raises(SystemExit):
+            compare(four / "base", "--out", out)
+        assert "name a folder for the report alone" in capsys.readouterr().err
+
+
+DEEP = '{"laid_results": 2, "identity": ' + '{"a":' * 990 + "1" + "}" * 991
+
+
+NO_RESULTS = ["", "{", "[]", "7", "null", '"x"', "NaN", "{}", "9" * 5000, "\0", "[" * 100_000, DEEP]
+
+
+@pytest.mark.parametrize("content", NO_RESULTS, ids=lambda content: content[:12] + "…")
+def test_results_that_are_none_are_refused_in_one_line(four, tmp_path, capsys, content):
+    file = four / "base" / "results.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        compare(file, "--out", tmp_path / "report")
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert str(file) in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+
+
+def test_any_single_change_of_a_results_file_is_refused_or_read(four):
+    file = four / "base" / "results.json"
+    whole = json.loads(file.read_text())
+    values = (None, [], {}, "x", True, -1, 2**70, float("nan"), json.loads("[" * 300 + "]" * 300))
+
+    def places(inside):
+        for key in list(inside if isinstance(inside, dict) else range(len(inside))):
+            yield inside, key
+            if isinstance(inside[key], dict | list):
+                yield from places(inside[key])
+
+    for number, (inside, key) in enumerate(places(whole)):
+        kept, inside[key] = inside[key], values[number % len(values)]
+        file.write_text(json.dumps(whole))
+        inside[key] = kept
+        with suppress(UserError):  # anything else would be a traceback
+            read_methods([file])
 
 
 def test_without_a_base_it_says_which_there_are(four, tmp_path, capsys):
@@ -143,7 +225,7 @@ def test_what_does_not_fit_is_refused(four, tmp_path, capsys, options, message):
 def test_a_folder_without_results_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare(tmp_path / "runs", "--out", tmp_path / "report")
-    assert f"can't read results from {tmp_path / 'runs'}" in capsys.readouterr().err
+    assert f"cannot read {tmp_path / 'runs'}" in capsys.readouterr().err
 
 
 def imported(*arguments):

@@ -1,5 +1,6 @@
 """Haystack entries: what each holds, that nothing but looking answers it, and determinism."""
 
+import shutil
 import threading
 from collections import Counter, defaultdict
 
@@ -277,8 +278,8 @@ def test_another_setting_or_index_is_cached_apart(index, drawn, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "foreign"])
-def test_damaged_cached_entries_are_built_again(index, tmp_path, harm):
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "foreign", "swap"])
+def test_damaged_cached_entries_are_built_again(index, tmp_path, harm, logged):
     before = build_cached(index, tmp_path)[:]
     (data,) = tmp_path.glob("*/*.arrow")
     content = bytearray(data.read_bytes())
@@ -292,7 +293,13 @@ def test_damaged_cached_entries_are_built_again(index, tmp_path, harm):
     elif harm == "foreign":
         data.write_bytes(content)
         (data.parent / "manifest.json").write_text("{}")
+    elif harm == "swap":  # whole, but made with another seed
+        build_cached(index, tmp_path, seed=1)
+        (other,) = set(tmp_path.iterdir()) - {data.parent}
+        shutil.rmtree(data.parent)
+        other.rename(data.parent)
     assert build_cached(index, tmp_path)[:] == before
+    assert len([message for message in logged if "is made again" in message]) == 1
 
 
 def test_processes_that_race_for_the_cache_get_the_same_entries(index, tmp_path):

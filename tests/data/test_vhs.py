@@ -5,8 +5,6 @@ import json
 import pytest
 from datasets import DatasetDict, Value
 
-from laid.common.logging_setup import set_up_logging
-from laid.data.build_command import build
 from laid.data.coco_index import CocoIndex
 from laid.data.entries import FEATURES
 from laid.data.haystack_builder import build_entries
@@ -157,40 +155,3 @@ def test_a_folder_with_other_columns_or_names_is_refused(entries, drawn, tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="cannot load entries from"):
         load_entries(str(tmp_path / "empty"), drawn)
-
-
-def test_build_writes_one_file_a_size_and_tells(drawn, tmp_path, capsys):
-    set_up_logging()
-    settings = {"train_entries": 20, "max_size": 6, "test_per_size": 4, "sizes": [1, 2, 10]}
-    build(str(drawn), str(tmp_path / "out"), **settings)
-    names = ["test_1.json", "test_10.json", "test_2.json", "train.json"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
-    said = capsys.readouterr().err
-    assert all(name in said for name in names)
-    test = read_vhs(tmp_path / "out" / "test_10.json", drawn)
-    assert test[:] == build_entries(CocoIndex.load(drawn, "val2017"), "test", [10], 4)[:]
-    train = read_vhs(tmp_path / "out" / "train.json", drawn)
-    assert len(train) == 20
-    assert {name.split("/")[0] for names in train["images"] for name in names} == {"train2017"}
-
-
-def test_build_does_not_overwrite_unasked(drawn, tmp_path):
-    settings = {"train_entries": 0, "test_per_size": 2, "sizes": [2]}
-    build(str(drawn), str(tmp_path), **settings)
-    before = (tmp_path / "test_2.json").read_text()
-    with pytest.raises(ValueError, match=r"already holds test_2\.json"):
-        build(str(drawn), str(tmp_path), seed=1, **settings)
-    assert (tmp_path / "test_2.json").read_text() == before
-    build(str(drawn), str(tmp_path), seed=1, overwrite=True, **settings)
-    assert (tmp_path / "test_2.json").read_text() != before
-
-
-def test_build_with_an_impossible_size_writes_nothing(drawn, tmp_path):
-    with pytest.raises(ValueError, match="at most"):
-        build(str(drawn), str(tmp_path / "out"), max_size=4, sizes=[2, 5000])
-    assert not (tmp_path / "out").exists()
-
-
-def test_build_wants_all_images_of_a_split(drawn, tmp_path, write_coco, instances):
-    with pytest.raises(ValueError, match="4 of the 4 images"):
-        build(str(write_coco(instances)), str(tmp_path / "out"), train_entries=0, sizes=[2])

@@ -267,6 +267,9 @@ def test_a_run_asked_to_stop_saves_on_all_ranks_first(started):
     wait_for(lambda: process.poll() is not None and not alive(rank_1), seconds=60)
     last = find_checkpoint(str(folder), folder.parent)
     assert last.identity["step"] >= before
-    assert "died" not in process.communicate()[1]
+    assert process.returncode == 143
+    error = process.communicate()[1]
+    assert "died" not in error
+    assert "--ckpt_path runs/asked" in error.splitlines()[-1]
     place = read_whole(last.path)["HaystackDataModule"]
     assert place["epoch"] * 12 + place["taken"] == 2 * last.identity["step"]

@@ -22,8 +22,8 @@ from laid.training.placement import Placement
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs, load_model
+from laid.vlm.model_paths import model_folder
 from laid.vlm.vision_language_model import VLM
-from laid.vlm.weight_files import download
 from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
 EVERYTHING = Wanted(layers=(0, 1), logits=True)
@@ -223,9 +223,9 @@ def test_a_model_of_the_hub_is_found_where_it_was_brought(pair, tmp_path, monkey
     (tmp_path / "models--some--model" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert download("some/model", None) == snapshot
-    with pytest.raises(ValueError, match="cannot load the weights of 'some/other'"):
-        download("some/other", None)
+    assert model_folder("some/model", None) == snapshot
+    with pytest.raises(ValueError, match="cannot load the files of 'some/other'"):
+        model_folder("some/other", None)
 
 
 class Weights(nn.Module):

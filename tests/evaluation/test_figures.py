@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
-from laid.evaluation.records import Record, needle_depth
+from laid.evaluation.records import Record
+from laid.evaluation.scoring import needle_depth
 from laid.evaluation.summary import summarise
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
@@ -16,7 +17,18 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 
 def model(name="student", sizes=SIZES, right=0.8, n=20):
     records = [
-        Record(f"{s}-{i}", s, "no", "?", i < right * n, True, needle_depth([i % s], s), 9, "single")
+        Record(
+            f"{s}-{i}",
+            s,
+            "no",
+            "No" if i < right * n else "Yes",
+            i < right * n,
+            True,
+            needle_depth([i % s], s),
+            9,
+            "single",
+            False,
+        )
         for s in sizes
         for i in range(n)
     ]

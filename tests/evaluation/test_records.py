@@ -7,18 +7,19 @@ import resource
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import laid
 from laid.common.differences import ABSENT
-from laid.evaluation.records import Record, RecordFile, needle_depth, read_records
+from laid.evaluation.records import Record, RecordFile, read_records
+from laid.evaluation.scoring import needle_depth
 
 IDENTITY = {"checkpoint": "student-a", "data": "f00d", "generation": {"max_new_tokens": 8}}
 OTHER = {"checkpoint": "student-b", "data": "f00d", "generation": {"max_new_tokens": 512}}
-RECORD = Record("e0", 2, "yes", "Yes.", True, True, 1.0, 770, "single")
+RECORD = Record("e0", 2, "yes", "Yes.", True, True, 1.0, 770, "single", False)
 
 
 def some(n, start=0, **changes):
@@ -34,13 +35,14 @@ def path(tmp_path):
 
 
 def test_records_come_back_equal_and_in_order(path):
-    odd = replace(RECORD, id="ü", answer='two\nlines, "quotes" \u2028 \ud800', depth=None, size=1)
+    odd = replace(RECORD, id="ü", answer='yes\nlines, "quotes" \u2028 \ud800', depth=None, size=1)
     written = [*some(3), odd]
     assert RecordFile(path, IDENTITY).append(written) == 4
     assert list(RecordFile(path, IDENTITY).done.values()) == written
-    identity, done = read_records(path)
-    assert identity == IDENTITY
-    assert list(done.values()) == written
+    found = read_records(path)
+    assert found.identity == IDENTITY
+    assert list(found.records.values()) == written
+    assert found.length == path.stat().st_size
 
 
 def test_the_first_record_of_an_id_stands(path):
@@ -56,19 +58,25 @@ def test_the_first_record_of_an_id_stands(path):
 
 
 def test_a_file_begun_and_never_filled_is_resumed_too(path):
-    RecordFile(path, IDENTITY)
+    RecordFile(path, IDENTITY).append([])
     file = RecordFile(path, IDENTITY)
+    file.append([])
     assert (file.done, file.kept, file.changed) == ({}, None, {})
     assert len(path.read_text().splitlines()) == 1
 
 
-def test_reading_changes_nothing(path):
+def test_reading_and_opening_change_nothing_before_the_first_answer(path):
+    RecordFile(path, OTHER)
+    assert not path.parent.exists()
+    RecordFile(path, OTHER).append(some(1))
     RecordFile(path, IDENTITY).append(some(2))
     with path.open("ab") as raw:
         raw.write(b'{"id": "e2", "si')
-    before = path.read_bytes()
-    assert list(read_records(path)[1]) == ["e0", "e1"]
-    assert path.read_bytes() == before
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    assert list(read_records(path).records) == ["e0", "e1"]
+    opened = [RecordFile(path, identity) for identity in (IDENTITY, OTHER, {"third": 3})]
+    assert [list(file.done) for file in opened] == [["e0", "e1"], ["e0"], []]
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
 # A process that dies.
@@ -81,7 +89,7 @@ from laid.evaluation.records import RecordFile
 file = RecordFile(sys.argv[1], IDENTITY)
 i = len(file.done)
 while True:
-    file.append([replace(RECORD, id=f"e{i}", answer="x" * 50_000)])
+    file.append([replace(RECORD, id=f"e{i}", answer="yes " * 12_000)])
     print(i, flush=True)
     i += 1
 """
@@ -129,6 +137,7 @@ def test_whatever_part_of_the_last_line_is_there_it_is_cut_off_and_written_anew(
         path.write_bytes(whole[: len(whole) - len(last) + length])
         file = RecordFile(path, IDENTITY)
         assert list(file.done) == ["e0"]
+        file.append([])
         assert path.read_bytes() == whole[: -len(last)]
     file.append(some(2))
     assert path.read_bytes() == whole
@@ -142,7 +151,7 @@ def test_a_full_disk_leaves_the_file_as_it_was_and_appending_can_be_tried_again(
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
     try:
         with pytest.raises(OSError, match="too large"):
-            file.append(some(1, start=2, answer="x" * 1000))
+            file.append(some(1, start=2, answer="yes " * 250))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
@@ -161,13 +170,13 @@ def test_records_of_another_identity_are_kept_and_a_new_file_is_begun(path):
     assert file.done == {}
     assert file.kept.parent == path.parent
     assert re.fullmatch(r"records-[0-9a-f]{8}\.jsonl", file.kept.name)
-    assert file.kept.read_bytes() == before
     file.append(some(1))
-    assert read_records(path) == (OTHER, {"e0": RECORD})
+    assert file.kept.read_bytes() == before
+    assert read_records(path)[:2] == (OTHER, {"e0": RECORD})
 
 
 def test_what_differs_is_named_key_by_key(path):
-    RecordFile(path, IDENTITY | {"seed": 1})
+    RecordFile(path, IDENTITY | {"seed": 1}).append([])
     file = RecordFile(path, OTHER | {"precision": "bf16"})
     assert file.changed == {
         "checkpoint": ("student-a", "student-b"),
@@ -182,18 +191,21 @@ def test_going_back_to_an_earlier_identity_resumes_its_records(path):
     RecordFile(path, OTHER).append(some(1))
     back = RecordFile(path, dict(reversed(IDENTITY.items())))  # the order of keys says nothing
     assert list(back.done) == ["e0", "e1", "e2"]
-    assert list(read_records(back.kept)[1]) == ["e0"]
+    back.append([])
+    assert list(read_records(path).records) == ["e0", "e1", "e2"]
+    assert list(read_records(back.kept).records) == ["e0"]
     assert len(list(path.parent.iterdir())) == 2
 
 
 def test_a_kept_file_is_never_overwritten(path):
     RecordFile(path, IDENTITY).append(some(3))
     first = path.read_bytes()
-    kept = RecordFile(path, OTHER).kept
+    other = RecordFile(path, OTHER)
+    other.append([])
     path.write_bytes(first)  # someone copied the old file back and left the kept one there
     with pytest.raises(ValueError, match="exists already"):
         RecordFile(path, OTHER)
-    assert path.read_bytes() == kept.read_bytes() == first
+    assert path.read_bytes() == other.kept.read_bytes() == first
 
 
 def test_identities_are_compared_as_json(path):
@@ -229,6 +241,13 @@ _LINE = json.dumps(asdict(RECORD))
         _LINE.replace('"depth": 1.0', '"depth": NaN'),
         _LINE.replace('"answer_gold": "yes"', '"answer_gold": "maybe"'),
         _LINE.replace("}", ', "extra": 1}'),
+        _LINE.replace('"correct": true', '"correct": false'),
+        _LINE.replace('"compliant": true', '"compliant": false'),
+        _LINE.replace('"Yes."', '"No."'),
+        _LINE.replace('"depth": 1.0', '"depth": null'),
+        _LINE.replace('"tokens": 770', f'"tokens": {2**70}'),
+        _LINE.replace('"truncated": false', '"truncated": null'),
+        "[" * 100_000,
     ],
 )
 def test_a_broken_line_that_is_not_the_last_names_file_and_line(path, line):
@@ -249,8 +268,10 @@ def test_a_broken_line_that_is_not_the_last_names_file_and_line(path, line):
         b"some notes\nof mine\n",
         b"\xff\xfe\n",
         b"[1]\n",
-        b'{"laid_records": 2, "identity": {}}\n',
-        b'{"laid_records": 1}\n',
+        b'{"laid_records": 1, "identity": {}}\n',
+        b'{"laid_records": 2}\n',
+        b'{"laid_records": 2, "identity": ' + b'{"a":' * 200 + b"1" + b"}" * 201 + b"\n",
+        b"[" * 100_000 + b"\n",
     ],
 )
 def test_a_file_that_holds_something_else_is_refused_and_left_alone(path, content):
@@ -259,6 +280,23 @@ def test_a_file_that_holds_something_else_is_refused_and_left_alone(path, conten
     with pytest.raises(ValueError, match="line 1: expected the header"):
         RecordFile(path, IDENTITY)
     assert path.read_bytes() == content
+
+
+@dataclass
+class Entry:
+    id: str = "e0"
+    answer: str = "yes"
+    mode: str = "single"
+    size: int = 2
+    needles: tuple[int, ...] = (1,)
+
+
+def test_a_record_of_an_entry_that_was_not_asked_is_refused(path):
+    RecordFile(path, IDENTITY).append([RECORD])
+    assert RecordFile(path, IDENTITY, [Entry("e1"), Entry()]).done
+    for change in ({"id": "e1"}, {"answer": "no"}, {"mode": "any"}, {"size": 3}, {"needles": (0,)}):
+        with pytest.raises(ValueError, match="'e0', which is not asked, or not with this"):
+            RecordFile(path, IDENTITY, [replace(Entry(), **change)])
 
 
 def test_an_empty_file_is_as_good_as_none(path):

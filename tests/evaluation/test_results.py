@@ -10,13 +10,18 @@ import torch
 from torchmetrics.classification import BinaryAccuracy
 
 from laid.common.json_codec import to_json
-from laid.evaluation.records import Record, needle_depth
-from laid.evaluation.results import Training, read_results, wilson_interval, write_results
+from laid.evaluation.records import Record
+from laid.evaluation.results import Training, read_results, write_results
+from laid.evaluation.scoring import needle_depth
 from laid.evaluation.summary import summarise
+from laid.evaluation.wilson import wilson_interval
 
 
-def record(entry, size=5, correct=True, compliant=True, depth=0.5, tokens=100, mode="single"):
-    return Record(entry, size, "yes", "?", correct, compliant, depth, tokens, mode)
+def record(entry, size=5, correct=True, compliant=True, depth=0.5, cut=False, **more):
+    answer = ("Yes." if correct else "No.") if compliant else "?"
+    more = {"tokens": 100, "mode": "single"} | more
+    depth = None if size == 1 else depth
+    return Record(entry, size, "yes", answer, correct, compliant, depth, truncated=cut, **more)
 
 
 def some(size, correct, n, **changes):
@@ -163,6 +168,19 @@ def test_counts_by_mode_are_given_only_where_there_are_several():
     assert "by_mode" not in to_json(summary(some(5, 1, 2)).overall)
 
 
+def test_results_of_a_part_of_the_entries_are_marked():
+    results = summary([*some(5, 1, 2), *some(10, 1, 1)], available={5: 2, 10: 4, 20: 4})
+    assert to_json(results)["entries"] == {"asked": 3, "available": 10}
+    assert {size: cell.available for size, cell in results.by_size.items()} == {5: 2, 10: 4}
+    assert results.summary.name == "student (3 of 10 entries)"
+    assert summary(some(5, 1, 2)).summary.name == "student"
+
+
+def test_truncated_answers_are_counted():
+    results = summary([record("a", cut=True), record("b"), record("c"), record("d")])
+    assert results.overall.truncated == results.by_size[5].truncated == 0.25
+
+
 def test_results_say_what_was_tested_how_and_where_the_records_are():
     results = summary(some(5, 1, 2), name="base", seed=None, command="laid test --x")
     expected = {
@@ -182,6 +200,7 @@ def test_results_say_what_was_tested_how_and_where_the_records_are():
     [
         ([], {}, "no records"),
         ([record("a"), record("a")], {}, "'a' for one"),
+        ([record("a"), record("b")], {"available": {5: 1}}, "available is 1, expected 2"),
         ([record("a")], {"records_file": "/elsewhere/records.jsonl"}, "relative"),
         ([record("a")], {"identity": {"x": object()}}, "must be JSON"),
         ([record("a")], {"training": Training("a", 0, ".", {"x": object()})}, "must be JSON"),
@@ -245,8 +264,23 @@ def test_a_write_that_fails_leaves_the_old_results(tmp_path):
         (("by_size", "5", "interval"), None),
         (("by_size", "5", "needle_depth"), None),
         (("by_size", "5", "correct"), 3),
+        (("by_size", "5", "correct"), 2**64),
+        (("by_size", "5", "accuracy"), 0.9),
+        (("by_size", "5", "interval"), [0.1, 0.9]),
+        (("by_size", "5", "compliance"), 1.5),
+        (("by_size", "5", "truncated"), -0.5),
+        (("by_size", "5", "available"), 1),
+        (("by_size", "5", "mean_tokens"), float("inf")),
+        (("by_size", "5", "needle_depth"), []),
+        (("overall", "accuracy"), 0.9),
+        (("entries", "asked"), 3),
+        (("entries", "available"), 1),
+        (("short",), 0.9),
+        (("long",), 0.9),
+        (("records_file",), "/etc/passwd"),
+        (("identity", "deep"), json.loads("[" * 200 + "]" * 200)),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_results_in_which_something_has_another_form_are_refused(tmp_path, place, value):
     path = tmp_path / "results.json"
@@ -265,12 +299,13 @@ def test_results_in_which_something_has_another_form_are_refused(tmp_path, place
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "can't read results"),
-        ("{", "isn't JSON"),
+        (None, "cannot read"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("[]", "isn't a results file"),
         ('{"accuracy": 1}', "isn't a results file"),
-        ('{"laid_results": 2}', "laid_results is 2, expected 1"),
-        ('{"laid_results": 1, "name": "x"}', "missing: identity, .*by_size"),
+        ('{"laid_results": 1}', "laid_results is 1, expected 2"),
+        ('{"laid_results": 2, "name": "x"}', "missing: identity, .*by_size"),
     ],
 )
 def test_a_file_that_is_not_results_is_refused(tmp_path, content, message):

@@ -16,9 +16,20 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 def results(name, correct=97, sizes=SIZES, compliant=True):
     """A model with `correct` right answers of 100 at each size."""
     records = [
-        Record(f"{size}-{i}", size, "yes", "?", i < correct, compliant, None, 100, "single")
+        Record(
+            f"{size}-{i}",
+            size,
+            "yes",
+            answer if compliant else "?",
+            answer == "Yes",
+            compliant,
+            None if size == 1 else 0.5,
+            100,
+            "single",
+            False,
+        )
         for size in sizes
-        for i in range(100)
+        for i, answer in enumerate(["Yes"] * correct + ["No"] * (100 - correct))
     ]
     return summarise(records, name=name, identity={}, command="", seed=None)
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from laid.data.entries import HaystackEntry, ask
 from laid.data.prompt import PREFIX, PromptEncoder
-from laid.miniature.decoder_training import hidden_states, new_model
+from laid.miniature.decoder_training import draw_slots, hidden_states, new_model
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.question_sampler import Sampler
 from laid.miniature.tower_training import Tower, TowerResult
@@ -42,7 +42,9 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
         )
         inputs = encode(processor, prefix, entry, [BLANK] * size)
         assert inputs.input_ids_BL[:-1].tolist() == ids[row, : len(single)].tolist()
-        assert torch.equal(inputs.position_ids_3BL[:, :-1], layout.positions_3L[:, : len(single)])
+        assert torch.equal(
+            inputs.position_ids_3BL[:, :-1], layout.positions_3BL[:, 0, : len(single)]
+        )
         assert inputs.labels_BL.ne(-100).nonzero()[0, 0] == layout.answers_Q[0]
     assert inputs.input_ids_BL[-1] == writer.end
 
@@ -67,6 +69,29 @@ def test_questions_side_by_side_answer_as_if_asked_alone(config, pool, writer, g
                     rtol=1e-4,
                     atol=1e-4,
                 )
+
+
+@pytest.mark.parametrize("slots", [(0,), (3, 4), (0, 2, 6)], ids=str)
+def test_positions_among_more_images_are_those_of_the_longer_haystack(writer, slots):
+    few = writer.layout(len(slots), 2)
+    size_B = torch.tensor([7, 9])
+    positions_3BL = few.among(torch.tensor([slots, slots]), size_B).positions_3BL
+    before = int(few.visual_I[0]) - 1
+    for row, size in enumerate(size_B.tolist()):
+        many = writer.layout(size, 2)
+        images_NT = torch.arange(before, before + 6 * size).reshape(size, 6)
+        after = before + 6 * size
+        kept = [*range(before), *images_NT[list(slots)].flatten(), *range(after, len(many))]
+        assert torch.equal(positions_3BL[:, row], many.positions_3BL[:, 0, kept])
+
+
+def test_drawn_slots_are_different_places_of_haystacks_of_all_lengths(generator):
+    slots_BN, size_B = draw_slots(2000, 3, 8, generator)
+    assert set(size_B.tolist()) == {3, 4, 5, 6, 7, 8}
+    assert (slots_BN.diff(dim=1) > 0).all()
+    assert (slots_BN >= 0).all()
+    assert (slots_BN < size_B[:, None]).all()
+    assert set(slots_BN[size_B == 8].flatten().tolist()) == set(range(8))
 
 
 def test_a_category_of_several_tokens_is_an_error(processor):

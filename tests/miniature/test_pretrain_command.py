@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from laid.miniature.model_cards import render
-from laid.miniature.pretrain_command import _card, run
+from laid.miniature.model_cards import Card, render
+from laid.miniature.packaged_models import LAYERS
+from laid.miniature.pretrain_command import results_of, run
 from laid.miniature.recipes import DecoderRecipe, TinyRecipe, TowerRecipe
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.processor import ProcessorArgs, load_processor
@@ -17,6 +18,7 @@ RECIPE = TinyRecipe(
     tower=TowerRecipe(steps=2, batch=4),
     base=DECODER,
     teacher=replace(DECODER, sizes=(3,)),
+    positions=replace(DECODER, sizes=(4,), limit=2, slots=20),
     test_per_size=4,
     test_sizes=(1, 2),
 )
@@ -38,61 +40,83 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(cache, tmp_path_factory):
     out, work = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("work")
-    run(RECIPE, out, work, 7, True, 1, False, "laid pretrain tiny --seed 7")
+    run(RECIPE, out, work, 7, processes=1)
     return out, work
 
 
 def test_the_folders_are_complete_models(made):
     out, _ = made
-    for name, layers in (("student", 3), ("teacher", 4), ("teacher-independent", 4)):
+    for name, layers in LAYERS.items():
         model = load_model(ModelArgs(path=str(out / name)))
         assert model.config.text_config.num_hidden_layers == layers
         load_processor(ProcessorArgs(path=str(out / name)))
         card = (out / name / "README.md").read_text()
         assert "| 2 | " in card
-        assert "laid pretrain tiny --seed 7" in card
+        assert "laid pretrain tiny --out DIR --seed 7" in card
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
-def test_teacher_and_student_share_a_tower_and_the_independent_one_does_not(made):
+def weights(folder):
+    return load_model(ModelArgs(path=str(folder))).state_dict()
+
+
+def test_models_of_a_lineage_share_a_tower_and_the_independent_one_does_not(made):
     out, _ = made
-    student, teacher, other = (
-        load_model(ModelArgs(path=str(out / name))).model.visual.merger.mlp[-1].weight
-        for name in ("student", "teacher", "teacher-independent")
-    )
-    assert (student == teacher).all()
-    assert (student != other).any()
+    towers = {name: weights(out / name)["model.visual.merger.mlp.2.weight"] for name in LAYERS}
+    for name in ("student-positions", "teacher"):
+        assert (towers["student"] == towers[name]).all()
+    assert (towers["student"] != towers["teacher-independent"]).any()
+
+
+def test_the_positions_student_can_be_made_of_a_written_student_alone(made, tmp_path):
+    out, _ = made
+    run(RECIPE, tmp_path / "out", tmp_path / "work", 7, student=str(out / "student"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["student-positions"]
+    alone, together = (weights(at / "student-positions") for at in (tmp_path / "out", out))
+    student = weights(out / "student")
+    for name, value in together.items():
+        assert (alone[name] == value).all(), name
+    assert (together["lm_head.weight"] != student["lm_head.weight"]).any()
+
+
+def test_a_model_of_another_shape_is_refused_as_student(made, tmp_path):
+    out, _ = made
+    with pytest.raises(ValueError, match="no student of laid pretrain tiny"):
+        run(RECIPE, tmp_path / "out", tmp_path / "work", 7, student=str(out / "teacher"))
 
 
 def test_models_are_not_overwritten_unasked(made):
     out, work = made
     with pytest.raises(ValueError, match="overwrite=true"):
-        run(RECIPE, out, work, 7, True, 1, False, "")
+        run(RECIPE, out, work, 7)
 
 
 def test_a_finished_run_writes_the_same_weights_again_without_training(made, monkeypatch):
     out, work = made
     before = (out / "teacher" / "model.safetensors").read_bytes()
     monkeypatch.setattr("laid.miniature.pretrain_command.train_tower", None)
-    run(RECIPE, out, work, 7, True, 1, True, "laid pretrain tiny --seed 7")
+    run(RECIPE, out, work, 7, overwrite=True, processes=1)
     assert (out / "teacher" / "model.safetensors").read_bytes() == before
 
 
-def test_a_work_folder_of_another_recipe_or_seed_is_refused(made, tmp_path):
-    _, work = made
-    with pytest.raises(ValueError, match="another recipe or seed"):
-        run(RECIPE, tmp_path, work, 8, True, 1, False, "")
-    with pytest.raises(ValueError, match="another recipe or seed"):
-        run(replace(RECIPE, images=301), tmp_path, work, 7, True, 1, False, "")
+@pytest.mark.parametrize(
+    ("recipe", "seed", "student"),
+    [(RECIPE, 8, None), (replace(RECIPE, images=301), 7, None), (RECIPE, 7, "student")],
+    ids=["seed", "recipe", "student"],
+)
+def test_a_work_folder_of_another_run_is_refused(made, tmp_path, recipe, seed, student):
+    out, work = made
+    with pytest.raises(ValueError, match="another recipe, seed or student"):
+        run(recipe, tmp_path, work, seed, student=student and str(out / student))
 
 
-def test_a_wrong_number_of_processes_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="1 or 2"):
-        run(RECIPE, tmp_path, tmp_path, 0, True, 3, False, "")
+def test_a_negative_seed_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="expected 0 or more"):
+        run(RECIPE, tmp_path, tmp_path, -1)
 
 
 def test_a_card_gives_accuracy_with_its_interval(made):
     _, work = made
-    card = _card(RECIPE, work, "", ("base",), "the command")
-    text = render("student", card, {1: (97, 100)}, 1_000_000, "bfloat16")
+    card = Card("the command", RECIPE, results_of(work, "student"))
+    text = render("student", card, {1: (97, 100)}, 1_000_000)
     assert "| 1 | 97.0% | 91.5% to 99.0% | 100 |" in text

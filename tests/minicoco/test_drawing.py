@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     first, second = (draw_minicoco(tmp_path / name, seed=5, images=FEW) for name in "ab")
     names = files_below(first)
     assert names == files_below(second)
-    assert len(names) == 12 + 8 + 2 + 1
+    assert len(names) == 12 + 8 + 2
     assert filecmp.cmpfiles(first, second, names, shallow=False)[0] == names
 
 
@@ -131,17 +132,52 @@ def test_seed_and_split_change_every_image_and_the_number_of_images_none(tmp_pat
     assert read[0] < {p.read_bytes() for p in (more / "train2017").iterdir()}
 
 
-def test_the_cached_one_is_drawn_once_and_mended_if_incomplete(tmp_path):
+def test_the_cached_one_is_drawn_once(tmp_path):
     root = ensure_minicoco(tmp_path, images=FEW)
     image = root / "val2017" / "000000000001.png"
     stamp = image.stat().st_mtime_ns
     assert ensure_minicoco(tmp_path, images=FEW) == root
     assert image.stat().st_mtime_ns == stamp
-    image.unlink()
-    assert ensure_minicoco(tmp_path, images=FEW) == root
-    assert image.is_file()
     assert ensure_minicoco(tmp_path, seed=1, images=FEW) != root
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("harm", ["removed", "added", "swapped", "flipped", "other annotations"])
+def test_a_cached_one_that_is_not_as_it_was_drawn_is_drawn_again(tmp_path, harm, caplog):
+    root = ensure_minicoco(tmp_path, images=FEW)
+    whole = {name: (root / name).read_bytes() for name in files_below(root)}
+    one, two = (root / "val2017" / f"00000000000{k}.png" for k in (1, 2))
+    if harm == "removed":
+        one.unlink()
+    elif harm == "added":
+        one.with_name("x.png").touch()
+    elif harm == "swapped":
+        one.rename(root / "x")
+        two.rename(one)
+        (root / "x").rename(two)
+    elif harm == "flipped":
+        one.write_bytes(whole["val2017/000000000001.png"][:-1] + b"x")
+    else:
+        (root / "annotations" / "instances_val2017.json").write_text("{}")
+    with caplog.at_level("WARNING", "laid"):
+        ensure_minicoco(tmp_path, images=FEW)
+    assert {name: (root / name).read_bytes() for name in files_below(root)} == whole
+    assert "is made again" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_ctrl_c_while_it_is_drawn_leaves_nothing(tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ensure_minicoco(tmp_path)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_drawn_over(tmp_path):

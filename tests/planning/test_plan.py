@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from laid.cli.main import main
-from laid.planning.memory_tracker import Peak
+from laid.planning.fake_floats import fake_floats
+from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_command import plan
-from laid.planning.plan_tables import GIB, Limit, verdict
+from laid.planning.plan_tables import GIB, Limit, highest, verdict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -63,9 +65,12 @@ def test_what_does_not_fit_comes_with_what_to_turn(planned):
 
 
 def test_a_verdict_leaves_room_for_what_a_plan_does_not_see():
-    peak = Peak(70 * GIB, {})
-    assert "5.0 GiB are left" in verdict("it", peak, Limit(80 * GIB, 5 * GIB), [])
-    refused = verdict("it", peak, Limit(74 * GIB, 5 * GIB), ["more devices"])
+    tracker = MemoryTracker()
+    with fake_floats(), tracker.watching():
+        taken = torch.empty(70, GIB, dtype=torch.uint8)
+    assert highest(tracker)[1].bytes == taken.numel()
+    assert "5.0 GiB are left" in verdict("it", tracker, Limit(80 * GIB, 5 * GIB), [])
+    refused = verdict("it", tracker, Limit(74 * GIB, 5 * GIB), ["more devices"])
     assert "1.0 over" in refused
     assert "- more devices" in refused
 

@@ -73,3 +73,10 @@ def test_answering_leaves_training_as_it_was(student, haystacks):
     student.answer(haystacks(with_answer=False, side="left").inputs, 3)
     after = student.signals(inputs, Wanted(logits=True)).logits_NV
     torch.testing.assert_close(after, before)
+
+
+def test_an_answer_has_ended_where_its_last_token_is_an_end_token(student):
+    stop = student.hf.generation_config.eos_token_id
+    end = stop[0] if isinstance(stop, list) else stop
+    ids_BT = torch.tensor([[5, end, end], [5, 6, end], [5, 6, 7]])
+    assert student.ended(ids_BT).tolist() == [True, True, False]

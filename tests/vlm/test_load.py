@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoConfig
 
-from laid.miniature.packaged_models import corpus, make
+from laid.miniature.packaged_models import LAYERS, corpus, packaged_config, packaged_processor
+from laid.miniature.tiny_models import write_tiny
 from laid.signals.model_signals import AttentionShape
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config, load_model
@@ -40,7 +42,7 @@ def test_a_folder_that_does_not_exist_is_named(path):
 
 
 def test_an_unknown_packaged_model_lists_the_known():
-    with pytest.raises(ValueError, match="tiny/student, tiny/teacher"):
+    with pytest.raises(ValueError, match="tiny/student, tiny/student-positions, tiny/teacher"):
         resolve_model("tiny/nobody")
 
 
@@ -100,10 +102,10 @@ def test_every_word_of_a_haystack_is_one_token():
     assert tokenizer.decode(tokenizer(strange)["input_ids"]) == strange
 
 
-def test_the_packaged_tokenizers_are_what_the_script_writes(tmp_path):
-    make(tmp_path)
-    for name in ("student", "teacher"):
-        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            packaged = resolve_model(f"tiny/{name}")
-            written = (tmp_path / name / file).read_text()
-            assert written == (type(tmp_path)(packaged) / file).read_text(), file
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_packaged_tokenizers_are_those_of_the_code(tmp_path, name):
+    processor = packaged_processor()
+    write_tiny(tmp_path, packaged_config(name, processor), processor)
+    packaged = Path(resolve_model(f"tiny/{name}"))
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (tmp_path / file).read_text() == (packaged / file).read_text(), file

@@ -1,0 +1,50 @@
+"""Folders that can be made again, each with the checksums of its files."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from laid.common.atomic_files import atomic_dir
+from laid.common.file_hashes import file_hashes, sha256_of
+
+log = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+
+
+def cached_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Makes ``folder``, unless it is there as it was made: name and files, byte for byte.
+
+    What was damaged or swapped is made again, and this is logged; processes may race for it.
+
+    Args:
+        fill: writes the files into the folder that it is given.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if _is_whole(folder):
+        return
+    if folder.exists():
+        log.warning("%s is not as it was made: it is made again", folder)
+    with atomic_dir(folder, lambda there: not _is_whole(there)) as temporary:
+        fill(temporary)
+        hashes = {name: sha256_of(temporary / name) for name in _names(temporary)}
+        content = {"folder": folder.name, "sha256": hashes}
+        (temporary / _MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        names = _names(folder)
+        hashes = dict(zip(names, file_hashes(folder / name for name in names), strict=True))
+        return bool(recorded == {"folder": folder.name, "sha256": hashes})
+    except (OSError, RecursionError, ValueError):
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in found if name != _MANIFEST)
