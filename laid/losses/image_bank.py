@@ -125,8 +125,8 @@ class ImageBank(nn.Module):
         """
         everything, held = _selected(new, _first_by_name(new.images)), self.content()
         if held is not None:
-            stays_M = ~torch.isin(held.images.name_M, new.images.name_M)
-            everything = joined_keys(_selected(held, stays_M.nonzero()[:, 0]), everything)
+            stays = newest(held, held.images.images, new.images.name_M)
+            everything = joined_keys(stays, everything)
         tokens_M = torch.bincount(everything.images.image_N, minlength=everything.images.images)
         fits_M = tokens_M.flip(0).cumsum(0).flip(0) <= self.capacity
         everything = _selected(everything, fits_M.nonzero()[:, 0])
@@ -138,6 +138,12 @@ class ImageBank(nn.Module):
         self.offset_3C[:, :used] = images.offset_3N
         for key, name in self.names.items():
             self.get_buffer(name)[:used] = everything.keys[key]
+
+
+def newest(them: KeyedImages, count: int, beside: Tensor) -> KeyedImages:
+    """The last ``count`` of the images whose name is not in ``beside``."""
+    apart_M = (~torch.isin(them.images.name_M, beside)).nonzero()[:, 0]
+    return _selected(them, apart_M[max(0, len(apart_M) - count) :])
 
 
 def _selected(them: KeyedImages, chosen_M: Tensor) -> KeyedImages:

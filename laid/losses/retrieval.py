@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from laid.common.errors import UserError
-from laid.losses.image_bank import ImageBank, KeyedImages, joined_keys, of_all_ranks
+from laid.losses.image_bank import ImageBank, KeyedImages, joined_keys, newest, of_all_ranks
 from laid.losses.image_tokens import BatchImages, images_of, plain
 from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
@@ -47,9 +47,9 @@ class RetrievalArgs(TermArgs):
     at single images. One for a question about one object."""
     distractors: Literal["none", "batch", "bank"] = "bank"
     """Images beside the haystack's own: none, those of the step's other haystacks on all devices,
-    or those and images of recent steps."""
+    or those and images of recent steps until there are as many as slots."""
     bank_tokens: int = 2048
-    """Image tokens that the bank of recent steps holds."""
+    """Image tokens that are kept of recent steps."""
     reach: int = 150
     """Slots of the longest virtual haystack, in images of average length; 0: no more than the
     images there are."""
@@ -123,8 +123,7 @@ class Retrieval(LayerPairTerm):
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
         own = _keyed(images, student, teacher)
         step = of_all_ranks(own.detached(), images.haystack_M)
-        held = self.bank.content() if self.bank is not None else None
-        others = step if held is None else joined_keys(step, held)
+        others = self._with_bank(step)
         if args.distractors == "none" and not args.reach:
             place, pool = as_shown(rows, images), own
         else:
@@ -144,6 +143,14 @@ class Retrieval(LayerPairTerm):
         if self.bank is not None and self.training:
             self.bank.add(step)
         return torch.stack(losses).mean()
+
+    def _with_bank(self, step: KeyedImages) -> KeyedImages:
+        """The images of the step and the newest of the bank, no more than there are slots."""
+        held = self.bank.content() if self.bank is not None else None
+        if held is None:
+            return step
+        room = max(0, self.args.reach - step.images.distinct)
+        return joined_keys(step, newest(held, room, step.images.name_M))
 
     def _slots(self, images: int) -> int:
         """Slots of the virtual haystack at this step."""
