@@ -195,15 +195,15 @@ class LaidModule(L.LightningModule):
             for model in models:
                 model.learn(names, patches_PC, grid_I3, data.feature_gib)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.objective.advance(self.trainer.global_step, self._steps)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
-        self.objective.advance(
-            self.trainer.global_step, int(self.trainer.estimated_stepping_batches)
-        )
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
         self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
