@@ -15,7 +15,7 @@ from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.distributed.sharded_tensors import full_tensor
 from laid.distributed.stop_request import StopRequest
-from laid.evaluation.records import Record, score
+from laid.evaluation.records import Record
 from laid.evaluation.scoring import Answer
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
@@ -278,7 +278,8 @@ class LaidModule(L.LightningModule):
     def scored(self, batch: Batch) -> list[Record]:
         """One record a haystack of the batch."""
         tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
-        return score(batch.entries, self.answer(batch), tokens_B)
+        found = zip(batch.entries, self.answer(batch), tokens_B, strict=True)
+        return [Record.of(entry, answer, tokens) for entry, answer, tokens in found]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With LoRA, leaves the frozen weights out, and says whose they are."""
