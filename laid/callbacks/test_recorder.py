@@ -58,7 +58,7 @@ class TestRecorder(Callback):
             raise UserError("trainer.limit_test_batches is 0: no entry would be asked")
         data = trainer.datamodule
         # Rank 0 reads and writes the records, and sends the others the answered entries.
-        data.skip(lambda: on_rank_zero(lambda: self._open(data)))
+        data.answered = lambda: on_rank_zero(lambda: self._open(data))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
