@@ -15,12 +15,12 @@ from laid.evaluation.accuracy_table import asked_text
 from laid.evaluation.results import long_sizes, short_sizes
 
 _WITHOUT = re.compile(
-    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
+    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|retrieval|kl|sft)",
     re.IGNORECASE,
 )
 TABLES = ("accuracy", "intervals", "gains", "windows", "tests", "tokens", "ablation")
 # In the order of the paper's Table 3, which has the first two.
-_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w/o SFT"}
+_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "retrieval": "w/o retrieval", "sft": "w/o SFT"}
 
 
 def tables(study: Study) -> list[Table]:
@@ -39,7 +39,7 @@ def accuracy_table(study: Study) -> Table:
 
 
 def ablation_table(study: Study) -> Table | None:
-    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, attn, sft); None without any.
+    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, retrieval, sft); None without any.
 
     Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
     the complete objective's results, ``laid`` where there is none before the ``wo``. ``kd`` stands
