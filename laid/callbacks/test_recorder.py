@@ -17,13 +17,12 @@ from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure
 from laid.evaluation.accuracy_table import format_table
-from laid.evaluation.records import Record, RecordFile
+from laid.evaluation.records import RECORDS, Record, RecordFile
 from laid.evaluation.results import Training, write_results
 from laid.evaluation.summary import summarise
 
 log = logging.getLogger(__name__)
 
-RECORDS = "records.jsonl"
 RESULTS = "results.json"
 
 
@@ -100,7 +99,6 @@ class TestRecorder(Callback):
             command=self.command,
             seed=self.seed,
             available=trainer.datamodule.test_available,
-            records_file=RECORDS,
             training=self.training,
         )
         write_results(self.folder / RESULTS, results)

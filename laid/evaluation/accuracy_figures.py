@@ -1,7 +1,7 @@
 """Figures of results: accuracy by haystack size, and by where the needle lies.
 
 Figures are made as plain `Figure` objects, without pyplot: nothing is global, no display is needed,
-and TensorBoard's `add_figure` takes them as they are.
+and TensorBoard's `add_figure` takes them as they are. Each is of one model or more.
 """
 
 import itertools
@@ -17,7 +17,6 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from laid.common.atomic_files import replacing
-from laid.common.errors import UserError
 from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
@@ -36,9 +35,6 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance.
     Models are set slightly apart from each other sideways, so that their intervals don't hide
     one another. The legend gives each model's n, in the order of the summaries.
-
-    Raises:
-        UserError: there are no summaries.
     """
     sizes = _all_sizes(summaries)
     axes = _by_size_axes(summaries, 7.2, 4.4)
@@ -78,9 +74,6 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size as bars, one group a size, one bar a model (the paper's Figure 3).
 
     Whiskers are the 95% intervals; a dashed line marks chance.
-
-    Raises:
-        UserError: there are no summaries.
     """
     sizes = _all_sizes(summaries)
     axes = _by_size_axes(summaries, max(7.2, 0.16 * len(sizes) * (len(summaries) + 1)), 3.9)
@@ -109,8 +102,6 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
 
 
 def _all_sizes(summaries: Sequence[Summary]) -> list[int]:
-    if not summaries:
-        raise UserError("no results: expected at least one model's results to draw")
     return sorted({size for summary in summaries for size in summary.by_size})
 
 
@@ -148,11 +139,7 @@ def depth_figure(summaries: Sequence[Summary]) -> Figure:
     White is chance, blue better, red worse. Each cell says its accuracy in percent and its n; a
     cell without entries is grey. Haystacks of one image have no depth and are left out, unless
     there are no others.
-
-    Raises:
-        UserError: there are no summaries.
     """
-    _all_sizes(summaries)
     columns = [_depth_sizes(summary) for summary in summaries]
     across = min(2, len(summaries))
     down = math.ceil(len(summaries) / across)

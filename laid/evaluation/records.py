@@ -17,6 +17,9 @@ from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, plain, to_json
 from laid.evaluation.scoring import Answer, Asked, needle_depth, score_answer
 
+RECORDS = "records.jsonl"
+"""The records file of a test, beside its results."""
+
 
 @dataclass(frozen=True)
 class Header:
