@@ -8,9 +8,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from laid.callbacks.test_recorder import RECORDS
 from laid.checkpoints.runs import CHECKPOINTS, Found, claim_run, give_back_run
 from laid.common.first_rank import is_first_rank
+from laid.evaluation.records import RECORDS
 from laid.settings.run_settings import RUNS
 from laid.vlm.model_paths import settings_hashes, weights_fingerprint
 from laid.vlm.window_extension import describe
