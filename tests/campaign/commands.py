@@ -73,7 +73,8 @@ class Server:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if not self._ready:
-            self._ready = json.loads(self._process.stdout.readline()) == "ready"
+            assert self._process.stdout.readline(), "the process that commands are forked from died"
+            self._ready = True
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())

@@ -47,4 +47,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("campaign")
     terminalreporter.write_line(table(tried, passed))
     if os.environ.get(WRITES):
-        PAGE.write_text(replaced(PAGE.read_text(), table(tried, passed)))
+        page = PAGE.read_text()
+        PAGE.write_text(replaced(page, table(tried, passed, page)))

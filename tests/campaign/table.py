@@ -14,16 +14,22 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 _BEGIN, _END = "<!-- written by `make campaign` -->", "<!-- to here -->"
 
 
-def table(tried: Mapping[str, int], passed: Mapping[str, int]) -> str:
-    """In Markdown, in the order of the kinds."""
-    kinds = [kind for kind in dict.fromkeys(case.kind for case in CASES) if kind in tried]
-    rows = [f"| {kind} | {tried[kind]} | {passed.get(kind, 0)} |" for kind in kinds]
-    total = f"| **all** | {sum(tried.values())} | {sum(passed.values())} |"
+def table(tried: Mapping[str, int], passed: Mapping[str, int], earlier: str = "") -> str:
+    """In Markdown, in the order of the kinds.
+
+    Args:
+        tried: cases by kind.
+        passed: those of them that passed.
+        earlier: a page whose rows count for the kinds that were not tried now.
+    """
+    found = rows(earlier) | {kind: (n, passed.get(kind, 0)) for kind, n in tried.items()}
+    kinds = [kind for kind in dict.fromkeys(case.kind for case in CASES) if kind in found]
+    lines = [f"| {kind} | {found[kind][0]} | {found[kind][1]} |" for kind in kinds]
+    total = [sum(found[kind][column] for kind in kinds) for column in (0, 1)]
     day = datetime.now(UTC).date()
     where = f"laid {laid.__version__}, {day}, Python {platform.python_version()}, two cores"
-    return "\n".join(
-        [f"`make campaign`: {where}.\n", "| kind | tried | passed |", "|---|---|---|", *rows, total]
-    )
+    head = [f"`make campaign`: {where}.", "", "| kind | tried | passed |", "|---|---|---|"]
+    return "\n".join([*head, *lines, f"| **all** | {total[0]} | {total[1]} |"])
 
 
 def replaced(page: str, new: str) -> str:
