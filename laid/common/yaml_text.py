@@ -9,6 +9,20 @@ from laid.common.errors import UserError
 _MOST, _DEEPEST = 100_000, 30
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which one would be ignored."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for at, key in enumerate(keys):
+            if key.value in {other.value for other in keys[:at]}:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+        return node
+
+
 def load_yaml(text: str, what: str) -> Any:
     """The content of YAML: plain data, as ``yaml.safe_load`` gives it.
 
@@ -16,12 +30,12 @@ def load_yaml(text: str, what: str) -> Any:
         what: the file or the like that the text is of, for messages.
 
     Raises:
-        UserError: it is not YAML, or too much when each alias is replaced by what it stands for.
-            Names the line.
+        UserError: it is not YAML, has a key twice, or too much when each alias is replaced by what
+            it stands for. Names the line.
     """
     try:
         _check_size(text, what)
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as reason:
         mark = getattr(reason, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -164,6 +164,9 @@ def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
 
 
 def _refuse(config: Namespace) -> None:
+    for part in ("trainer", "model", "data", "checkpoint", "head_flow"):
+        if not isinstance(config[part], Namespace):
+            raise UserError(f"{part} {config[part]!r}: expected settings by name")
     for key, value in config.items():
         if isinstance(value, float) and not isfinite(value):
             raise UserError(f"{key} {value}: expected a finite number")
