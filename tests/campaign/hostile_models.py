@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from campaign.case import Case, refusal
+from campaign.case import Case, assert_clean, refusal
 from campaign.pickles import Touch
 from campaign.world import Place
 
@@ -111,8 +111,6 @@ _OPEN = "{{ cycler.__init__.__globals__.os.popen('touch MARKER').read() }}"
 _LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 MODELS: tuple[tuple[str, Callable[[Place, Path], None], str], ...] = (
     ("classes of its own", _own_classes, "model"),
-    ("a tokenizer of its own", _own_tokenizer, "model"),
-    ("an image processor of its own", _own_processor, "model"),
     ("weights as a pickle", _pickled_weights, "model"),
     ("a header of 2^62 bytes", _long_header, "model"),
     ("a deep header", _deep_header, "model"),
@@ -142,7 +140,22 @@ MODELS: tuple[tuple[str, Callable[[Place, Path], None], str], ...] = (
 """Changes to a model folder, and a word of the message."""
 
 
+def _harmless(change: Callable[[Place, Path], None]) -> Callable[[Place], None]:
+    """Refused, or read as the class that the family has: code of the folder never runs."""
+
+    def check(place: Place) -> None:
+        done = place.laid(*_model(change)(place))
+        assert done.code in (0, 2), str(done)
+        assert_clean(place, done)
+
+    return check
+
+
 CASES: list[Case] = [
-    refusal(KIND, f"a model with {what}", _model(change), word, sample=n == 0)
-    for n, (what, change, word) in enumerate(MODELS)
+    *(
+        refusal(KIND, f"a model with {what}", _model(change), word, sample=n == 0)
+        for n, (what, change, word) in enumerate(MODELS)
+    ),
+    Case(KIND, "a model with a tokenizer of its own", _harmless(_own_tokenizer)),
+    Case(KIND, "a model with an image processor of its own", _harmless(_own_processor)),
 ]
