@@ -47,9 +47,12 @@ class CommandParser(jsonargparse.ArgumentParser):
 
 def split_configs(prog: str, words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     """Each ``--config FILE`` of a command line, in their order, and all other words of it."""
-    configs = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
+    configs = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False, exit_on_error=False)
     configs.add_argument("-c", "--config", action="append", default=[])
-    found, rest = configs.parse_known_args(words)
+    try:
+        found, rest = configs.parse_known_args(words)
+    except argparse.ArgumentError as reason:
+        raise UserError(f"{reason} (`{prog} --help` lists the options)") from reason
     return [["--config", path] for path in found.config], rest
 
 
