@@ -181,15 +181,11 @@ def train_decoder(
     model.train()
     model.model.visual.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        fused=True,
-    )
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     generator = torch.Generator().manual_seed(seed)
     state = model, optimizer, generator
     progress = Progress(**stage.resume(*state).get("progress", {}))

@@ -8,6 +8,7 @@ Shape suffixes: B haystacks, N images, L tokens, Q questions, I visual tokens of
 categories.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -81,7 +82,7 @@ class Writer:
     def __init__(
         self,
         processor: ImageTextProcessor,
-        categories: tuple[str, ...],
+        categories: Sequence[str],
         tokens: int,
         prefix: str = "",
     ) -> None:
@@ -140,8 +141,8 @@ class Writer:
 
 
 def _mask(start: int, width: int, questions: int) -> Tensor:
-    block_L = torch.cat(
-        [torch.full((start,), -1), torch.arange(questions).repeat_interleave(width)]
+    # 0 for the images, then the number of each question.
+    block_L = torch.arange(questions + 1).repeat_interleave(
+        torch.tensor([start] + [width] * questions)
     )
-    causal_LL = torch.ones(len(block_L), len(block_L), dtype=torch.bool).tril()
-    return causal_LL & ((block_L == -1) | (block_L[:, None] == block_L))
+    return ((block_L == 0) | (block_L[:, None] == block_L)).tril()

@@ -99,14 +99,11 @@ def train_tower(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _Classifier(config, len(pool.categories))
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(model.tower.parameters()), "weight_decay": recipe.weight_decay},
-            {"params": [model.bias_C], "weight_decay": 0.0},
-        ],
-        lr=recipe.lr,
-        fused=True,
-    )
+    groups = [
+        {"params": list(model.tower.parameters()), "weight_decay": recipe.weight_decay},
+        {"params": [model.bias_C], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     generator = torch.Generator().manual_seed(seed)
     state = model, optimizer, generator
     first = stage.resume(*state).get("step", 0)
@@ -131,7 +128,13 @@ def train_tower(
     tower, words_CH = model.tower.eval(), model.words_CH
     with torch.no_grad():
         predicted_IC = model.logits(encode_pool(tower, held_out)).mean(dim=1) > 0
-        _standardise(tower, encode_pool(tower, pool))
+        # The last layer is rescaled: features have mean 0 and mean square 1, like the words.
+        features_IVH = encode_pool(tower, pool)
+        mean_H = features_IVH.mean(dim=(0, 1))
+        scale = (features_IVH - mean_H).square().mean().sqrt()
+        last = tower.merger.mlp[-1]
+        last.bias.sub_(mean_H).div_(scale)
+        last.weight.div_(scale)
     done = stage.finish(
         visual=tower.state_dict(),
         words_CH=words_CH / words_CH.square().mean().sqrt(),
@@ -178,12 +181,3 @@ def _augment(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> T
     pixels = normalise(cells.reshape(patches_BPD.shape))
     gain, offset = (noise * torch.randn(2, len(pixels), 1, 1, generator=generator)).unbind(0)
     return pixels * (1 + gain) + offset + noise * torch.randn(pixels.shape, generator=generator)
-
-
-def _standardise(tower: Tower, features_IVH: Tensor) -> None:
-    """Rescales the last layer so that features have mean 0 and mean square 1, like the words."""
-    mean_H = features_IVH.mean(dim=(0, 1))
-    scale = (features_IVH - mean_H).square().mean().sqrt()
-    last = tower.merger.mlp[-1]
-    last.bias.sub_(mean_H).div_(scale)
-    last.weight.div_(scale)
