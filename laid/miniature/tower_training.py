@@ -4,7 +4,6 @@ Shape suffixes: B or I images, P 16 patches, D values of a patch without its tem
 visual tokens, E the tower's hidden size, H the decoder's, C categories.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,24 +23,6 @@ TOKENS = PATCHES // MERGE**2
 """Visual tokens of an image."""
 
 _SHIFT = 2  # largest shift of a cell, in pixels, in augmentation
-
-
-@dataclass(frozen=True)
-class TowerResult:
-    """A trained tower.
-
-    Attributes:
-        visual: its state dict.
-        words_CH: word embeddings of the categories, of mean square 1.
-        exact: share of held-out images whose set of categories is predicted exactly, by the mean
-            logits of their visual tokens.
-        seconds: time of training.
-    """
-
-    visual: dict[str, Tensor]
-    words_CH: Tensor
-    exact: float
-    seconds: float
 
 
 def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
@@ -86,16 +67,21 @@ def train_tower(
     recipe: TowerRecipe,
     seed: int,
     stage: Stage,
-) -> TowerResult:
+) -> dict[str, Any]:
     """Trains a tower and standardises its features.
 
     The loss is binary cross-entropy for every category at each visual token. Its class weights are
     fixed orthogonal directions, which become the word embeddings of the categories: a visual token
     is then, up to noise, the sum of the words for what its image shows. ``seed`` is that of initial
     weights, directions and batches.
+
+    Returns:
+        The stage's result: ``visual``, the tower's state dict; ``words_CH``, word embeddings of the
+        categories, of mean square 1; ``exact``, the share of held-out images whose set of
+        categories is predicted exactly, by the mean logits of their visual tokens.
     """
     if (done := stage.result()) is not None:
-        return TowerResult(**done)
+        return done
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _Classifier(config, len(pool.categories))
@@ -135,12 +121,11 @@ def train_tower(
         last = tower.merger.mlp[-1]
         last.bias.sub_(mean_H).div_(scale)
         last.weight.div_(scale)
-    done = stage.finish(
+    return stage.finish(
         visual=tower.state_dict(),
         words_CH=words_CH / words_CH.square().mean().sqrt(),
         exact=(predicted_IC == held_out.present_IC).all(dim=1).float().mean().item(),
     )
-    return TowerResult(**done)
 
 
 class _Classifier(nn.Module):

@@ -15,7 +15,7 @@ from laid.miniature.packaged_models import packaged_config
 from laid.miniature.question_sampler import Sampler
 from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
-from laid.miniature.tower_training import Tower, TowerResult
+from laid.miniature.tower_training import Tower
 
 RECIPE = DecoderRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=3, tokens=100)
 
@@ -28,7 +28,7 @@ def model(config, writer):
         torch.manual_seed(1)
         visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
         words = torch.randn(24, 128)
-    return new_model(config, TowerResult(visual, words, 0.0, 0.0), writer, seed=0)
+    return new_model(config, {"visual": visual, "words_CH": words}, writer, seed=0)
 
 
 @pytest.fixture
