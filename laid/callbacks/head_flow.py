@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from laid.callbacks.head_flow_figure import flow_figure, mixing_figure
+from laid.callbacks.shown_figures import boards, show_figure
 from laid.checkpoints.runs import run_folder
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
-from laid.evaluation.accuracy_figures import save_png
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Wanted
 
@@ -71,8 +70,9 @@ class HeadFlow(Callback):
         self.curves, self.mixing = state["curves"], state["mixing"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.enabled = self.enabled and not trainer.fast_dev_run
         # Here, before models are built, an impossible size fails at once.
-        if stage == "fit" and self.enabled and not trainer.fast_dev_run:
+        if stage == "fit" and self.enabled:
             data = trainer.datamodule
             self._entries = {
                 size: data.source.probes(data.validate_args, [size], self.per_size)
@@ -80,7 +80,7 @@ class HeadFlow(Callback):
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.enabled or trainer.fast_dev_run or "student_before" in self.curves:
+        if not self.enabled or "student_before" in self.curves:
             return
         self._measure(trainer, pl_module, "student_before")
         teacher = pl_module.teacher
@@ -92,7 +92,7 @@ class HeadFlow(Callback):
         self._mix(pl_module, "before")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.enabled or trainer.fast_dev_run or "student_before" not in self.curves:
+        if not self.enabled or "student_before" not in self.curves:
             return
         self._measure(trainer, pl_module, "student_after")
         titles = self._mix(pl_module, "after")
@@ -110,8 +110,7 @@ class HeadFlow(Callback):
         layers = self.student_layers or pl_module.objective.of_student.layers or [last]
         if not all(0 <= layer <= last for layer in layers):
             raise UserError(f"head_flow.student_layers {layers}: the student has 0 to {last}")
-        student = pl_module.student
-        training = student.training
+        student, training = pl_module.student, pl_module.student.training
         student.eval()  # without LoRA's dropout
         self.curves[name] = self._probe(trainer, pl_module, student.signals, layers)
         student.train(training)
@@ -140,17 +139,10 @@ class HeadFlow(Callback):
         keys = ("sizes", "per_size", "tokens", "curves", "mixing")
         everything = {key: getattr(self, key) for key in keys}
         atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
-        figures = {"head_flow": flow_figure(self.sizes, self.curves)}
+        show_figure(trainer, flow_figure(self.sizes, self.curves), folder, "head_flow")
         if self.mixing["after"]:
-            figures["mixing"] = mixing_figure(self.mixing, titles)
-        for name, figure in figures.items():
-            save_png(figure, folder / "figures" / f"{name}.png")
-        for logger in trainer.loggers:
-            if not isinstance(logger, TensorBoardLogger):
-                continue
-            board = logger.experiment
-            for name, figure in figures.items():
-                board.add_figure(name, figure, global_step=trainer.global_step, close=False)
+            show_figure(trainer, mixing_figure(self.mixing, titles), folder, "mixing")
+        for board in boards(trainer):
             for who, curves in self.curves.items():
                 for layer, rows in curves.items():
                     for size, row in zip(self.sizes, rows, strict=True):

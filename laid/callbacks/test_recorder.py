@@ -4,11 +4,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from laid.callbacks.shown_figures import boards, show_figure
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.common.printable import printable
@@ -16,15 +15,14 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
-from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure, save_png
+from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure
 from laid.evaluation.accuracy_table import format_table
-from laid.evaluation.records import Record, RecordFile
+from laid.evaluation.records import RECORDS, Record, RecordFile
 from laid.evaluation.results import Training, write_results
 from laid.evaluation.summary import summarise
 
 log = logging.getLogger(__name__)
 
-RECORDS = "records.jsonl"
 RESULTS = "results.json"
 
 
@@ -60,7 +58,7 @@ class TestRecorder(Callback):
             raise UserError("trainer.limit_test_batches is 0: no entry would be asked")
         data = trainer.datamodule
         # Rank 0 reads and writes the records, and sends the others the answered entries.
-        data.skip(lambda: on_rank_zero(lambda: self._open(data)))
+        data.answered = lambda: on_rank_zero(lambda: self._open(data))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
@@ -77,10 +75,14 @@ class TestRecorder(Callback):
         return list(self.file.done)
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: list[Record],
+        batch: Batch,
+        *at: int,
     ) -> None:
-        rows: list[tuple[Record, bool]] = list(zip(outputs, batch.counted, strict=True))
-        found = gather_rows(rows)
+        found = gather_rows(list(zip(outputs, batch.counted, strict=True)))
         if self.file is not None:
             self.file.append(record for record, counted in found if counted)
 
@@ -89,34 +91,28 @@ class TestRecorder(Callback):
         if self.file is None or not self.file.done:
             return
         self.file.append([])  # where all were answered before, by a file that had another name
+        done = self.file.done.values()
         results = summarise(
-            self.file.done.values(),
+            done,
             name=self.name,
             identity=self.file.identity,
             command=self.command,
             seed=self.seed,
             available=trainer.datamodule.test_available,
-            records_file=RECORDS,
             training=self.training,
         )
         write_results(self.folder / RESULTS, results)
         summary = results.summary
         made = {"accuracy_by_size": accuracy_figure, "accuracy_by_depth": depth_figure}
-        figures = {name: draw([summary]) for name, draw in made.items()}
-        for name, figure in figures.items():
-            save_png(figure, self.folder / "figures" / f"{name}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                board = logger.experiment
-                for name, figure in figures.items():
-                    board.add_figure(f"test/{name}", figure, close=False)
-                for size, cell in summary.by_size.items():
-                    # A curve whose steps are haystack sizes.
-                    board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
+        for name, draw in made.items():
+            show_figure(trainer, draw([summary]), self.folder, name, "test/")
+        for board in boards(trainer):
+            for size, cell in summary.by_size.items():
+                # A curve whose steps are haystack sizes.
+                board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
         print(printable(format_table([summary])))
-        cut = sum(record.truncated for record in self.file.done.values())
-        if cut:
-            n, most = len(self.file.done), pl_module.max_new_tokens
-            log.info("%d of %d answers were cut at model.max_new_tokens %d", cut, n, most)
+        if cut := sum(record.truncated for record in done):
+            most = pl_module.max_new_tokens
+            log.info("%d of %d answers were cut at model.max_new_tokens %d", cut, len(done), most)
         limited = results.entries.limited
         log.info("%s%s", self.folder / RESULTS, limited and f": {limited}")

@@ -19,17 +19,13 @@ class Throughput(Callback):
     loading, teacher, backward pass and optimizer are included.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
         self._tokens += batch.inputs.tokens
         self._images += batch.inputs.images
-        if trainer.fit_loop.epoch_loop._should_accumulate():
-            return
-        if trainer.global_step % trainer.log_every_n_steps:
+        accumulates = trainer.fit_loop.epoch_loop._should_accumulate()
+        if accumulates or trainer.global_step % trainer.log_every_n_steps:
             return
         ranks, seconds = trainer.world_size, time.perf_counter() - self._since
         found = {
@@ -38,15 +34,13 @@ class Throughput(Callback):
             "memory/peak_gib": peak_gib(pl_module.device),
         }
         pl_module.log_dict(found, batch_size=1)
-        self._begin()
+        self.on_train_start(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Validation's time is not training's.
-        self._begin()
-
-    def _begin(self) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.perf_counter()
         self._tokens = self._images = 0
+
+    on_validation_end = on_train_start  # validation's time is not training's
 
 
 def peak_gib(device: torch.device) -> float:

@@ -1,5 +1,6 @@
 """SHA-256 of files, which are read once: later calls compare size, times and inode."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -8,6 +9,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ _SETTLED_S = 2.0
 """A file that was changed less long ago is read again next time: a second change might fall on the
 same tick of the file system's clock."""
 _LARGE = 2**30
+_THREADS = 4
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -40,7 +43,11 @@ def file_hashes(paths: Iterable[Path]) -> list[str]:
     Raises:
         OSError: a file cannot be read.
     """
-    files = [Path(os.path.realpath(path)) for path in paths]
+    real = functools.cache(os.path.realpath)
+    files = [
+        Path(os.path.realpath(path) if path.is_symlink() else f"{real(path.parent)}/{path.name}")
+        for path in paths
+    ]
     by_folder: dict[Path, set[str]] = defaultdict(set)
     for file in files:
         by_folder[file.parent].add(file.name)
@@ -60,10 +67,12 @@ def _of_folder(folder: Path, names: set[str]) -> dict[str, str]:
         unread = [name for name, stamp in stamps.items() if lasting.get(name, [])[1:] != stamp]
         if (size := sum(stamps[name][0] for name in unread)) > _LARGE:
             log.info("reading %.1f GiB of %s once, for its checksums", size / 2**30, folder)
-        read = {}
+        begun = time.time()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            hashes = pool.map(sha256_of, [folder / name for name in unread])
+            read = dict(zip(unread, hashes, strict=True))
         for name in unread:
-            settled = time.time() - max(stamps[name][1:3]) / 1e9 > _SETTLED_S
-            read[name] = sha256_of(folder / name)
+            settled = begun - max(stamps[name][1:3]) / 1e9 > _SETTLED_S
             if settled and _stamp(folder / name) == stamps[name]:
                 lasting[name] = [read[name], *stamps[name]]
         if lasting.keys() & read.keys():

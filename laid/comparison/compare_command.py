@@ -137,16 +137,10 @@ def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes:
     names = ", ".join(method.title for method in study.rows)
     parts = [f"# Comparison of {for_markdown(names)}\n"]
     parts += [f"- {line}\n" for line in method_lines(study)]
-    parts += [
-        "\n",
-        *(f"Note: {for_markdown(note)}.\n\n" for note in notes),
-        f"{bootstrap_line()}\n",
-    ]
-    parts += [f"\n{markdown(table)}" for table in made]
-    parts += [
-        f"\n## {title}\n\n![{title}]({name}.png)\n"
-        for name, title in ((name, for_markdown(title)) for name, title in figures.items())
-    ]
+    parts += ["\n", *(f"Note: {for_markdown(note)}.\n\n" for note in notes)]
+    parts += [f"{bootstrap_line()}\n", *(f"\n{markdown(table)}" for table in made)]
+    titles = {name: for_markdown(title) for name, title in figures.items()}
+    parts += [f"\n## {title}\n\n![{title}]({name}.png)\n" for name, title in titles.items()]
     return "".join(parts)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -73,8 +74,7 @@ class Method:
 
     def accuracy(self) -> dict[int, float]:
         """By haystack size, the mean over seeds."""
-        by_size = [result.by_size for result in self.results]
-        return {s: float(np.mean([cells[s].accuracy for cells in by_size])) for s in self.sizes}
+        return {s: fmean(of.by_size[s].accuracy for of in self.results) for s in self.sizes}
 
 
 class _Result(NamedTuple):
@@ -85,11 +85,11 @@ class _Result(NamedTuple):
 
     @property
     def method(self) -> str:
-        run = self.results.training and self.results.training.name
-        if not run:
+        """Its name, without a seed and with a window extension."""
+        training, window = self.results.training, self.results.tested.window
+        if not (training and training.name):
             return _stem(self.results.name)
-        window = self.results.tested.window
-        return _stem(run) + (f"-{window.get('extension')}" if window else "")
+        return _stem(training.name) + (f"-{window.get('extension')}" if window else "")
 
     @property
     def seed(self) -> int | None:
@@ -107,13 +107,6 @@ class _Result(NamedTuple):
             "step": checkpoint.get("step") if checkpoint else None,
             "test": shared_by_seeds(self.results.identity),
         }
-
-    @property
-    def key(self) -> str | None:
-        """Equal for seeds of one method; None for results without a seed, which stand alone."""
-        if self.seed is None:
-            return None
-        return json.dumps([self.method, self.facts], sort_keys=True)
 
 
 def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
@@ -133,11 +126,19 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
         UserError: a file is missing, broken or not a results file; one seed of a method was given
             twice; several seeds have no records; two methods have the same name and folder name.
     """
-    files, notes = _files(paths)
+    notes = []
+    read: dict[Path, _Result] = {}
+    for given in map(Path, paths):
+        file = given / "results.json" if given.is_dir() else given
+        if file.resolve() in read:
+            notes.append(f"{given} was given twice and counts once")
+        else:
+            read[file.resolve()] = _Result(file, read_results(file))
     groups: dict[str, list[_Result]] = {}
-    for number, file in enumerate(files):
-        result = _Result(file, read_results(file))
-        groups.setdefault(result.key or str(number), []).append(result)
+    for result in read.values():
+        # Results without a seed stand alone.
+        key = str(result.file) if result.seed is None else json.dumps(result.facts, sort_keys=True)
+        groups.setdefault(f"{result.method} {key}", []).append(result)
     parts = [sorted(group, key=lambda one: one.seed or 0) for group in groups.values()]
     labels = _labels(parts)
     notes += _not_grouped(parts, labels)
@@ -157,9 +158,8 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
             notes.append(f"{label} was asked {limited}")
         if reason:
             notes.append(f"{label} has no intervals of gains and windows and no tests: {reason}")
-        of_seeds, results = zip(*part, strict=True)
-        seeds = tuple(one.seed for one in part)
-        methods.append(Method(label, results, of_seeds, seeds, answers))
+        files, results = zip(*part, strict=True)
+        methods.append(Method(label, results, files, tuple(one.seed for one in part), answers))
     return methods, notes
 
 
@@ -189,18 +189,6 @@ def not_paired(one: Method, other: Method, size: int) -> str | None:
     return None
 
 
-def _files(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
-    files: dict[Path, Path] = {}
-    notes = []
-    for given in paths:
-        path = Path(given)
-        file = path / "results.json" if path.is_dir() else path
-        if file.resolve() in files:
-            notes.append(f"{given} was given twice and counts once")
-        files.setdefault(file.resolve(), file)
-    return list(files.values()), notes
-
-
 def _stem(name: str) -> str:
     found = _SEED.fullmatch(name)
     return found["method"] + found["window"] if found else name
@@ -209,31 +197,29 @@ def _stem(name: str) -> str:
 def _labels(parts: Sequence[Sequence[_Result]]) -> list[str]:
     names = []
     for part in parts:
-        stems = {_stem(one.results.name) for one in part}
-        named = stems.pop() if len(stems) == 1 else part[0].method
-        names.append(part[0].results.name if len(part) == 1 else named)
-    # Base models are all called "base": their folders' names differ.
-    labels = [
-        name if names.count(name) == 1 else ", ".join(of.file.resolve().parent.name for of in part)
-        for part, name in zip(parts, names, strict=True)
-    ]
-    for label in labels:
-        same = [str(part[0].file) for part, own in zip(parts, labels, strict=True) if own == label]
-        if len(same) > 1:
-            files = " and ".join(same)
+        stems = {of.results.name if len(part) == 1 else _stem(of.results.name) for of in part}
+        names.append(stems.pop() if len(stems) == 1 else part[0].method)
+    labels: dict[str, Path] = {}
+    for part, name in zip(parts, names, strict=True):
+        # Base models are all called "base": their folders' names differ.
+        folders = ", ".join(of.file.resolve().parent.name for of in part)
+        label = name if names.count(name) == 1 else folders
+        if label in labels:
             raise UserError(
-                f"{files} are both called {label!r}: give one of the folders another name, or "
-                "test it anew with --results FOLDER"
+                f"{labels[label]} and {part[0].file} are both called {label!r}: give one of the "
+                "folders another name, or test it anew with --results FOLDER"
             )
-    return labels
+        labels[label] = part[0].file
+    return list(labels)
 
 
 def _not_grouped(parts: Sequence[Sequence[_Result]], labels: Sequence[str]) -> list[str]:
     """Notes about methods that have the same name and different settings."""
     notes = []
     first: dict[str, tuple[_Result, str]] = {}
-    firsts = [(part[0], label) for part, label in zip(parts, labels, strict=True)]
-    for one, label in [(one, label) for one, label in firsts if one.seed is not None]:
+    for (one, *_), label in zip(parts, labels, strict=True):
+        if one.seed is None:
+            continue
         before, its_label = first.setdefault(one.method, (one, label))
         if before is not one:
             changed = ", ".join(differences(before.facts, one.facts))
@@ -261,11 +247,10 @@ def _answers(part: Sequence[_Result]) -> tuple[Answers | None, str | None]:
         if counted != {size: (cell.n, cell.correct) for size, cell in results.by_size.items()}:
             return None, f"{file} is not the summary of {path}: run the test again, it sums up anew"
         rows.append(row)
-    ids = {size: tuple(of) for size, of in rows[0].items()}
-    for one, row in zip(part, rows, strict=True):
-        if {size: tuple(of) for size, of in row.items()} != ids:
-            reason = f"{one.file} and {part[0].file} did not answer the same entries"
+        if [*map(list, row.values())] != [*map(list, rows[0].values())]:
+            reason = f"{file} and {part[0].file} did not answer the same entries"
             return None, f"{reason}: finish the tests"
+    ids = {size: tuple(of) for size, of in rows[0].items()}
     correct_SE = {s: np.array([[*row[s].values()] for row in rows], dtype=bool) for s in ids}
     entries = part[0].results.tested.entries
     # A test that does not say what was asked is paired with no other.

@@ -3,18 +3,19 @@
 Shape suffixes: S training seeds, E entries of one haystack size, R bootstrap replicates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from laid.comparison.bootstrap import Replicates, interval
 from laid.comparison.methods import Method, not_paired
-from laid.evaluation.results import WINDOWS
 from laid.evaluation.wilson import Interval
 
 LEVEL = 0.05
 
+Key = TypeVar("Key", int, str)
 Drawn = tuple[Replicates | None, Replicates | None]
 """The bootstrap replicates of two methods; None for one without records."""
 
@@ -119,15 +120,9 @@ def corrected(family: Sequence[PairedTest | None]) -> list[PairedTest | None]:
     return [c and replace(c, adjusted=next(adjusted)) for c in family]
 
 
-def by_size(one: Method, other: Method, replicates: Drawn) -> dict[int, PairedTest | None]:
-    """At every size that both were tested at; these sizes are one family."""
-    sizes = one.shared_sizes(other)
-    family = [paired_test(one, other, [size], replicates) for size in sizes]
-    return dict(zip(sizes, corrected(family), strict=True))
-
-
-def by_window(one: Method, other: Method, replicates: Drawn) -> dict[str, PairedTest | None]:
-    """Over the short and over the long sizes that both were tested at; the two are one family."""
-    sizes = one.shared_sizes(other)
-    family = [paired_test(one, other, part(sizes), replicates) for part in WINDOWS.values()]
-    return dict(zip(WINDOWS, corrected(family), strict=True))
+def family(
+    one: Method, other: Method, replicates: Drawn, parts: Mapping[Key, Sequence[int]]
+) -> dict[Key, PairedTest | None]:
+    """One method less another over each of several parts of the sizes, corrected as one family."""
+    found = [paired_test(one, other, sizes, replicates) for sizes in parts.values()]
+    return dict(zip(parts, corrected(found), strict=True))

@@ -16,9 +16,7 @@ def listed(sizes: Sequence[int]) -> str:
 
 def arrow(test: PairedTest | None) -> str:
     """Up or down where the difference is significant."""
-    if test is None or not test.significant:
-        return ""
-    return "↑" if test.difference > 0 else "↓"
+    return ("↑" if test.difference > 0 else "↓") if test and test.significant else ""
 
 
 def accuracy_cell(measured: Measured, after: str = "") -> Cell:
@@ -47,9 +45,7 @@ def points_cell(change: Measured) -> Cell:
 
 def decay_cell(rate: Measured | None) -> Cell | str:
     """Points of accuracy lost, with the interval."""
-    if rate is None:
-        return NONE
-    return Cell(points_cell(rate).text.replace("+", ""), _percents(rate))
+    return Cell(points_cell(rate).text.replace("+", ""), _percents(rate)) if rate else NONE
 
 
 def signed(number: float) -> str:
@@ -97,8 +93,8 @@ def bounded_cell(found: Bounded | None, sizes: Sequence[int] = (), digits: int =
 
 
 def _percents(measured: Measured) -> Value:
-    value, bounds = measured
-    return 100 * value if bounds is None else (100 * value, 100 * bounds[0], 100 * bounds[1])
+    value, low, high = (100 * of for of in (measured.value, *(measured.interval or (0, 0))))
+    return (value, low, high) if measured.interval else value
 
 
 def _brackets(bounds: Interval | None) -> str:

@@ -6,31 +6,21 @@ from dataclasses import replace
 
 from laid.common.printable import code, for_markdown
 from laid.common.tables import NONE, Cell, Table
+from laid.comparison import report_cells as cells
 from laid.comparison.bootstrap import REPLICATES
 from laid.comparison.methods import Method, not_paired
 from laid.comparison.paired_tests import LEVEL
-from laid.comparison.report_cells import (
-    accuracy_cell,
-    arrow,
-    bounded_cell,
-    decay_cell,
-    gain_cell,
-    interval_cell,
-    listed,
-    p_cell,
-    points_cell,
-)
 from laid.comparison.study import Measured, Study
 from laid.evaluation.accuracy_table import asked_text
 from laid.evaluation.results import long_sizes, short_sizes
 
 _WITHOUT = re.compile(
-    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|attn|kl|sft)",
+    r"(?:(?P<full>.+?)[-_ /]+)?(?:w/o|wo|without|no)[-_ /]*(?P<term>laid|retrieval|kl|sft)",
     re.IGNORECASE,
 )
 TABLES = ("accuracy", "intervals", "gains", "windows", "tests", "tokens", "ablation")
 # In the order of the paper's Table 3, which has the first two.
-_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "attn": "w/o attention", "sft": "w/o SFT"}
+_TERMS = {"kl": "w/o KL", "laid": "w/o LAid", "retrieval": "w/o retrieval", "sft": "w/o SFT"}
 
 
 def tables(study: Study) -> list[Table]:
@@ -49,7 +39,7 @@ def accuracy_table(study: Study) -> Table:
 
 
 def ablation_table(study: Study) -> Table | None:
-    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, attn, sft); None without any.
+    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, retrieval, sft); None without any.
 
     Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
     the complete objective's results, ``laid`` where there is none before the ``wo``. ``kd`` stands
@@ -80,13 +70,17 @@ def interval_table(study: Study) -> Table:
     rows = []
     for method in study.rows:
         measured = study.accuracy(method)
-        rows.append([method.title, *(interval_cell(measured.get(size)) for size in study.sizes)])
+        rows.append(
+            [method.title, *(cells.interval_cell(measured.get(size)) for size in study.sizes)]
+        )
     notes = [
         "95% in percent: Wilson's score interval for one training seed; for several, a bootstrap "
         "over entries and seeds.",
         *(_counts(method) for method in study.rows),
     ]
-    return Table("intervals", "Intervals of Table 1", _header("method", study), rows, notes)
+    return Table(
+        "intervals", "Intervals of Table 1", ["method", *map(str, study.sizes)], rows, notes
+    )
 
 
 def gain_table(study: Study) -> Table:
@@ -97,16 +91,24 @@ def gain_table(study: Study) -> Table:
         row: list[Cell | str] = [method.title]
         for name, measured in study.gains(method).items():
             test = study.windows[method.label][name]
-            row += [gain_cell(measured, brackets=True), p_cell(test.adjusted if test else None)]
+            row += [
+                cells.gain_cell(measured, brackets=True),
+                cells.p_cell(test.adjusted if test else None),
+            ]
         rows.append(row)
     assert study.base is not None
     notes = [
         f"Gain: mean over sizes of the relative change against {study.base.title}, in percent. "
-        f"Short: {listed(short_sizes(study.base.sizes))} images; "
-        f"long: {listed(long_sizes(study.base.sizes))}.",
+        f"Short: {cells.listed(short_sizes(study.base.sizes))} images; "
+        f"long: {cells.listed(long_sizes(study.base.sizes))}.",
         "p: exact paired test of the accuracies over these sizes, after Holm's correction for "
         "short and long.",
-        *_other_sizes(study),
+    ]
+    notes += [
+        f"{method.title} shares {cells.listed(sizes)} images with the base only: its gains are "
+        "over these."
+        for method in study.tested
+        if (sizes := method.shared_sizes(study.base)) != study.base.sizes
     ]
     return Table("gains", f"Gains against {study.base.title}", header, rows, notes)
 
@@ -124,12 +126,14 @@ def window_table(study: Study) -> Table:
         of_base = method is study.base
         row: list[Cell | str] = [method.title]
         for threshold in study.thresholds:
-            row.append(bounded_cell(study.window(method, threshold), method.sizes, 0))
+            row.append(cells.bounded_cell(study.window(method, threshold), method.sizes, 0))
             if study.base:
-                row.append(bounded_cell(None if of_base else study.window_ratio(method, threshold)))
-        row.append(decay_cell(study.decay(method)))
+                row.append(
+                    cells.bounded_cell(None if of_base else study.window_ratio(method, threshold))
+                )
+        row.append(cells.decay_cell(study.decay(method)))
         if study.base:
-            row.append(bounded_cell(None if of_base else study.decay_ratio(method)))
+            row.append(cells.bounded_cell(None if of_base else study.decay_ratio(method)))
         rows.append(row)
     notes = [
         "Window: the number of images up to which accuracy stays above the threshold, interpolated "
@@ -151,9 +155,9 @@ def test_table(study: Study) -> Table:
         tests = {str(s): t for s, t in study.tests[method.label].items()}
         for size, test in {**tests, **study.windows[method.label]}.items():
             if test is not None:
-                points = points_cell(Measured(test.difference, test.interval))
+                points = cells.points_cell(Measured(test.difference, test.interval))
                 n, ahead, behind = (Cell(str(of), of) for of in (test.n, test.ahead, test.behind))
-                p = [p_cell(test.p), p_cell(test.adjusted)]
+                p = [cells.p_cell(test.p), cells.p_cell(test.adjusted)]
                 rows.append([method.title, size, n, points, ahead, behind, *p])
     notes = [
         f"Against {study.base.title}, on the same entries. Difference: of the accuracies, in "
@@ -170,8 +174,8 @@ def token_table(study: Study) -> Table:
     """The paper's Table 2: the length of the inputs."""
     columns: dict[tuple[tuple[int, float], ...], list[str]] = {}
     for method in study.rows:
-        cells = method.results[0].by_size
-        tokens = tuple((size, cells[size].mean_tokens) for size in method.sizes)
+        by_size = method.results[0].by_size
+        tokens = tuple((size, by_size[size].mean_tokens) for size in method.sizes)
         columns.setdefault(tokens, []).append(method.label)
     names = [", ".join(labels) for labels in columns.values()]
     header = ["images", *(names if len(names) > 1 else ["tokens"])]
@@ -187,7 +191,11 @@ def _accuracies(
     study: Study, labelled: Sequence[tuple[Method, str]], name: str, title: str, notes: list[str]
 ) -> Table:
     marks = study.marks([m for m, _ in labelled if m is not study.teacher])
-    header = [*_header("method", study), *(["short gain", "long gain"] if study.base else [])]
+    header = [
+        "method",
+        *map(str, study.sizes),
+        *(["short gain", "long gain"] if study.base else []),
+    ]
     rows = []
     for method, label in labelled:
         measured = study.accuracy(method)
@@ -196,11 +204,13 @@ def _accuracies(
             if size not in measured:
                 row.append(NONE)
                 continue
-            cell = accuracy_cell(measured[size], arrow(study.tests.get(method.label, {}).get(size)))
+            cell = cells.accuracy_cell(
+                measured[size], cells.arrow(study.tests.get(method.label, {}).get(size))
+            )
             row.append(replace(cell, mark=marks.get((method.label, size), "")))
         if method in study.tested:
             for part, gain in study.gains(method).items():
-                row.append(gain_cell(gain, study.windows[method.label][part]))
+                row.append(cells.gain_cell(gain, study.windows[method.label][part]))
         elif study.base:
             row += [NONE, NONE]
         rows.append(row)
@@ -245,16 +255,9 @@ def bootstrap_line() -> str:
     )
 
 
-def _header(first: str, study: Study) -> list[str]:
-    return [first, *map(str, study.sizes)]
-
-
 def _counts(method: Method) -> str:
-    cells = [method.results[0].by_size[size] for size in method.sizes]
-    n = [cell.n for cell in cells]
-    entries = f"{n[0]}" if len(set(n)) == 1 else f"{min(n)} to {max(n)}"
-    if any(cell.n < cell.available for cell in cells):
-        entries = ", ".join(map(asked_text, cells))
+    asked = [asked_text(method.results[0].by_size[size]) for size in method.sizes]
+    entries = asked[0] if len(set(asked)) == 1 else ", ".join(asked)
     known = [str(seed) for seed in method.seeds if seed is not None]
     seeds = f", training seed{'s' * (len(known) > 1)} {', '.join(known)}" if known else ""
     return f"{method.title}: {entries} entries a size{seeds}."
@@ -270,15 +273,5 @@ def _not_tested(study: Study) -> list[str]:
             if reason := not_paired(method, study.base, size):
                 reasons.setdefault(reason, []).append(size)
         for reason, sizes in reasons.items():
-            notes.append(f"Not tested: {method.title} at {listed(sizes)} images ({reason}).")
+            notes.append(f"Not tested: {method.title} at {cells.listed(sizes)} images ({reason}).")
     return notes
-
-
-def _other_sizes(study: Study) -> list[str]:
-    assert study.base is not None
-    both = {m.title: m.shared_sizes(study.base) for m in study.tested}
-    return [
-        f"{title} shares {listed(sizes)} images with the base only: its gains are over these."
-        for title, sizes in both.items()
-        if sizes != study.base.sizes
-    ]

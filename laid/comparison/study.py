@@ -11,18 +11,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from laid.comparison.bootstrap import REPLICATES, Replicates, interval, replicate
-from laid.comparison.effective_window import (
-    Bounds,
-    Floats,
-    decay,
-    decay_ratio,
-    effective_window,
-    window_ratio,
-)
-from laid.comparison.gains import gain
+from laid.comparison import accuracy_curves as curves
+from laid.comparison.accuracy_curves import Bounds, Floats
+from laid.comparison.bootstrap import REPLICATES, interval, replicate
 from laid.comparison.methods import Method
-from laid.comparison.paired_tests import Drawn, by_size, by_window, corrected, paired_test
+from laid.comparison.paired_tests import Drawn, PairedTest, corrected, family, paired_test
 from laid.evaluation.results import WINDOWS, DepthBin, Summary
 from laid.evaluation.wilson import Interval
 
@@ -56,6 +49,8 @@ class Study:
 
     Attributes:
         rows: all methods: the teacher first, then the base, the others as given.
+        tests, windows: by label, the tests against the base at each size that both were tested at,
+            and over the short and the long ones of them.
         ranked: those without the teacher.
         tested: those without base and teacher: what is tested against the base.
     """
@@ -76,17 +71,23 @@ class Study:
         self.thresholds = list(thresholds)
         self.sizes = sorted({size for m in self.rows for size in m.sizes})
         self._drawn = {m.label: replicate(m, replicates) for m in self.rows}
-        pairs = [(m, base, self._both(m, base)) for m in self.tested if base]
-        self.tests = {pair[0].label: by_size(*pair) for pair in pairs}
-        self.windows = {pair[0].label: by_window(*pair) for pair in pairs}
+        self.tests: dict[str, dict[int, PairedTest | None]] = {}
+        self.windows: dict[str, dict[str, PairedTest | None]] = {}
+        for method in self.tested:
+            assert base is not None
+            sizes, both = method.shared_sizes(base), (method, base, self._both(method, base))
+            self.tests[method.label] = family(*both, {size: [size] for size in sizes})
+            parts = {name: part(sizes) for name, part in WINDOWS.items()}
+            self.windows[method.label] = family(*both, parts)
 
     def accuracy(self, method: Method) -> dict[int, Measured]:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
         drawn, cells = self._drawn[method.label], method.results[0].by_size
+        spread = {s: cell.interval for s, cell in cells.items()}
         if drawn is not None and len(method.seeds) > 1:
-            return {s: Measured(of, interval(drawn[s])) for s, of in method.accuracy().items()}
-        return {s: Measured(of, cells[s].interval) for s, of in method.accuracy().items()}
+            spread = {s: interval(drawn[s]) for s in method.sizes}
+        return {s: Measured(of, spread[s]) for s, of in method.accuracy().items()}
 
     def summaries(self) -> list[Summary]:
         """Of all rows, for tables and figures."""
@@ -117,26 +118,23 @@ class Study:
         shared = method.shared_sizes(self.base)
         parts = {name: part(shared) for name, part in WINDOWS.items()}
         return {
-            name: self._measured(partial(gain, sizes=at), method, self.base) if at else None
+            name: self._measured(partial(curves.gain, sizes=at), method, self.base) if at else None
             for name, at in parts.items()
         }
 
     def window(self, method: Method, threshold: float) -> Bounded:
         """The effective window, in images."""
-        return self._bounded(lambda of: effective_window(of, threshold), method)
+        return self._bounded(partial(curves.effective_window, threshold=threshold), method)
 
     def window_ratio(self, method: Method, threshold: float) -> Bounded:
         """The effective window, in windows of the base."""
         assert self.base is not None
-
-        def ratio(*both: Replicates) -> Bounds:
-            return window_ratio(*(effective_window(of, threshold) for of in both))
-
-        return self._bounded(ratio, method, self.base)
+        window = partial(curves.effective_window, threshold=threshold)
+        return self._bounded(lambda *of: curves.window_ratio(*map(window, of)), method, self.base)
 
     def decay(self, method: Method) -> Measured | None:
         """Accuracy lost with each doubling of the haystack; None for fewer than two sizes."""
-        return self._measured(decay, method) if len(method.sizes) > 1 else None
+        return self._measured(curves.decay, method) if len(method.sizes) > 1 else None
 
     def decay_ratio(self, method: Method) -> Bounded | None:
         """How many times slower than the base's it decays, over the sizes that both share."""
@@ -144,11 +142,8 @@ class Study:
         sizes = method.shared_sizes(self.base)
         if len(sizes) < 2:
             return None
-
-        def ratio(*both: Replicates) -> Bounds:
-            return decay_ratio(*(decay({s: of[s] for s in sizes}) for of in both))
-
-        return self._bounded(ratio, method, self.base)
+        rate = partial(curves.decay, over=sizes)
+        return self._bounded(lambda *of: curves.decay_ratio(*map(rate, of)), method, self.base)
 
     def marks(self, methods: Sequence[Method]) -> dict[tuple[str, int], Mark]:
         """The best and the second of each size among some methods, where tests are significant.
@@ -177,8 +172,8 @@ class Study:
         """The sizes at which the method of rank i is significantly better than that of rank j."""
         sizes = [size for size, rank in ranks.items() if len(rank) > j]
         pairs = [(ranks[size][i], ranks[size][j], size) for size in sizes]
-        family = [paired_test(one, other, [s], self._both(one, other)) for one, other, s in pairs]
-        tests = zip(sizes, corrected(family), strict=True)
+        found = [paired_test(one, other, [s], self._both(one, other)) for one, other, s in pairs]
+        tests = zip(sizes, corrected(found), strict=True)
         return {size for size, test in tests if test and test.significant and test.difference > 0}
 
     def _both(self, one: Method, other: Method) -> Drawn:

@@ -80,12 +80,12 @@ def build(
             log.warning("training and test share the images of %s", test_split)
         files: dict[str, Dataset] = {}
         if train_entries:
-            index = CocoIndex.load_complete(root, train_split, min_area)
+            index = CocoIndex.load(root, train_split, min_area, check_images=True)
             files[_TRAIN] = build_training_entries(
                 index, train_entries, min_size, max_size, seed, needles, categories
             )
         if sizes:
-            index = CocoIndex.load_complete(root, test_split, min_area)
+            index = CocoIndex.load(root, test_split, min_area, check_images=True)
             entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
             for number, size in enumerate(sizes):
                 rows = range(number * test_per_size, (number + 1) * test_per_size)

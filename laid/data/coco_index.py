@@ -15,12 +15,12 @@ from laid.common.cache_folder import cache_root, load_cached, save_cached
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.coco_instances import InstanceTable, parse_instances
-from laid.data.image_names import check_present, missing_under
+from laid.data.image_names import check_present
 
 log = logging.getLogger(__name__)
 
 # Part of the compact index's file name: raise it when what is stored changes its meaning.
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,6 @@ class CocoIndex:
         split: for instance ``train2017``.
         categories: C names, by COCO's category id.
         files: [N] paths such as ``train2017/000000000009.jpg``.
-        widths, heights: [N] pixels.
         clear: [N, C] a non-crowd annotation covers at least ``min_area`` of the image.
         present: [N, C] there is any annotation at all, crowds and specks included.
     """
@@ -46,8 +45,6 @@ class CocoIndex:
     split: str
     categories: tuple[str, ...]
     files: npt.NDArray[np.str_]
-    widths: npt.NDArray[np.int64]
-    heights: npt.NDArray[np.int64]
     clear: npt.NDArray[np.bool_]
     present: npt.NDArray[np.bool_]
 
@@ -61,6 +58,7 @@ class CocoIndex:
         split: str,
         min_area: float = 0.001,
         cache_dir: str | Path | None = None,
+        check_images: bool = False,
     ) -> "CocoIndex":
         """Read ``<root>/annotations/instances_<split>.json``; the images are in ``<root>/<split>``.
 
@@ -73,10 +71,11 @@ class CocoIndex:
             split: the part of the annotation file's name after ``instances_``.
             min_area: smallest area of a clear object, as a share of its image's, in [0, 1).
             cache_dir: where compact indices are kept; ``cache_root() / "coco"`` by default.
+            check_images: make sure that all images are on the disk.
 
         Raises:
-            UserError: a file or folder is missing, the JSON is not COCO's or contradicts itself,
-                or ``min_area`` is out of range.
+            UserError: the folder, the JSON or an image is missing, the JSON is not COCO's or
+                contradicts itself, or ``min_area`` is out of range.
         """
         if not 0 <= min_area < 1:
             raise UserError(
@@ -87,32 +86,14 @@ class CocoIndex:
         path = _annotation_file(root, split)
         folder = Path(cache_dir) if cache_dir is not None else cache_root() / "coco"
         table = _cached_table(path, folder)
-        n, c = len(table.files), len(table.categories)
-        present = np.zeros((n, c), dtype=bool)
-        clear = np.zeros((n, c), dtype=bool)
+        clear, present = np.zeros((2, len(table.files), len(table.categories)), dtype=bool)
         present.flat[table.cells] = True
         clear.flat[table.cells[table.largest >= min_area]] = True
-        return cls(
-            root=root,
-            split=split,
-            categories=tuple(table.categories.tolist()),
-            files=np.array([f"{split}/{name}" for name in table.files.tolist()]),
-            widths=table.widths,
-            heights=table.heights,
-            clear=clear,
-            present=present,
-        )
-
-    @classmethod
-    def load_complete(cls, root: str | Path, split: str, min_area: float = 0.001) -> "CocoIndex":
-        """``load``, and an error where an image that it names is not on the disk.
-
-        Raises:
-            UserError: as ``load``; or images are missing.
-        """
-        index = cls.load(root, split, min_area)
-        check_present(root, index.files.tolist(), f"instances_{split}.json")
-        return index
+        files = [f"{split}/{name}" for name in table.files.tolist()]
+        if check_images:
+            check_present(root, files, path.name)
+        categories = tuple(table.categories.tolist())
+        return cls(root, split, categories, np.array(files), clear, present)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -122,10 +103,6 @@ class CocoIndex:
         for matrix in (self.clear, self.present):
             digest.update(np.packbits(matrix).tobytes())
         return digest.hexdigest()
-
-    def missing_images(self) -> list[str]:
-        """The ``files`` that are not on disk (a partial download)."""
-        return missing_under(self.root, self.files.tolist())
 
 
 def _annotation_file(root: Path, split: str) -> Path:
@@ -140,11 +117,6 @@ def _annotation_file(root: Path, split: str) -> Path:
             f"{path} is missing; found {', '.join(found) or 'no instances_*.json'} in "
             f"{path.parent}. COCO's are in annotations_trainval2017.zip."
         )
-    if not (root / split).is_dir():
-        raise UserError(
-            f"the images of split {split!r} should be in {root / split}, which does not exist; "
-            f"{root} holds {', '.join(sorted(p.name for p in root.iterdir()))}."
-        )
     return path
 
 
@@ -157,7 +129,7 @@ def _cached_table(path: Path, folder: Path) -> InstanceTable:
             return InstanceTable(**archive)
     table = parse_instances(path)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **vars(table))
+    np.savez(buffer, allow_pickle=False, **table._asdict())
     try:
         save_cached(saved, buffer.getvalue())
     except OSError as error:

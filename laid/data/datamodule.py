@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
-from laid.data.image_files import check_images
+from laid.data.image_files import check_images, patches_of
 from laid.data.loader import EpochSampler, HaystackLoader
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
+from laid.data.question_text import QuestionCheck
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
@@ -106,13 +108,10 @@ class HaystackDataModule(L.LightningDataModule):
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
-        for name, value in (
-            ("batch_size", batch_size),
-            ("global_batch_size", global_batch_size),
-            ("eval_batch_size", eval_batch_size),
-        ):
+        sizes = {"": batch_size, "global_": global_batch_size, "eval_": eval_batch_size}
+        for name, value in sizes.items():
             if value < 1:
-                raise UserError(f"data.{name} {value}: expected at least 1")
+                raise UserError(f"data.{name}batch_size {value}: expected at least 1")
         if not 0 <= workers <= MOST_WORKERS:
             raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
         self.coco_root = coco_root
@@ -135,14 +134,15 @@ class HaystackDataModule(L.LightningDataModule):
         self.seed = seed
         self.order_seed = order_seed
         self.grids: dict[str, Tensor] = {}
-        self._answered: Callable[[], Collection[str]] = tuple
+        self.answered: Callable[[], Collection[str]] = tuple
+        """Gives the ids of test entries to leave out; called when the test begins, after the
+        checkpoint is read."""
         self._train_loader: HaystackLoader | None = None
         self._place: dict[str, int] | None = None
 
     def prepare_data(self) -> None:
         """Draws the mini-COCO if ``coco_root`` names it; Lightning calls it once a node."""
-        if self.coco_root == MINICOCO:
-            ensure_minicoco()
+        self._root()
 
     def setup(self, stage: str) -> None:
         """Loads or builds the entries of a stage: fit, validate, test or predict.
@@ -154,10 +154,11 @@ class HaystackDataModule(L.LightningDataModule):
         self.encoder = PromptEncoder(
             load_processor(self.processor_args), self.prefix, self.max_length
         )
-        self.root = ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
+        self.root = self._root()
         tokens = self.encoder.processor.tokenizer.get_added_vocab()
-        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, tokens)
-        self.source.check.text(self.prefix, "data.prefix")
+        check = QuestionCheck(tokens)
+        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, check)
+        check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)
             self._check_training()
@@ -167,7 +168,8 @@ class HaystackDataModule(L.LightningDataModule):
             self.test_entries, self.test_available = self.source.evaluation("test", self.test_args)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
-        self._check_images(stage)
+        if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
+            check_images(self.root, self._images(stage), self.encoder.patches)
 
     def test_fingerprint(self) -> str:
         """A hash of what the test asks and shows: entries, and the content of each image file."""
@@ -175,10 +177,8 @@ class HaystackDataModule(L.LightningDataModule):
         for entry in self.test_entries:
             digest.update(repr(sorted(entry.items())).encode())
         names = sorted(self._images("test"))
-        for name, sha256 in zip(
-            names, file_hashes(self.root / name for name in names), strict=True
-        ):
-            digest.update(f"{name} {sha256}".encode())
+        hashes = file_hashes(self.root / name for name in names)
+        digest.update(repr(list(zip(names, hashes, strict=True))).encode())
         return digest.hexdigest()[:16]
 
     def _check_training(self) -> None:
@@ -191,21 +191,13 @@ class HaystackDataModule(L.LightningDataModule):
         if train.source is None and validate.source is None and train.split == validate.split:
             log.warning("training and validation share the images of %s", train.split)
 
-    def _entries(self, stage: str) -> list[Dataset]:
-        if stage == "fit":
-            return [self.train_entries, self.validate_entries]
-        if stage == "validate":
-            return [self.validate_entries]
-        return [self.test_entries if stage == "test" else self.predict_entries]
+    def _root(self) -> Path:
+        return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
 
     def _images(self, stage: str) -> set[str]:
-        parts = self._entries(stage)
-        return {name for part in parts for images in part["images"] for name in images}
-
-    def _check_images(self, stage: str) -> None:
-        # One process of each node looks at its disk.
-        if self.trainer is None or self.trainer.local_rank == 0:
-            check_images(self.root, self._images(stage), self.encoder.patches)
+        parts = ("train", "validate") if stage == "fit" else (stage,)
+        entries = [getattr(self, part + "_entries") for part in parts]
+        return {name for part in entries for images in part["images"] for name in images}
 
     def images_to_learn(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of a stage's images, ``FEATURE_BATCH`` at a time.
@@ -214,25 +206,12 @@ class HaystackDataModule(L.LightningDataModule):
         pixels of these images from then on.
         """
         names = sorted(self._images(stage))
-        data = self._dataset(self._entries(stage)[0], with_answer=False)
-        quiet = self._rank()["rank"] > 0
-        with tqdm(
-            total=len(names), desc="image features", unit="image", mininterval=1, disable=quiet
-        ) as bar:
-            for at in range(0, len(names), FEATURE_BATCH):
-                some = names[at : at + FEATURE_BATCH]
-                patches_PC, grid_I3 = data.patches(some)
-                yield some, patches_PC, grid_I3
-                self.grids.update(zip(some, grid_I3, strict=True))
-                bar.update(len(some))
-
-    def skip(self, answered: Callable[[], Collection[str]]) -> None:
-        """Leaves out test entries that have a record already.
-
-        Args:
-            answered: returns their ids; called when the test begins, after the checkpoint is read.
-        """
-        self._answered = answered
+        bar = partial(tqdm, desc="image features", unit=f" x {FEATURE_BATCH} images", mininterval=1)
+        for at in bar(range(0, len(names), FEATURE_BATCH), disable=self._rank()["rank"] > 0):
+            some = names[at : at + FEATURE_BATCH]
+            patches_PC, grid_I3 = patches_of(self.root, some, self.encoder.patches)
+            yield some, patches_PC, grid_I3
+            self.grids.update(zip(some, grid_I3, strict=True))
 
     def train_dataloader(self) -> HaystackLoader:
         """Training batches, padded on the right, shuffled anew each epoch."""
@@ -275,7 +254,7 @@ class HaystackDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """Test prompts that are not answered yet, in order of size."""
-        ids, answered = self.test_entries["id"], frozenset(self._answered())
+        ids, answered = self.test_entries["id"], frozenset(self.answered())
         left = [at for at, entry in enumerate(ids) if entry not in answered]
         return self._prompts(self.test_entries.select(left))
 
@@ -285,10 +264,10 @@ class HaystackDataModule(L.LightningDataModule):
 
     def probe(self, entries: Dataset, device: Any) -> Iterator[Batch]:
         """Entries with answers as batches of one, to analyse a model with."""
-        data = self._dataset(entries, with_answer=True)
         collate = Collate(self.encoder.pad_id, "right")
+        data = self._dataset(entries, with_answer=True)
         for at in range(len(data)):
-            yield self.transfer_batch_to_device(collate([data[at]]), device, 0)
+            yield collate([data[at]]).to(device)
 
     def _prompts(self, entries: Dataset) -> DataLoader:
         data = self._dataset(entries, with_answer=False)

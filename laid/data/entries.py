@@ -26,7 +26,7 @@ FEATURES = Features(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HaystackEntry:
     """A question about some images, and its answer.
 
@@ -44,13 +44,13 @@ class HaystackEntry:
 
     id: str
     question: str
-    answer: str
-    anchor: str
-    target: str
-    mode: Mode | Literal[""]
+    answer: str = ""
+    anchor: str = ""
+    target: str = ""
+    mode: Mode | Literal[""] = ""
     size: int
     images: tuple[str, ...]
-    needles: tuple[int, ...]
+    needles: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "HaystackEntry":

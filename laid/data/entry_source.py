@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -19,30 +20,23 @@ from laid.data.vhs_files import load_entries
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class EntrySource:
-    """Entries over one COCO folder."""
+    """Entries over one COCO folder.
 
-    def __init__(
-        self,
-        root: Path,
-        needles: Sequence[int],
-        min_area: float,
-        seed: int,
-        control_tokens: Collection[str] = (),
-    ):
-        """
-        Args:
-            root: COCO folder.
-            needles: numbers of needles that a built haystack may have.
-            min_area: smallest share of an image that an object asked about covers.
-            seed: of entries that are built, and of the order of images that have none.
-            control_tokens: texts that no question may hold, since a tokenizer reads them otherwise.
-        """
-        self.root = root
-        self.needles = tuple(needles)
-        self.min_area = min_area
-        self.seed = seed
-        self.check = QuestionCheck(control_tokens)
+    Attributes:
+        root: COCO folder.
+        needles: numbers of needles that a built haystack may have.
+        min_area: smallest share of an image that an object asked about covers.
+        seed: of entries that are built, and of the order of images that have none.
+        check: of all questions.
+    """
+
+    root: Path
+    needles: Sequence[int]
+    min_area: float
+    seed: int
+    check: QuestionCheck = field(default_factory=QuestionCheck)
 
     def training(self, args: TrainArgs) -> Dataset:
         """Training entries.
@@ -52,15 +46,11 @@ class EntrySource:
         """
         if args.source is not None:
             entries = self._load(args.source, "train")
-            if args.entries is None or args.entries >= len(entries):
-                return entries
-            log.warning(
-                "training on the first %d of %d entries of %s (data.train.entries)",
-                args.entries,
-                len(entries),
-                args.source,
-            )
-            return entries.select(range(args.entries))
+            if args.entries is not None and args.entries < len(entries):
+                used = f"{args.entries} of {len(entries)} entries of {args.source}"
+                log.warning("training on the first %s (data.train.entries)", used)
+                entries = entries.select(range(args.entries))
+            return entries
         return cached_entries(
             build_training_entries,
             self._index(args.split),
@@ -82,9 +72,8 @@ class EntrySource:
             sizes = SIZES if args.sizes is None else args.sizes
             entries = self.built(role, args.split, sizes, args.per_size or PER_SIZE)
             return entries, _by_size(entries)
-        entries = concatenate_datasets([self._read(s, role, args.source) for s in args.source])
-        twice = [name for name, count in Counter(entries["id"]).items() if count > 1]
-        if twice:
+        entries = self._read(role, args.source)
+        if twice := [name for name, count in Counter(entries["id"]).items() if count > 1]:
             raise UserError(
                 f"data.{role}.source: {len(twice)} ids are there twice, such as {twice[0]!r}; an "
                 "id names one entry"
@@ -92,14 +81,8 @@ class EntrySource:
         chosen = _choose(entries, args.sizes, args.per_size, f"data.{role}.sizes")
         used, available = _by_size(chosen), _by_size(entries)
         if used != available:
-            counts = (
-                f"{used.get(size, 0)} of {n} entries of {size} images"
-                for size, n in available.items()
-                if used.get(size) != n
-            )
-            log.warning(
-                "data.%s.source: %s (data.%s.sizes, per_size)", role, ", ".join(counts), role
-            )
+            left = (f"{used.get(k, 0)} of {n} entries of {k} images" for k, n in available.items())
+            log.warning("data.%s.source: %s (data.%s.sizes, per_size)", role, ", ".join(left), role)
         return chosen, available
 
     def built(self, role: str, split: str, sizes: Sequence[int], per_size: int) -> Dataset:
@@ -118,8 +101,7 @@ class EntrySource:
         """Entries to look into a model with: of the validation's own kind, but not its own."""
         if args.source is None:
             return self.built("head_flow", args.split, sizes, per_size)
-        read = [self._read(source, "validate", args.source) for source in args.source]
-        return _choose(concatenate_datasets(read), sizes, per_size, "head_flow.sizes")
+        return _choose(self._read("validate", args.source), sizes, per_size, "head_flow.sizes")
 
     def prediction(self, args: PredictArgs) -> tuple[Path, Dataset]:
         """Where the images are, and what to answer.
@@ -127,11 +109,9 @@ class EntrySource:
         Raises:
             UserError: neither a source nor images and a question, or both.
         """
-        if args.source is not None and (args.images or args.question):
-            raise UserError(
-                "data.predict: give either a source, or images and a question, not both"
-            )
         if args.source is not None:
+            if args.images or args.question:
+                raise UserError("data.predict: give a source, or images and a question, not both")
             return self.root, self._load(args.source, "predict")
         if not args.images or not args.question:
             raise UserError(
@@ -140,21 +120,11 @@ class EntrySource:
             )
         self.check.text(args.question, "data.predict.question")
         names = tuple(path.name for path in images_in(Path(args.images)))
-        entry = HaystackEntry(
-            id="question",
-            question=args.question,
-            answer="",
-            anchor="",
-            target="",
-            mode="",
-            size=len(names),
-            images=names,
-            needles=(),
-        )
+        entry = HaystackEntry(id="question", question=args.question, size=len(names), images=names)
         return Path(args.images), dataset_of([entry])
 
     def _index(self, split: str) -> CocoIndex:
-        index = CocoIndex.load_complete(self.root, split, self.min_area)
+        index = CocoIndex.load(self.root, split, self.min_area, check_images=True)
         for name in index.categories:
             self.check.text(name, f"instances_{split}.json: the category {name!r}")
         return index
@@ -164,13 +134,14 @@ class EntrySource:
         self.check.entries(entries, source)
         return entries
 
-    def _read(self, source: str, role: str, sources: Sequence[str]) -> Dataset:
-        entries = self._load(source, role)
-        if len(sources) == 1:
-            return entries
-        # Files number their entries each by itself.
-        ids = [f"{source}:{name}" for name in entries["id"]]
-        return entries.remove_columns("id").add_column("id", ids)
+    def _read(self, role: str, sources: Sequence[str]) -> Dataset:
+        """Several files number their entries each by itself: there, an id begins with the file."""
+        parts = [self._load(source, role) for source in sources]
+        if len(parts) > 1:
+            for at, source in enumerate(sources):
+                ids = [f"{source}:{name}" for name in parts[at]["id"]]
+                parts[at] = parts[at].remove_columns("id").add_column("id", ids)
+        return concatenate_datasets(parts)
 
 
 def _by_size(entries: Dataset) -> dict[int, int]:
@@ -182,8 +153,7 @@ def _choose(
 ) -> Dataset:
     """The first ``per_size`` entries of each of ``sizes``, which ``setting`` gives."""
     available = _by_size(entries)
-    missing = sorted(set(sizes or ()) - available.keys())
-    if missing:
+    if missing := sorted(set(sizes or ()) - available.keys()):
         raise UserError(
             f"{setting}: no source has haystacks of {missing} images; there are haystacks of "
             f"{list(available)}"

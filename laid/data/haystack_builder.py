@@ -10,9 +10,9 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from datasets import Dataset, load_from_disk
 from tqdm import tqdm
@@ -93,16 +93,8 @@ def build_training_entries(
     return _build(index, role, plan, sizes, seed, needles, categories)
 
 
-class EntryBuilder(Protocol):
-    """A function from an index and settings that can be written as JSON to entries."""
-
-    __name__: str
-
-    def __call__(self, index: CocoIndex, /, *args: Any, **kwargs: Any) -> Dataset: ...
-
-
 def cached_entries(
-    build: EntryBuilder,
+    build: Callable[..., Dataset],
     index: CocoIndex,
     *,
     cache_dir: str | Path | None = None,
@@ -121,12 +113,10 @@ def cached_entries(
         **settings: the builder's other arguments.
 
     Raises:
-        UserError: as ``build``; or ``settings`` do not fit it.
+        TypeError: ``settings`` do not fit the builder.
+        UserError: as ``build``.
     """
-    try:
-        bound = inspect.signature(build).bind(index, **settings)
-    except TypeError as error:
-        raise UserError(f"{build.__name__} cannot take these settings: {error}.") from error
+    bound = inspect.signature(build).bind(index, **settings)
     bound.apply_defaults()
     arguments = {name: value for name, value in bound.arguments.items() if name != "index"}
     key = [_FORMAT, build.__name__, index.fingerprint, arguments]
@@ -156,27 +146,25 @@ def _build(
     categories: Sequence[str] | None,
 ) -> Dataset:
     """Two entries for each (size, pair) of ``plan``; ``sizes`` are those that may occur in it."""
-    sampler = HaystackSampler(index, None if categories is None else tuple(categories))
+    sampler = HaystackSampler(index, categories)
     _check_sizes(sampler, sizes, needles)
     entries: list[HaystackEntry] = []
-    for size, pair in tqdm(
-        plan, desc=f"drawing {role} haystacks", unit="pair", delay=1, mininterval=0.5
-    ):
+    for size, pair in tqdm(plan, f"drawing {role} haystacks", unit="pair", delay=1, mininterval=1):
         rng = stream(seed, role, size, pair)
         count = needles[int(rng.integers(len(needles)))]
         mode: Mode = "single" if count == 1 else ("all" if rng.integers(2) else "any")
-        drawn = sampler.draw(rng, size, count, mode)
-        for offset, (answer, haystack) in enumerate((("yes", drawn.yes), ("no", drawn.no))):
+        anchor, target, haystacks = sampler.draw(rng, size, count, mode)
+        for offset, (answer, (images, needles_at)) in enumerate(haystacks.items()):
             entry = HaystackEntry(
                 id=entry_id(role, size, 2 * pair + offset),
-                question=ask(drawn.anchor, drawn.target, mode),
+                question=ask(anchor, target, mode),
                 answer=answer,
-                anchor=drawn.anchor,
-                target=drawn.target,
+                anchor=anchor,
+                target=target,
                 mode=mode,
                 size=size,
-                images=tuple(index.files[haystack.images].tolist()),
-                needles=tuple(haystack.needles.tolist()),
+                images=tuple(index.files[images].tolist()),
+                needles=tuple(needles_at.tolist()),
             )
             entries.append(entry)
     return dataset_of(entries)

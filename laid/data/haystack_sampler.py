@@ -17,7 +17,7 @@ both. Where there are no distractors (n = m, the oracle) nothing can hide the ne
 totals differ.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,22 +29,9 @@ from laid.data.entries import Mode
 _Rows = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Haystack:
-    """Rows of the index in the order shown, and the ascending positions of the needles in them."""
-
-    images: _Rows
-    needles: _Rows
-
-
-@dataclass(frozen=True)
-class HaystackPair:
-    """Two haystacks on the same question, of equal size and with equally many targets."""
-
-    anchor: str
-    target: str
-    yes: Haystack
-    no: Haystack
+Haystacks = dict[str, tuple[_Rows, _Rows]]
+"""By answer, yes and no: the rows of the index in the order shown, and the ascending positions of
+the needles in them."""
 
 
 class HaystackSampler:
@@ -58,7 +45,7 @@ class HaystackSampler:
         UserError: ``categories`` names fewer than two, one twice, or one that is not there.
     """
 
-    def __init__(self, index: CocoIndex, categories: tuple[str, ...] | None = None) -> None:
+    def __init__(self, index: CocoIndex, categories: Sequence[str] | None = None) -> None:
         self.index = index
         self.categories = _chosen(index, categories)
         columns = [index.categories.index(name) for name in self.categories]
@@ -83,8 +70,11 @@ class HaystackSampler:
         if not self.feasible(size, needles, mode).any():
             raise UserError(self._why_not(size, needles, mode))
 
-    def draw(self, rng: np.random.Generator, size: int, needles: int, mode: Mode) -> HaystackPair:
-        """Draw a pair; the anchor and target uniformly among all for which one is feasible.
+    def draw(
+        self, rng: np.random.Generator, size: int, needles: int, mode: Mode
+    ) -> tuple[str, str, Haystacks]:
+        """Draw a pair: anchor, target and two haystacks; the anchor and target uniformly among all
+        for which one is feasible.
 
         The distractors that hold the target follow a binomial at the rate of the target among
         the split's images without the anchor, moved into the range that the pools allow.
@@ -103,7 +93,7 @@ class HaystackSampler:
             natural = rng.binomial(count, bait / (bait + plain))
             baited = int(np.clip(natural, low[anchor, target], high[anchor, target]))
 
-        def haystack(hits: int, baited: int) -> Haystack:
+        def haystack(hits: int, baited: int) -> tuple[_Rows, _Rows]:
             wanted = (
                 (self._clear[anchor], self._clear[target], hits),
                 (self._clear[anchor], self._absent[target], needles - hits),
@@ -112,15 +102,11 @@ class HaystackSampler:
             )
             images = np.concatenate([_pick(rng, a & t, k) for a, t, k in wanted])
             order = rng.permutation(size)
-            return Haystack(images[order], np.flatnonzero(order < needles))
+            return images[order], np.flatnonzero(order < needles)
 
         moved = yes - no if count else 0
-        return HaystackPair(
-            self.categories[anchor],
-            self.categories[target],
-            haystack(yes, baited),
-            haystack(no, baited + moved),
-        )
+        pair = {"yes": haystack(yes, baited), "no": haystack(no, baited + moved)}
+        return self.categories[anchor], self.categories[target], pair
 
     def feasible(self, size: int, needles: int, mode: Mode) -> npt.NDArray[np.bool_]:
         """[options, C, C]: where each of ``_options`` can be had, anchor by target."""
@@ -129,11 +115,8 @@ class HaystackSampler:
             count = size - needles
             masks = []
             for yes, no in _options(needles, mode):
-                mask = self._enough_needles(needles, yes, no)
-                if count:
-                    low, high = self._bait_range(count, yes - no)
-                    mask &= low <= high
-                masks.append(mask)
+                low, high = self._bait_range(count, yes - no)
+                masks.append(self._enough_needles(needles, yes, no) & ((low <= high) | (not count)))
             self._feasible[key] = np.stack(masks)
         return self._feasible[key]
 
@@ -149,29 +132,23 @@ class HaystackSampler:
         return low, high
 
     def _why_not(self, size: int, needles: int, mode: Mode) -> str:
-        split, n = self.index.split, len(self.index)
-        what = f"a haystack of {size} images with {needles} needle(s), mode {mode!r},"
-        largest, free = 0, 0
+        largest = 0
         for yes, no in _options(needles, mode):
-            # low <= high, solved for the count.
-            room = self._bait + self._plain - (yes - no)
             usable = self._enough_needles(needles, yes, no)
             usable &= np.minimum(self._bait, self._plain) >= yes - no
-            if usable.any():
-                largest = max(largest, int(room[usable].max()) + needles)
-                free = max(free, int((self._bait + self._plain)[usable].max()))
-        if not largest:
-            return (
-                f"{what} cannot be built from split {split!r}: among its {n} images and "
-                f"{len(self.categories)} categories no two objects are found together, and apart, "
-                "in enough of them. Use a split with more images, more categories, fewer needles "
-                "or a smaller min_area."
-            )
+            # low <= high, solved for the count.
+            room = (self._bait + self._plain - (yes - no))[usable]
+            largest = max(largest, needles + int(room.max(initial=-needles)))
         return (
-            f"{what} cannot be built from split {split!r}: of its {n} images, the best anchor and "
-            f"target leave {free} that are free of the anchor and plain about the target, and "
-            f"{size - needles} are needed, with a little to spare. Ask for at most {largest} "
+            f"a haystack of {size} images with {needles} needle(s), mode {mode!r}, cannot be built "
+            f"from split {self.index.split!r} of {len(self.index)} images and "
+            f"{len(self.categories)} categories: "
+        ) + (
+            f"too few are free of the anchor and plain about the target. Ask for at most {largest} "
             "images, or use a split with more."
+            if largest
+            else "no two objects are found together, and apart, in enough of them. Use a split "
+            "with more images, more categories, fewer needles or a smaller min_area."
         )
 
 
@@ -189,11 +166,10 @@ def _pick(rng: np.random.Generator, mask: npt.NDArray[np.bool_], count: int) -> 
     return rng.choice(np.flatnonzero(mask), count, replace=False, shuffle=False)
 
 
-def _chosen(index: CocoIndex, categories: tuple[str, ...] | None) -> tuple[str, ...]:
+def _chosen(index: CocoIndex, categories: Sequence[str] | None) -> tuple[str, ...]:
     if categories is None:
         return index.categories
-    unknown = [name for name in categories if name not in index.categories]
-    if unknown:
+    if unknown := [name for name in categories if name not in index.categories]:
         raise UserError(
             f"unknown categories {unknown}; split {index.split!r} has "
             f"{', '.join(index.categories)}."

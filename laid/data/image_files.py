@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
@@ -15,17 +15,18 @@ from laid.data.image_names import resolve_under
 
 log = logging.getLogger(__name__)
 
-_Processed = TypeVar("_Processed")
+Process = Callable[[Sequence[Image.Image]], Any]
+"""An image processor."""
 
 Image.init()
-FORMATS = tuple(
+_FORMATS = tuple(
     name
     for name in ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
     if name in Image.OPEN
 )
 """What is tried on a file, whatever its name. PostScript is not: Pillow would start Ghostscript."""
-SUFFIXES = frozenset(
-    suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS
+_SUFFIXES = frozenset(
+    suffix for suffix, name in Image.registered_extensions().items() if name in _FORMATS
 )
 _UNREAD = frozenset(
     f".{name}"
@@ -46,7 +47,7 @@ def load_image(path: Path) -> Image.Image:
     (``qwen_vl_utils.vision_process.to_rgb``) and so published results were made.
 
     Raises:
-        UserError: it is missing, in no format of ``FORMATS``, damaged or too large; names the file.
+        UserError: it is missing, in no format that is read, damaged or too large; names it.
     """
     with _opened(path) as file:
         image: Image.Image = file
@@ -62,43 +63,38 @@ def load_image(path: Path) -> Image.Image:
         return white
 
 
-def check_images(
-    root: Path,
-    names: Iterable[str],
-    process: Callable[[Sequence[Image.Image]], object],
-    quiet: bool = False,
-) -> None:
+def check_images(root: Path, names: Iterable[str], process: Process) -> None:
     """Looks at the header of every image, so that none stops a run in the middle.
 
     Args:
         root: the folder that ``names`` are relative to.
         names: the image files.
         process: the image processor; an elongated image is tried on it, blank.
-        quiet: no progress bar, which otherwise appears after some seconds.
 
     Raises:
         UserError: as ``load_image``, or the processor refuses the sides; names the file.
     """
     tried: set[tuple[int, int]] = set()
-    for name in tqdm(sorted(set(names)), "checking images", unit="image", delay=3, disable=quiet):
+    for name in tqdm(sorted(set(names)), "checking images", unit="image", delay=3):
         path = resolve_under(root, name)
         with _opened(path) as image:
             size = image.size
         if max(size) > _ELONGATED * min(size) and size not in tried:
             tried.add(size)
-            process_named([path], [Image.new("RGB", size)], process)
+            _process([path], [Image.new("RGB", size)], process)
 
 
-def process_named(
-    paths: Sequence[Path],
-    images: Sequence[Image.Image],
-    process: Callable[[Sequence[Image.Image]], _Processed],
-) -> _Processed:
-    """``process(images)``.
+def patches_of(root: Path, names: Iterable[str], process: Process) -> Any:
+    """What ``process`` makes of image files below ``root``.
 
     Raises:
-        UserError: the processor refuses one of them; names the file.
+        UserError: as ``check_images``.
     """
+    paths = [resolve_under(root, name) for name in names]
+    return _process(paths, [load_image(path) for path in paths], process)
+
+
+def _process(paths: Sequence[Path], images: Sequence[Image.Image], process: Process) -> Any:
     try:
         return process(images)
     except ValueError as reason:
@@ -107,8 +103,8 @@ def process_named(
                 process([image])
             except ValueError as alone:
                 width, height = image.size
-                raise UserError(f"image {path} is {width} x {height} pixels: {alone}") from alone
-        raise UserError(f"the images {', '.join(map(str, paths))}: {reason}") from reason
+                raise UserError(f"image {path} is {width} x {height} pixels: {alone}") from reason
+        raise
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -120,19 +116,19 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         UserError: no such folder, no image in it, or one in a format that is not read.
     """
+    suffixes = ", ".join(sorted(_SUFFIXES))
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: expected one with images ({_suffixes()})")
+        raise UserError(f"no folder {folder}: expected one with images ({suffixes})")
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    unread = [p.name for p in files if p.suffix.lower() in _UNREAD]
-    if unread:
+    if unread := [p.name for p in files if p.suffix.lower() in _UNREAD]:
         raise UserError(
             f"{folder} has {len(unread)} image(s) in a format that is not read: "
             f"{', '.join(unread[:3])}. Convert them to JPEG or PNG, or take them out."
         )
-    found = [p for p in files if p.suffix.lower() in SUFFIXES]
+    found = [p for p in files if p.suffix.lower() in _SUFFIXES]
     if not found:
-        raise UserError(f"no images in {folder}: expected files ending in {_suffixes()}")
-    if others := [p.name for p in files if p.suffix.lower() not in SUFFIXES]:
+        raise UserError(f"no images in {folder}: expected files ending in {suffixes}")
+    if others := [p.name for p in files if p.suffix.lower() not in _SUFFIXES]:
         log.warning("%s: passed over %s, no images by their names", folder, ", ".join(others[:5]))
     return sorted(found, key=_natural)
 
@@ -141,7 +137,7 @@ def images_in(folder: Path) -> list[Path]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file, its header read; what goes wrong with it in the block names the file."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             yield image
     except FileNotFoundError as reason:
         raise UserError(f"image {path} is missing") from reason
@@ -149,7 +145,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with path.open("rb") as file:
             start = file.read(12)
         raise UserError(
-            f"{path} is no image in a format that is read ({', '.join(FORMATS)}): "
+            f"{path} is no image in a format that is read ({', '.join(_FORMATS)}): "
             + (f"it begins with {start!r}" if start else "it is empty")
         ) from reason
     except Image.DecompressionBombError as reason:
@@ -161,10 +157,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     # Whatever a decoder raises on damaged content.
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError) as reason:
         raise UserError(f"image {path} cannot be read: {reason}") from reason
-
-
-def _suffixes() -> str:
-    return ", ".join(sorted(SUFFIXES))
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

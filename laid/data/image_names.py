@@ -1,5 +1,6 @@
 """File names read from somebody's annotation or question file: they may name images, no more."""
 
+import functools
 import os
 import posixpath
 import re
@@ -48,8 +49,15 @@ def check_present(root: str | Path, names: Iterable[str], source: str) -> None:
     Raises:
         UserError: some are not there; says how many, and what is there under another spelling.
     """
+    listing = functools.cache(lambda folder: _listing(Path(root) / folder))
     wanted = sorted(set(names))
-    missing = missing_under(root, wanted)
+    missing = [
+        name
+        for name in wanted
+        if posixpath.basename(name) not in listing(posixpath.dirname(name))
+        # On a file system that ignores case, the listing may spell it otherwise.
+        and not os.path.exists(os.path.join(root, name))
+    ]
     if not missing:
         return
     shown = f"{len(missing)} of the {len(wanted)} images of {source} are not in {root}, such as "
@@ -62,20 +70,6 @@ def check_present(root: str | Path, names: Iterable[str], source: str) -> None:
         shown += f"; {folder} "
         shown += f"holds {len(there)} files, such as {there[0]}" if there else "is empty or missing"
     raise UserError(f"{shown}. Names are relative to {root}, and spelled as the files are.")
-
-
-def missing_under(root: str | Path, names: Iterable[str]) -> list[str]:
-    """Which of some clean names are no files below ``root``."""
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        folder, file = posixpath.split(name)
-        if folder not in listings:
-            listings[folder] = _listing(Path(root) / folder)
-        # On a file system that ignores case, the listing may spell it otherwise.
-        if file not in listings[folder] and not os.path.exists(os.path.join(root, name)):
-            missing.append(name)
-    return missing
 
 
 def _listing(folder: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """The order of haystacks, and how a run resumes inside it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -10,46 +11,34 @@ POOL = 50
 """Optimizer steps whose haystacks are sorted by size together (``sizes``)."""
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[int]):
     """Every index once an epoch, in an order that depends on seed and epoch alone.
 
     Rank r of w takes places r, r + w, r + 2w, ... of the common order, so the haystacks of a
     global step are the same for any number of ranks. It can start anywhere in an epoch.
+
+    Attributes:
+        size: indices of an epoch, over all ranks.
+        even: give every rank equally many indices: if the last round is incomplete, the first
+            indices are repeated, as ``~index`` to mark the repeat.
+        drawn_from: number of indices that an epoch's are drawn from; None: ``size``.
+        sizes: haystack size of every index; then the indices of a step have similar sizes.
+        step: indices of an optimizer step, over all ranks.
     """
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        shuffle: bool,
-        even: bool = False,
-        drawn_from: int | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        sizes: Sequence[int] | None = None,
-        step: int = 1,
-    ):
-        """
-        Args:
-            size: indices of an epoch, over all ranks.
-            even: give every rank equally many indices: if the last round is incomplete, the first
-                indices are repeated, as ``~index`` to mark the repeat.
-            drawn_from: number of indices that an epoch's are drawn from; None: ``size``.
-            sizes: haystack size of every index; then the indices of a step have similar sizes.
-            step: indices of an optimizer step, over all ranks.
-        """
-        self.size = size
-        self.even = even
-        self.drawn_from = size if drawn_from is None else drawn_from
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.sizes = sizes
-        self.step = step
-        self.epoch = 0
-        self.start = 0
+    size: int
+    _: KW_ONLY
+    shuffle: bool
+    even: bool = False
+    drawn_from: int | None = None
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    sizes: Sequence[int] | None = None
+    step: int = 1
+    epoch: int = field(default=0, init=False)
+    start: int = field(default=0, init=False)
 
     def set_epoch(self, epoch: int) -> None:
         """Moves to the beginning of an epoch, unless it is inside that epoch already."""
@@ -69,24 +58,25 @@ class EpochSampler(Sampler[int]):
         return len(range(first, self.size, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
-        order = list(range(self.drawn_from))
+        order = list(range(self.size))
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.drawn_from, generator=generator).tolist()[: self.size]
+            drawn_from = self.size if self.drawn_from is None else self.drawn_from
+            order = torch.randperm(drawn_from, generator=generator).tolist()[: self.size]
             if self.sizes is not None:
-                order = self._grouped(order, generator)
-        order = order[: self.size]
+                order = self._grouped(order, self.sizes, generator)
         if self.even:
             short = -len(order) % self.world_size
             order += [~order[at % len(order)] for at in range(short)]
         yield from order[self.start + self.rank :: self.world_size]
 
-    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+    def _grouped(
+        self, order: list[int], sizes: Sequence[int], generator: torch.Generator
+    ) -> list[int]:
         """Sorts pools of ``POOL`` steps by size, and shuffles the steps."""
-        assert self.sizes is not None
         steps = []
         for at in range(0, len(order), POOL * self.step):
-            pool = sorted(order[at : at + POOL * self.step], key=self.sizes.__getitem__)
+            pool = sorted(order[at : at + POOL * self.step], key=sizes.__getitem__)
             steps += [pool[i : i + self.step] for i in range(0, len(pool), self.step)]
         shuffled = torch.randperm(len(steps), generator=generator).tolist()
         return [index for step in shuffled for index in steps[step]]

@@ -1,7 +1,7 @@
 """From a haystack entry and its images to model inputs: images first, question last."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 
 from laid.common.errors import UserError
 from laid.data.entries import HaystackEntry
-from laid.data.image_files import load_image, process_named
-from laid.data.image_names import resolve_under
+from laid.data.image_files import patches_of
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
 from laid.vlm.processor import ImageTextProcessor
 
@@ -48,22 +47,18 @@ class Batch:
     counted: Sequence[bool]
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with its inputs on ``device``.
-
-        Lightning calls it; without it, it would rebuild every field and stop at frozen entries.
-        """
+        """The batch with its inputs on ``device``; Lightning would otherwise rebuild every field
+        and stop at frozen entries."""
         return replace(self, inputs=move_data_to_device(self.inputs, device))
 
 
+@dataclass(frozen=True, eq=False)
 class PromptEncoder:
     """Renders entries with the processor's chat template."""
 
-    def __init__(
-        self, processor: ImageTextProcessor, prefix: str = PREFIX, max_length: int | None = None
-    ):
-        self.processor = processor
-        self.prefix = prefix
-        self.max_length = max_length
+    processor: ImageTextProcessor
+    prefix: str = PREFIX
+    max_length: int | None = None
 
     @property
     def pad_id(self) -> int:
@@ -118,6 +113,7 @@ class PromptEncoder:
         )
 
 
+@dataclass(eq=False)
 class HaystackDataset(Dataset):
     """Entries (rows of ``FEATURES``) with their images, encoded when asked for.
 
@@ -125,31 +121,14 @@ class HaystackDataset(Dataset):
     their files are not read. Index ``~i`` is entry ``i`` once more, not to be counted.
     """
 
-    def __init__(
-        self,
-        entries: datasets.Dataset,
-        root: Path,
-        encoder: PromptEncoder,
-        with_answer: bool,
-        grids: Mapping[str, Tensor] | None = None,
-    ):
-        self.entries = entries
-        self.root = root
-        self.encoder = encoder
-        self.with_answer = with_answer
-        self.grids = {} if grids is None else grids
+    entries: datasets.Dataset
+    root: Path
+    encoder: PromptEncoder
+    with_answer: bool
+    grids: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.entries)
-
-    def patches(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Image files as ``pixel_values_PC`` and ``grid_I3``.
-
-        Raises:
-            UserError: an image can't be read, or is too narrow for the image processor.
-        """
-        paths = [resolve_under(self.root, name) for name in names]
-        return process_named(paths, [load_image(path) for path in paths], self.encoder.patches)
 
     def __getitem__(self, index: int) -> Sample:
         counted = index >= 0
@@ -159,7 +138,7 @@ class HaystackDataset(Dataset):
             grid_I3 = torch.stack([self.grids[name] for name in names])
             pixels_PC = torch.empty(0)
         else:
-            pixels_PC, grid_I3 = self.patches(names)
+            pixels_PC, grid_I3 = patches_of(self.root, names, self.encoder.patches)
         inputs = self.encoder.encode(entry, pixels_PC, grid_I3, self.with_answer)
         return Sample(inputs, entry, counted)
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from laid.common.atomic_files import atomic_write_text
@@ -36,25 +37,18 @@ def write_vhs(entries: Dataset, path: str | Path) -> None:
     """
     rows = []
     for entry in map(HaystackEntry.of, entries):
-        needles = set(entry.needles)
-        shown = list(range(entry.size))
-        first = [at for at in shown if at in needles] + [at for at in shown if at not in needles]
-        place = {at: k for k, at in enumerate(first)}
-        rows.append(
-            {
-                "conversations": [
-                    {"from": "human", "value": entry.question},
-                    {"from": "gpt", "value": entry.answer},
-                ],
-                "pos_image": [entry.images[at] for at in first[: len(needles)]],
-                "neg_image": [entry.images[at] for at in first[len(needles) :]],
-                _OURS: {
-                    "id": entry.id,
-                    "mode": entry.mode,
-                    "order": [place[at] for at in shown],
-                },
-            }
-        )
+        first = sorted(range(entry.size), key=lambda at: at not in entry.needles)
+        names = [entry.images[at] for at in first]
+        row = {
+            "conversations": [
+                {"from": "human", "value": entry.question},
+                {"from": "gpt", "value": entry.answer},
+            ],
+            "pos_image": names[: len(entry.needles)],
+            "neg_image": names[len(entry.needles) :],
+            _OURS: {"id": entry.id, "mode": entry.mode, "order": np.argsort(first).tolist()},
+        }
+        rows.append(row)
     text = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     atomic_write_text(path, f"[\n{text}\n]\n")
 
@@ -104,8 +98,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
             ``Dataset.save_to_disk``, or a dataset on the Hugging Face hub, ``name`` or
             ``name:split`` (``role`` is the split by default).
         coco_root: the folder that the image names are relative to.
-        role: see ``read_vhs``.
-        seed: see ``read_vhs``.
+        role, seed: see ``read_vhs``.
 
     Raises:
         UserError: there is nothing there, or not with the columns of ``FEATURES``; or an image
@@ -114,8 +107,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
     if source.endswith(".json"):
         return read_vhs(source, coco_root, role, seed)
     entries = _load_columns(source, role)
-    lacking = [name for name in FEATURES if name not in entries.column_names]
-    if lacking:
+    if lacking := [name for name in FEATURES if name not in entries.column_names]:
         raise UserError(
             f"{source} has no column(s) {lacking}, only {entries.column_names}. Expected the "
             f"columns {list(FEATURES)}."
@@ -129,9 +121,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
         raise UserError(f"the columns of {source} have other types: {error}") from error
     if not len(entries):
         raise UserError(f"{source} has no entries.")
-    names = {name for images in entries["images"] for name in images}
-    for name in names:
-        clean_name(coco_root, name)
+    names = {clean_name(coco_root, name) for images in entries["images"] for name in images}
     check_present(coco_root, names, source)
     return entries
 
@@ -139,14 +129,14 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
 def _load_columns(source: str, role: str) -> Dataset:
     name, _, split = source.partition(":")
     try:
-        if Path(source).is_dir():
-            found = load_from_disk(source)
-            if isinstance(found, DatasetDict):
-                if role not in found:
-                    raise UserError(f"it has the splits {list(found)}, none of them {role!r}")
-                found = found[role]
+        if not Path(source).is_dir():
+            return load_dataset(name, split=split or role)
+        found = load_from_disk(source)
+        if not isinstance(found, DatasetDict):
             return found
-        return load_dataset(name, split=split or role)
+        if role not in found:
+            raise UserError(f"it has the splits {list(found)}, none of them {role!r}")
+        return found[role]
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot load entries from {source!r}: {error}. Expected a Visual Haystacks .json "
@@ -159,7 +149,7 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     """One row of the file."""
     if not isinstance(row, dict):
         raise UserError(f"expected an object, got {json.dumps(row)[:80]}")
-    question, answer = _read_conversation(row)
+    question, answer = _read_conversation(row.get("conversations"))
     positive, negative = (_read_names(row, key, root) for key in ("pos_image", "neg_image"))
     if not positive:
         raise UserError("'pos_image' is empty: a haystack has at least one needle")
@@ -168,8 +158,7 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     names = positive + negative
     question = without_image_marks(question, len(names))
     anchor, target, mode = parse_question(question)
-    ours = row.get(_OURS)
-    if ours is None:
+    if (ours := row.get(_OURS)) is None:
         order = stream(seed, "vhs order", number).permutation(len(names)).tolist()
         name = entry_id(role, len(names), number)
         if not mode and len(positive) == 1:
@@ -189,8 +178,7 @@ def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> Hays
     )
 
 
-def _read_conversation(row: dict[str, Any]) -> tuple[str, str]:
-    turns = row.get("conversations")
+def _read_conversation(turns: Any) -> tuple[str, str]:
     if not (
         isinstance(turns, list)
         and len(turns) == 2

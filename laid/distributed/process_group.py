@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -13,10 +15,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def _is_simulated() -> bool:
+    """Whether the other ranks do not exist, as in ``laid plan``: each has what this one has."""
+    return dist.get_backend() == "fake"
+
+
 def gather(mine: T) -> list[T]:
     """What each rank has, in the order of the ranks, on every rank."""
-    if world_size() == 1:
-        return [mine]
+    if world_size() == 1 or _is_simulated():
+        return [mine] * world_size()
     by_rank: list[Any] = [None] * world_size()
     dist.all_gather_object(by_rank, mine)
     return by_rank
@@ -31,6 +38,21 @@ def gather_rows(rows: Sequence[T]) -> list[T]:
     """
     by_rank = gather(list(rows))
     return [row for one_each in zip(*by_rank, strict=True) for row in one_each]
+
+
+def gather_tensors(mine: Tensor, rows: Sequence[int]) -> list[Tensor]:
+    """Each rank's tensor, in the order of the ranks, on every rank; without gradient.
+
+    Args:
+        rows: of each rank's tensor, which may differ in the first dimension.
+    """
+    if _is_simulated():
+        return [mine.detach()] * len(rows)
+    most = mine.new_zeros(max(rows), *mine.shape[1:])
+    most[: len(mine)] = mine.detach()
+    by_rank = [torch.empty_like(most) for _ in rows]
+    dist.all_gather(by_rank, most)
+    return [tensor[:count] for tensor, count in zip(by_rank, rows, strict=True)]
 
 
 def on_rank_zero(make: Callable[[], T]) -> T:

@@ -1,7 +1,7 @@
 """Figures of results: accuracy by haystack size, and by where the needle lies.
 
 Figures are made as plain `Figure` objects, without pyplot: nothing is global, no display is needed,
-and TensorBoard's `add_figure` takes them as they are.
+and TensorBoard's `add_figure` takes them as they are. Each is of one model or more.
 """
 
 import itertools
@@ -17,7 +17,6 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from laid.common.atomic_files import replacing
-from laid.common.errors import UserError
 from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
@@ -36,14 +35,12 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance.
     Models are set slightly apart from each other sideways, so that their intervals don't hide
     one another. The legend gives each model's n, in the order of the summaries.
-
-    Raises:
-        UserError: there are no summaries.
     """
     sizes = _all_sizes(summaries)
-    axes, legend_columns = _by_size_axes(summaries, 7.2, 4.4, 2)
-    apart = _apart(sizes, len(summaries))
-    lowest = min(cell.interval[0] for summary in summaries for cell in summary.by_size.values())
+    axes = _by_size_axes(summaries, 7.2, 4.4)
+    # All models of one size together take up at most 60% of the way to the nearest other size.
+    nearest = min((math.log(b / a) for a, b in itertools.pairwise(sizes)), default=1.0)
+    apart = min(0.05, 0.6 * nearest / max(1, len(summaries) - 1))
     for index, summary in enumerate(summaries):
         cells = [summary.by_size[size] for size in sorted(summary.by_size)]
         aside = math.exp(apart * (index - (len(summaries) - 1) / 2))
@@ -68,30 +65,27 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
     _label_sizes(axes, sizes)
     # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
+    lowest = min(cell.interval[0] for summary in summaries for cell in summary.by_size.values())
     axes.set_ylim(max(0.0, min(0.4, math.floor(lowest * 10) / 10)), 1.02)
-    return _finished(axes, legend_columns, chance_order=1)
+    return _with_legend(axes, summaries)
 
 
 def bar_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size as bars, one group a size, one bar a model (the paper's Figure 3).
 
     Whiskers are the 95% intervals; a dashed line marks chance.
-
-    Raises:
-        UserError: there are no summaries.
     """
     sizes = _all_sizes(summaries)
-    broad = max(7.2, 0.16 * len(sizes) * (len(summaries) + 1))
-    axes, legend_columns = _by_size_axes(summaries, broad, 3.9, 3)
+    axes = _by_size_axes(summaries, max(7.2, 0.16 * len(sizes) * (len(summaries) + 1)), 3.9)
     width = 0.82 / len(summaries)
     for index, summary in enumerate(summaries):
-        cells = {size: summary.by_size[size] for size in sorted(summary.by_size)}
+        cells = [summary.by_size[size] for size in sorted(summary.by_size)]
         aside = (index - (len(summaries) - 1) / 2) * width
         axes.bar(
-            [sizes.index(size) + aside for size in cells],
-            [cell.accuracy for cell in cells.values()],
+            [sizes.index(size) + aside for size in sorted(summary.by_size)],
+            [cell.accuracy for cell in cells],
             width=0.92 * width,
-            yerr=_whiskers(list(cells.values())),
+            yerr=_whiskers(cells),
             label=_shown(summary.name, 80),
             color=_COLOURS[index % len(_COLOURS)],
             # More bars than colours: the same ones hatched.
@@ -104,27 +98,18 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.02)
-    return _finished(axes, legend_columns, chance_order=2)
+    return _with_legend(axes, summaries)
 
 
 def _all_sizes(summaries: Sequence[Summary]) -> list[int]:
-    if not summaries:
-        raise UserError("no results: expected at least one model's results to draw")
     return sorted({size for summary in summaries for size in summary.by_size})
 
 
-def _by_size_axes(
-    summaries: Sequence[Summary], width: float, height: float, most: int
-) -> tuple[Axes, int]:
-    """Axes of a figure with room for its legend, and the legend's columns, ``most`` at most."""
-    columns = 1 if max(len(s.name) for s in summaries) > 32 else min(most, len(summaries))
-    size = (width, height + 0.22 * math.ceil(len(summaries) / columns))
-    return Figure(figsize=size, layout="constrained").add_subplot(), columns
-
-
-def _finished(axes: Axes, legend_columns: int, chance_order: int) -> Figure:
-    """What both figures of accuracy by size have around their plot."""
-    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=chance_order)
+def _by_size_axes(summaries: Sequence[Summary], width: float, height: float) -> Axes:
+    """What both figures of accuracy by size have around their plot, with room for a legend."""
+    size = (width, height + 0.22 * math.ceil(len(summaries) / _legend_columns(summaries)))
+    axes = Figure(figsize=size, layout="constrained").add_subplot()
+    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1.5)  # bars 1, lines 2
     units = ("axes fraction", "data")
     label = axes.annotate("chance", (1, _CHANCE), (4, 0), units, "offset points", va="center")
     label.set(color=_GREY, fontsize=9)
@@ -133,9 +118,18 @@ def _finished(axes: Axes, legend_columns: int, chance_order: int) -> Figure:
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _legend_columns(summaries: Sequence[Summary]) -> int:
+    return 1 if max(len(s.name) for s in summaries) > 32 else min(2, len(summaries))
+
+
+def _with_legend(axes: Axes, summaries: Sequence[Summary]) -> Figure:
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.legend(loc="outside lower center", ncols=legend_columns, frameon=False, fontsize=9)
+    columns = _legend_columns(summaries)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 
@@ -145,11 +139,7 @@ def depth_figure(summaries: Sequence[Summary]) -> Figure:
     White is chance, blue better, red worse. Each cell says its accuracy in percent and its n; a
     cell without entries is grey. Haystacks of one image have no depth and are left out, unless
     there are no others.
-
-    Raises:
-        UserError: there are no summaries.
     """
-    _all_sizes(summaries)
     columns = [_depth_sizes(summary) for summary in summaries]
     across = min(2, len(summaries))
     down = math.ceil(len(summaries) / across)
@@ -206,15 +196,6 @@ def _whiskers(cells: Sequence[SizeCell]) -> list[list[float]]:
         [max(0.0, cell.accuracy - cell.interval[0]) for cell in cells],
         [max(0.0, cell.interval[1] - cell.accuracy) for cell in cells],
     ]
-
-
-def _apart(sizes: list[int], models: int) -> float:
-    """How far apart two neighbouring models are drawn, as a difference of log size.
-
-    All models of one size together take up at most 60% of the way to the nearest other size.
-    """
-    nearest = min((math.log(b / a) for a, b in itertools.pairwise(sizes)), default=1.0)
-    return min(0.05, 0.6 * nearest / max(1, models - 1))
 
 
 def _label_sizes(axes: Axes, sizes: list[int]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from laid.common.errors import UserError
 from laid.common.tables import NONE, WIDTH, Table, text
 from laid.evaluation.results import SizeCell, Summary
 from laid.evaluation.wilson import Interval
@@ -24,13 +23,8 @@ def format_table(summaries: Sequence[Summary]) -> str:
     and a longer model name is a line of its own.
 
     Args:
-        summaries: one a model, in row order.
-
-    Raises:
-        UserError: if there are none.
+        summaries: one a model, in row order; at least one.
     """
-    if not summaries:
-        raise UserError("no results: expected at least one model's results to tabulate")
     sizes = sorted({size for summary in summaries for size in summary.by_size})
     # Eight sizes and the means leave 120 - 8 * 11 - 2 * 7 = 18 characters for the names.
     per_table = (WIDTH - 18 - 2 * (_MEAN + 2)) // (_CELL + 2)

@@ -6,7 +6,7 @@ A records file is JSON Lines: a `Header` that says what was tested, then one `Re
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +16,9 @@ from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, plain, to_json
 from laid.evaluation.scoring import Answer, Asked, needle_depth, score_answer
+
+RECORDS = "records.jsonl"
+"""The records file of a test, beside its results."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +77,20 @@ class Record:
                 f"{scored.correct} and {scored.compliant}"
             )
 
-    def is_of(self, entry: Asked) -> bool:
-        """Whether what it says of the entry is true."""
-        depth = needle_depth(entry.needles, entry.size)
-        asked = (entry.id, entry.size, entry.answer, depth, entry.mode)
-        return (self.id, self.size, self.answer_gold, self.depth, self.mode) == asked
-
-
-def score(
-    entries: Sequence[Asked], answers: Sequence[Answer], tokens: Sequence[int]
-) -> list[Record]:
-    """One record an entry, from what the model said and the length of each input in tokens."""
-    return [
-        Record(
+    @classmethod
+    def of(cls, entry: Asked, answer: Answer, tokens: int) -> "Record":
+        """Of an entry, what the model said, and the length of the input in tokens."""
+        return cls(
             id=entry.id,
             size=entry.size,
             answer_gold=entry.answer,
             answer=answer.text,
             **score_answer(answer.text, entry.answer)._asdict(),
             depth=needle_depth(entry.needles, entry.size),
-            tokens=length,
+            tokens=tokens,
             mode=entry.mode,
             truncated=answer.truncated,
         )
-        for entry, answer, length in zip(entries, answers, tokens, strict=True)
-    ]
 
 
 class Recorded(NamedTuple):
@@ -191,7 +183,9 @@ class RecordFile:
         if asked is not None and self.done:
             entries = {entry.id: entry for entry in asked}
             for record in self.done.values():
-                if record.id not in entries or not record.is_of(entries[record.id]):
+                said = Answer(record.answer, record.truncated)
+                entry = entries.get(record.id)
+                if entry is None or record != Record.of(entry, said, record.tokens):
                     raise UserError(
                         f"{self._resumed} has a record of {record.id!r}, which is not asked, or "
                         "not with this size, answer, depth and mode; remove its line, or the file"

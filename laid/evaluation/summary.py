@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import metadata
 from statistics import fmean
 
+from laid import __version__
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, plain
-from laid.evaluation.records import Record
+from laid.evaluation.records import RECORDS, Record
 from laid.evaluation.results import (
     DEPTHS,
     Counts,
@@ -34,7 +34,6 @@ def summarise(
     command: str,
     seed: int | None,
     available: Mapping[int, int] | None = None,
-    records_file: str = "records.jsonl",
     training: Training | None = None,
 ) -> Results:
     """The results of one test.
@@ -45,7 +44,6 @@ def summarise(
         seed: the seed that the entries were drawn with, None if nothing was drawn.
         available: how many entries of each haystack size the source has; None: those of the
             records and no others.
-        records_file: where the records lie, relative to the folder of the results file.
         training: of a checkpoint; None for a model that was not trained by laid.
 
     Returns:
@@ -53,8 +51,7 @@ def summarise(
 
     Raises:
         UserError: if there are no records, an entry occurs twice, there are more of a size than
-            `available`, `records_file` is absolute, or `identity` or the settings of `training`
-            aren't JSON.
+            `available`, or `identity` or the settings of `training` aren't JSON.
     """
     records = list(records)
     if not records:
@@ -79,9 +76,9 @@ def summarise(
         identity=plain(identity, "the identity of a test"),
         command=command,
         seed=seed,
-        laid_version=_version(),
+        laid_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        records_file=records_file,
+        records_file=RECORDS,
         training=training and replace(training, settings=plain(training.settings, "settings")),
         entries=Entries(len(records), sum(available.values())),
         overall=_overall(records),
@@ -118,10 +115,3 @@ def _by_depth(records: Sequence[Record]) -> tuple[DepthBin, ...]:
             bins[min(int(record.depth * len(DEPTHS)), last)].append(record)
     found = zip(DEPTHS, bins, strict=True)
     return tuple(DepthBin(from_=low, to=high, **_counts(of)) for (low, high), of in found)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("laid")
-    except metadata.PackageNotFoundError:  # run from a folder that was never installed
-        return "unknown"

@@ -16,9 +16,6 @@ from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import full_tensor, set_full_tensor
 from laid.losses.term import Matrix
 
-SINKHORN = 20
-"""Rounds that make rows and columns even."""
-
 
 @dataclass
 class MixingArgs:
@@ -58,12 +55,9 @@ class MixingArgs:
 class HeadMixing(nn.Module):
     """One matrix of mixing weights ``w_ST``, or ``w_STF`` if they are complex."""
 
-    def __init__(self, S: int, T: int, head_dim: int, args: MixingArgs, even: bool = False):
-        """``even``: under softmax, let no teacher head be left out: the weights of each sum to the
-        student heads there are for one."""
+    def __init__(self, S: int, T: int, head_dim: int, args: MixingArgs):
         super().__init__()
         self.normalised = args.normalisation == "softmax"
-        self.even = even
         self.is_complex = args.weights == "complex"
         start = _initial(S, T, args)
         if self.is_complex:
@@ -76,18 +70,14 @@ class HeadMixing(nn.Module):
         raw = full_tensor(self.raw)
         if self.is_complex:
             return torch.view_as_complex(raw)
-        if self.even:
-            return _even(raw)
         return raw.softmax(-1) if self.normalised else raw
 
-    def forward(self, x_BLTD: Tensor | None = None) -> Tensor:
+    def forward(self, x_BLTD: Tensor) -> Tensor:
         """The mixture ``sum_j w_ij x_j`` of the teacher's heads, [B, L, S, D], in float32.
 
-        Without ``x_BLTD`` the weights themselves, for a loss that uses them. Sharded training
-        gathers them here; the clone is for its backward hook, which a returned view would lose.
+        Sharded training gathers the weights here; the clone is for its backward hook, which a
+        returned view would lose.
         """
-        if x_BLTD is None:
-            return self.weights().clone()
         if self.is_complex:
             mixed_BLSF = torch.einsum("stf,bltf->blsf", self.weights(), as_pairs(x_BLTD))
             return torch.cat([mixed_BLSF.real, mixed_BLSF.imag], dim=-1)
@@ -158,15 +148,6 @@ class LeastSquares:
         damped = self._gram + self.ridge * diagonal[:, None, None] * eye
         w = torch.linalg.solve(damped, self._cross).permute(2, 1, 0)
         return w if self.is_complex else w[..., 0].float()
-
-
-def _even(raw_ST: Tensor) -> Tensor:
-    """Positive weights whose rows sum to 1 and whose columns sum to S / T (Sinkhorn, 1964)."""
-    log_ST, log_share = raw_ST, math.log(raw_ST.shape[0] / raw_ST.shape[1])
-    for _ in range(SINKHORN):
-        log_ST = log_ST - log_ST.logsumexp(0, keepdim=True) + log_share
-        log_ST = log_ST - log_ST.logsumexp(1, keepdim=True)
-    return log_ST.exp()
 
 
 def as_pairs(x_BLHD: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ class ModelPair:
     student: AttentionShape
     teacher: AttentionShape | None  # None where no term of the objective has a teacher
     vocabulary: int  # ids of the tokenizer, the same on both sides
-    turn: Turn  # RoPE of both models, for terms that need rotated queries and keys
+    turn: Turn  # RoPE of the student, for terms that need rotated queries and keys
+    teacher_turn: Turn  # RoPE of the teacher
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class Term(nn.Module, ABC):
     """What it asks of the teacher; nothing where it has none."""
     calibration_entries: int = 0
     """Training entries that ``calibrate`` is given before the first step; 0: it is not called."""
+    step: int = 0
+    """Optimizer steps before this one."""
+    progress: float = 0.0
+    """Share of training that is done."""
     fitted: Tensor
 
     def __init__(self) -> None:

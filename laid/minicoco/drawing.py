@@ -46,7 +46,7 @@ def draw_minicoco(
             not a plain word.
     """
     root = Path(root)
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+    if root.is_file() or (root.exists() and any(root.iterdir())):
         raise UserError(f"{root} is there already. Choose a new or empty folder.")
     if not images or any(count < 1 for count in images.values()):
         raise UserError(f"expected one image or more for each split, got {dict(images)}.")
@@ -70,29 +70,28 @@ def ensure_minicoco(
     return root
 
 
-def _draw(folder: Path, seed: int, images: Mapping[str, int]) -> None:
+def _draw(folder: Path, seed: int, counts: Mapping[str, int]) -> None:
     (folder / "annotations").mkdir()
-    total = sum(images.values())
+    total = sum(counts.values())
     with tqdm(
         total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1
     ) as bar:
-        for split, count in images.items():
+        for split, count in counts.items():
             (folder / split).mkdir()
-            coco: dict[str, list[dict[str, Any]]] = {
-                "images": [],
-                "annotations": [],
-                "categories": [{"id": k, "name": name} for k, name in CATEGORIES.items()],
-            }
+            images: list[dict[str, Any]] = []
+            annotations: list[dict[str, Any]] = []
             for number in range(1, count + 1):
                 pixels, objects = _draw_image(stream(seed, "minicoco", split, number))
                 name = f"{number:012d}.png"
                 Image.fromarray(pixels).save(folder / split / name, compress_level=1)
                 size = {"width": SIDE, "height": SIDE}
-                coco["images"].append({"id": number, "file_name": name, **size})
+                images.append({"id": number, "file_name": name, **size})
                 for drawn in objects:
-                    ids = {"id": len(coco["annotations"]) + 1, "image_id": number}
-                    coco["annotations"].append(ids | drawn)
+                    ids = {"id": len(annotations) + 1, "image_id": number}
+                    annotations.append(ids | drawn)
                 bar.update()
+            categories = [{"id": k, "name": name} for k, name in CATEGORIES.items()]
+            coco = {"images": images, "annotations": annotations, "categories": categories}
             (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
 
 

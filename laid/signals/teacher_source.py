@@ -18,6 +18,10 @@ class TeacherSource(ABC):
         """Decoder layers that the teacher has."""
 
     @abstractmethod
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
+        """The teacher's RoPE, as ``laid.signals.model_signals.Turn``."""
+
+    @abstractmethod
     def lacks(self, wanted: Wanted) -> str | None:
         """Why ``wanted`` can't be had here, in words; None when it can.
 

@@ -15,7 +15,7 @@ from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.distributed.sharded_tensors import full_tensor
 from laid.distributed.stop_request import StopRequest
-from laid.evaluation.records import Record, score
+from laid.evaluation.records import Record
 from laid.evaluation.scoring import Answer
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
@@ -129,7 +129,8 @@ class LaidModule(L.LightningModule):
         if self.objective_args.of_teacher:
             assert self.teacher_args is not None
             theirs = family_of(load_config(self.teacher_args)).shape
-        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), self.student.turn)
+        turns = self.student.turn, lambda *x: self.teacher.turn(*x)  # type: ignore[union-attr]
+        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
         if wanted := self.objective.of_teacher:
             assert self.teacher_args is not None
@@ -146,7 +147,8 @@ class LaidModule(L.LightningModule):
             raise UserError(
                 "the schedule needs the number of steps: set trainer.max_epochs or max_steps"
             )
-        schedule = build_schedule(optimizer, self.optimizer_args, int(steps))
+        self._steps = int(steps)
+        schedule = build_schedule(optimizer, self.optimizer_args, self._steps)
         lr_scheduler = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
 
@@ -165,15 +167,11 @@ class LaidModule(L.LightningModule):
     def on_test_start(self) -> None:
         self._learn_images()
 
-    def on_predict_start(self) -> None:
-        self._learn_images()
+    on_predict_start = on_test_start
 
     def _learn_images(self) -> None:
-        """With ``data.cache_features``, shows the models every image of the stage, once.
-
-        What they learned in an earlier stage is dropped: there, a name may have been that of
-        another image, and the vision tower that of another checkpoint.
-        """
+        """With ``data.cache_features``, shows the models every image of the stage, once, and drops
+        those of an earlier stage: a name may have been another image's there."""
         data = self.trainer.datamodule
         if not data.cache_features:
             return
@@ -182,18 +180,20 @@ class LaidModule(L.LightningModule):
                 "data.cache_features: the features of a vision tower that is trained change; set "
                 "it false, or model.student.freeze_vision true"
             )
-        models: list[VLM | TeacherSource] = [self.student, *filter(None, [self.teacher])]
+        models = (self.student, self.teacher) if self.teacher else (self.student,)
         for model in models:
             model.forget_images()
         for names, patches_PC, grid_I3 in data.images_to_learn(self.trainer.state.fn.value):
             for model in models:
                 model.learn(names, patches_PC, grid_I3, data.feature_gib)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.objective.advance(self.trainer.global_step, self._steps)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
-        teacher = None
-        if self.teacher is not None:
-            teacher = self.teacher.signals(batch.inputs, self.objective.of_teacher)
+        wanted = self.objective.of_teacher
+        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
@@ -269,7 +269,8 @@ class LaidModule(L.LightningModule):
     def scored(self, batch: Batch) -> list[Record]:
         """One record a haystack of the batch."""
         tokens_B = batch.inputs.attention_mask_BL.sum(-1).tolist()
-        return score(batch.entries, self.answer(batch), tokens_B)
+        found = zip(batch.entries, self.answer(batch), tokens_B, strict=True)
+        return [Record.of(entry, answer, tokens) for entry, answer, tokens in found]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """With LoRA, leaves the frozen weights out, and says whose they are."""

@@ -15,7 +15,7 @@ from laid.data.datamodule import HaystackDataModule
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.cross_entropy import CrossEntropyArgs
 from laid.losses.divergence import DivergenceArgs
-from laid.losses.row_matching import RowMatchingArgs
+from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import Ask, CalibrationData, Matrix, ModelPair, Term, TermArgs
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals, Wanted
@@ -28,7 +28,7 @@ class ObjectiveArgs:
     """The terms of Eq. 8, a line each; a term of weight 0 is not built."""
 
     laid: AlignmentArgs = field(default_factory=AlignmentArgs)
-    attn: RowMatchingArgs = field(default_factory=RowMatchingArgs)
+    retrieval: RetrievalArgs = field(default_factory=RetrievalArgs)
     kl: DivergenceArgs = field(default_factory=DivergenceArgs)
     sft: CrossEntropyArgs = field(default_factory=CrossEntropyArgs)
 
@@ -106,6 +106,11 @@ class Objective(nn.Module):
             term.fitted.fill_(True)
             if found and rank_zero_only.rank == 0:
                 log.info("%s", found)
+
+    def advance(self, step: int, steps: int) -> None:
+        """Tells the terms how many of training's optimizer steps are done."""
+        for term in self:
+            term.step, term.progress = step, step / steps
 
     def restored(self) -> None:
         """Called before the first step, after a checkpoint has been read."""

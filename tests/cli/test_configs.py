@@ -61,7 +61,8 @@ def test_a_method_after_a_base_trains_its_own_terms(base, method):
     contained(yaml.safe_load(method.read_text()), content)
     assert content["name"] == method.stem.removesuffix("_tiny")
     model, alone = content["model"], understood(base)["model"]
-    has = {term for term in ("laid", "attn", "kl", "sft") if model["objective"][term]["weight"] > 0}
+    terms = ("laid", "retrieval", "kl", "sft")
+    has = {term for term in terms if model["objective"][term]["weight"] > 0}
     without_kl = base.stem == "3b" and method.stem in BASE_DECIDES_KL
     assert has == TERMS[method.stem] - ({"kl"} if without_kl else set())
     assert (model["lora"] is not None) == method.stem.endswith("lora")

@@ -47,7 +47,7 @@ def settled(tmp_path):
 def test_a_file_is_read_once(settled, reads):
     expected = [sha256(file.read_bytes()) for file in settled]
     assert file_hashes(settled) == expected
-    assert reads == ["a.bin", "b.bin"]
+    assert sorted(reads) == ["a.bin", "b.bin"]
     assert file_hashes(reversed(settled)) == expected[::-1]
     assert len(reads) == 2
     link = settled[0].with_name("link")
@@ -65,7 +65,7 @@ def test_no_change_goes_unseen(settled, reads):
     settled[0].write_bytes(content)
     os.utime(settled[0], ns=(kept.st_atime_ns, kept.st_mtime_ns))
     assert file_hashes(settled)[0] == sha256(content)
-    assert reads == ["a.bin", "b.bin", "a.bin"]
+    assert sorted(reads) == ["a.bin", "a.bin", "b.bin"]
     # Two changes in a row, on one tick of the clock or not.
     for byte in range(5):
         content[501] = byte

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from laid.comparison.effective_window import (
+from laid.comparison.accuracy_curves import (
     Bounds,
     decay,
     decay_ratio,

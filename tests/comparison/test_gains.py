@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from laid.comparison.gains import gain
+from laid.comparison.accuracy_curves import gain
 from laid.evaluation.results import long_sizes, short_sizes
 
 SIZES = (1, 5, 10, 20, 50, 100, 150)

@@ -8,7 +8,14 @@ import pytest
 
 from laid.comparison.bootstrap import replicate
 from laid.comparison.methods import read_methods
-from laid.comparison.paired_tests import by_size, by_window, holm, paired_test, sign_flip
+from laid.comparison.paired_tests import holm, paired_test, sign_flip
+from laid.comparison.study import Study
+
+
+def against(one, base):
+    """The tests of a method against a base: by size, and over short and long."""
+    study = Study([one, base], base, None, thresholds=[0.75], replicates=500)
+    return study.tests[one.label], study.windows[one.label]
 
 
 def binomial(ahead, behind):
@@ -100,9 +107,9 @@ def test_sizes_are_one_family_and_short_and_long_another(made):
     sizes = (1, 20, 50, 100)
     one, other = ({size: rng.random(60) < accuracy for size in sizes} for accuracy in (0.8, 0.55))
     methods, _ = read_methods([made("a", one), made("b", other)])
-    for tests in (by_size(*methods, pair(*methods)), by_window(*methods, pair(*methods))):
+    by_size, windows = against(*methods)
+    for tests in (by_size, windows):
         assert [t.adjusted for t in tests.values()] == holm([t.p for t in tests.values()])
-    windows = by_window(*methods, pair(*methods))
     assert windows["short"].sizes == (1, 20)
     assert windows["long"].sizes == (50, 100)
     assert windows["long"].n == 120
@@ -157,10 +164,10 @@ def test_models_that_answered_not_all_of_the_same_are_not_tested_there(made):
     a = made("a", {5: [True] * 20, 10: [True] * 20})
     b = made("b", {5: [False] * 20, 10: [False] * 19})
     methods, _ = read_methods([a, b])
-    tests = by_size(*methods, pair(*methods))
+    tests, windows = against(*methods)
     assert tests[5].significant
     assert tests[10] is None
-    assert by_window(*methods, pair(*methods))["short"] is None
+    assert windows["short"] is None
 
 
 def test_results_that_do_not_say_what_was_asked_are_not_taken_for_the_same(made):

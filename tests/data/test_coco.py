@@ -54,7 +54,7 @@ def test_min_area_may_change_without_parsing_again(write_coco, instances, tmp_pa
 @pytest.mark.parametrize("coco", ["small_coco", "coco_mini"])
 def test_the_index_agrees_with_json_load(coco, request):
     root = request.getfixturevalue(coco)
-    index = load(root, min_area=0.01)
+    index = load(root, min_area=0.01, check_images=True)
     given = json.loads((root / "annotations/instances_val2017.json").read_text())
     row = {name: k for k, name in enumerate(index.files.tolist())}
     images = {image["id"]: image for image in given["images"]}
@@ -72,7 +72,6 @@ def test_the_index_agrees_with_json_load(coco, request):
     assert (index.clear == clear).all()
     assert (index.present == present).all()
     assert 0 < clear.sum() < present.sum()
-    assert index.missing_images() == []
 
 
 def test_the_order_of_the_file_does_not_matter_but_its_content_does(write_coco, instances):
@@ -90,7 +89,9 @@ def test_missing_images_are_listed(write_coco, instances):
     root = write_coco(instances)
     for k in (1, 3):
         (root / "val2017" / f"{k}.jpg").touch()
-    assert load(root).missing_images() == ["val2017/2.jpg", "val2017/4.jpg"]
+    assert len(load(root)) == 4
+    with pytest.raises(ValueError, match=r"2 of the 4 images .* such as val2017/2.jpg, val2017/4"):
+        load(root, check_images=True)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def named(number, name):
         (put("annotations", 0, image_id=77), "'image_id' is 77, which no image has"),
         (put("images", 3, id="1"), "'image_id' is 1, which no image has"),
         (drop("annotations", 0, "image_id"), "element 0 of 'annotations' has no 'image_id'"),
-        (drop("annotations", 0, "area"), "'area' is missing and 'bbox' is null"),
+        (drop("annotations", 0, "area"), "'bbox' is null, expected .* 'area' is missing"),
         (put("annotations", 0, area="big"), "'area' is \"big\", expected square pixels"),
         (put("annotations", 0, area=-1), "'area' is -1, expected square pixels"),
         (put("annotations", 0, iscrowd="no"), "'iscrowd' is \"no\", expected 0 or 1"),
@@ -233,8 +234,8 @@ def test_missing_folders_and_files_say_what_is_expected(write_coco, instances, t
     with pytest.raises(ValueError, match=r"found instances_val2017\.json"):
         CocoIndex.load(root, "train2017")
     (root / "val2017").rmdir()
-    with pytest.raises(ValueError, match=r"which does not exist; .* holds annotations"):
-        load(root)
+    with pytest.raises(ValueError, match=r"4 of the 4 images .*val2017 is empty or missing"):
+        load(root, check_images=True)
 
 
 @pytest.mark.parametrize("min_area", [-0.1, 1.0, float("nan")])

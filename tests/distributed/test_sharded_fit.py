@@ -97,9 +97,9 @@ VARIANTS = {
     "least-squares": (
         "--data.global_batch_size", 2, "--model.objective.laid.mixing.initial", "least-squares",
     ),
-    "attention": (
-        "--data.global_batch_size", 2, "--model.objective.attn.weight", 1,
-        "--model.objective.attn.layers", "matched",
+    "retrieval": (
+        "--data.global_batch_size", 2, "--model.objective.retrieval.weight", 1,
+        "--model.objective.retrieval.layers", "matched",
     ),
     "vision": (
         "--data.global_batch_size", 2, "--model.student.freeze_vision", "false",

@@ -144,12 +144,6 @@ def test_a_test_of_single_images_still_gives_figures(tmp_path):
         assert imread(tmp_path / "one.png").std() > 0
 
 
-@pytest.mark.parametrize("draw", [accuracy_figure, depth_figure])
-def test_nothing_to_draw_is_refused(draw):
-    with pytest.raises(ValueError, match="no results"):
-        draw([])
-
-
 def test_a_png_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "figures" / "accuracy.png"
     save_png(accuracy_figure([model()]), path)

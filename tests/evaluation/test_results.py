@@ -201,7 +201,6 @@ def test_results_say_what_was_tested_how_and_where_the_records_are():
         ([], {}, "no records"),
         ([record("a"), record("a")], {}, "'a' for one"),
         ([record("a"), record("b")], {"available": {5: 1}}, "available is 1, expected 2"),
-        ([record("a")], {"records_file": "/elsewhere/records.jsonl"}, "relative"),
         ([record("a")], {"identity": {"x": object()}}, "must be JSON"),
         ([record("a")], {"training": Training("a", 0, ".", {"x": object()})}, "must be JSON"),
     ],

@@ -95,11 +95,6 @@ def test_more_sizes_than_fit_are_split_over_tables():
     assert max(map(len, table.splitlines())) <= WIDTH
 
 
-def test_no_models_make_no_table():
-    with pytest.raises(ValueError, match="no results"):
-        format_table([])
-
-
 def test_a_table_is_the_same_from_memory_and_from_a_file(tmp_path):
     in_memory = results("a")
     write_results(tmp_path / "results.json", in_memory)

@@ -15,6 +15,7 @@ def models(student=(3, 4, 2), teacher=(4, 6, 3), head_dim=8):
         AttentionShape(*teacher, head_dim),
         vocabulary=700,
         turn=lambda x_BLHD, _: x_BLHD.float(),
+        teacher_turn=lambda x_BLHD, _: x_BLHD.float(),
     )
 
 

@@ -36,7 +36,7 @@ MORE = {
     "least-squares": "laid.mixing.initial least-squares laid.calibration 4",
     "complex": "laid.mixing.weights complex laid.mixing.normalisation none "
     "laid.mixing.initial least-squares laid.calibration 4",
-    "rows": "attn.weight 1 attn.layers all attn.calibration 4",
+    "both": "retrieval.weight 1 retrieval.calibration 4",
     "matched": "laid.layers matched laid.calibration 4",
     "independent": "--model.teacher.path tiny/teacher-independent",
     "one-by-one": "--data.batch_size 1 --data.cache_features false --data.workers 1 "
@@ -56,7 +56,7 @@ def variants() -> dict[str, list[str]]:
         name: [
             *tiny,
             *common,
-            *re.sub(r"(?<!\S)(laid|attn)\.", r"--model.objective.\1.", words).split(),
+            *re.sub(r"(?<!\S)(laid|retrieval)\.", r"--model.objective.\1.", words).split(),
         ]
         for name, words in MORE.items()
     }

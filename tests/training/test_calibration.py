@@ -1,4 +1,4 @@
-"""What terms find out before the first step: layer pairs and initial mixing weights."""
+"""What terms find out before the first step: layer pairs."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
-from laid.losses.row_matching import RowMatchingArgs
 from laid.losses.term import ModelPair
 from laid.miniature.decoder_training import grow
 from laid.signals.model_signals import AttentionShape
@@ -44,46 +43,41 @@ def grown(base):
 
 def objective_of(base, layers="matched"):
     args = ObjectiveArgs(
-        laid=AlignmentArgs(weight=0),
-        attn=RowMatchingArgs(weight=1, layers=layers, calibration=4),
+        laid=AlignmentArgs(weight=1, layers=layers, calibration=4),
         kl=DivergenceArgs(weight=0),
     )
     teacher = AttentionShape(layers=4, heads=4, kv_heads=2, head_dim=32)
-    return Objective(args, ModelPair(base.shape, teacher, 700, base.turn))
+    return Objective(args, ModelPair(base.shape, teacher, 700, base.turn, base.turn))
 
 
 def calibrated(base, teacher, data, layers="matched"):
     objective = objective_of(base, layers)
     objective.calibrate(base.signals, teacher.signals, data, CPU)
-    return objective.terms["attn"]
+    return objective.terms["laid"]
 
 
-def test_matched_finds_the_layers_and_heads_that_are_the_same(base, grown, data):
+def test_matched_finds_the_layers_that_are_the_same(base, grown, data):
     term = calibrated(base, grown, data)
     student, teacher = base.hf.model.language_model, grown.vlm.hf.model.language_model
     for s, t in term.pairs:
         assert torch.equal(
             student.layers[s].self_attn.q_proj.weight, teacher.layers[t].self_attn.q_proj.weight
         )
-    for rows in term.rows:
-        w_ST = rows.weights()
-        torch.testing.assert_close(w_ST.sum(1), torch.ones(4))
-        assert w_ST.argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_it_is_done_once(base, grown, data):
     """A resumed run has the pairs and weights of its checkpoint."""
     term = calibrated(base, grown, data)
     resumed = objective_of(base)
-    resumed.terms["attn"].load_state_dict(term.state_dict())
-    again = resumed.terms["attn"]
+    resumed.terms["laid"].load_state_dict(term.state_dict())
+    again = resumed.terms["laid"]
     with torch.no_grad():
-        again.rows[0].raw.zero_()
+        again.q[0].raw.zero_()
     again.pairs = [(0, 0), (1, 1), (2, 2)]
     resumed.calibrate(base.signals, grown.signals, None, CPU)
     resumed.restored()
     assert again.pairs == term.pairs
-    assert (again.rows[0].raw == 0).all()
+    assert (again.q[0].raw == 0).all()
 
 
 def test_named_layers_stay(base, grown, data):

@@ -32,7 +32,7 @@ def extended(tmp_path_factory):
     end = text.index("\n", last) + 1
     text = text[:end] + line + text[end:]
     objective.write_text(
-        text.replace("from laid.losses.row_matching", f"{IMPORT}from laid.losses.row_matching")
+        text.replace("from laid.losses.retrieval", f"{IMPORT}from laid.losses.retrieval")
     )
     return root
 

@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from laid.cli.main import main
 
-TERMS = ("laid", "attn", "kl", "sft")
+TERMS = ("laid", "retrieval", "kl", "sft")
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def settings(models, drawn):
         f"--model.teacher.path={models[1]}",
         *(f"--model.objective.{term}.weight=1" for term in TERMS),
         "--model.objective.laid.layers=all",
-        "--model.objective.attn.calibration=2",
+        "--model.objective.retrieval.calibration=2",
         "--model.optimizer.student_lr=1e-3",
         "--model.max_new_tokens=3",
         f"--data.coco_root={drawn}",

@@ -1,15 +1,16 @@
-"""Effective window and decay rate: how far a model's accuracy reaches, and how fast it falls.
+"""What is computed of accuracy by haystack size: effective window, decay, gain, ratios to a base.
 
 Shape suffixes: R replicates (or one row for the models themselves), N haystack sizes.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Number = TypeVar("Number", float, Floats)
 
 
 class Bounds(NamedTuple):
@@ -35,22 +36,21 @@ def effective_window(accuracy: Mapping[int, Floats], threshold: float) -> Bounds
         In images. Where accuracy is above the threshold at every tested size, from the largest to
         infinity; where it isn't even at the smallest, from 0 to the smallest.
     """
-    sizes = sorted(accuracy)
-    accuracy_RN = np.stack([np.atleast_1d(accuracy[size]) for size in sizes], axis=1)
+    sizes, accuracy_RN = _rows(accuracy)
     above_RN = accuracy_RN > threshold
     rows = np.arange(len(accuracy_RN))
     first = np.argmin(above_RN, axis=1)  # the first size that isn't above
     before = np.maximum(first - 1, 0)
     high, low = accuracy_RN[rows, before], accuracy_RN[rows, first]
-    logs = np.log(np.array(sizes, dtype=float))
+    logs = np.log(sizes)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (high - threshold) / (high - low)
         crossing = np.exp(logs[before] + share * (logs[first] - logs[before]))
-    never, always = first == 0, above_RN.all(axis=1)
-    never &= ~always
+    always = above_RN.all(axis=1)
+    never = (first == 0) & ~always
     return Bounds(
-        np.select([always, never], [float(sizes[-1]), 0.0], crossing),
-        np.select([always, never], [np.inf, float(sizes[0])], crossing),
+        np.select([always, never], [sizes[-1], 0.0], crossing),
+        np.select([always, never], [np.inf, sizes[0]], crossing),
     )
 
 
@@ -60,17 +60,16 @@ def window_ratio(window: Bounds, base: Bounds) -> Bounds:
         return Bounds(window.low_R / base.high_R, window.high_R / base.low_R)
 
 
-def decay(accuracy: Mapping[int, Floats]) -> Floats:
+def decay(accuracy: Mapping[int, Floats], over: Sequence[int] | None = None) -> Floats:
     """Accuracy lost with each doubling of the haystack: minus the slope of a straight line,
     fitted by least squares to accuracy against log2 of the size, each size counting alike.
 
-    At least two sizes are needed.
+    Args:
+        over: the sizes, two or more; None: all of ``accuracy``.
     """
-    sizes = sorted(accuracy)
+    sizes, accuracy_RN = _rows({s: accuracy[s] for s in over} if over else accuracy)
     assert len(sizes) > 1
-    logs = np.log2(np.array(sizes, dtype=float))
-    centred = logs - logs.mean()
-    accuracy_RN = np.stack([np.atleast_1d(accuracy[size]) for size in sizes], axis=1)
+    centred = np.log2(sizes) - np.log2(sizes).mean()
     slopes: Floats = -(accuracy_RN @ centred) / (centred @ centred)
     return slopes
 
@@ -88,3 +87,28 @@ def decay_ratio(rate: Floats, base: Floats) -> Bounds:
         np.select([falls & base_falls, base_falls], [ratio, np.inf], 0.0),
         np.select([falls & base_falls, falls], [ratio, 0.0], np.inf),
     )
+
+
+def gain(
+    accuracy: Mapping[int, Number], base: Mapping[int, Number], sizes: Iterable[int]
+) -> Number:
+    """The mean over haystack sizes of the relative change against the base, as a share.
+
+    The paper doesn't define its average gain; this gives most of what it prints (docs/paper.md).
+
+    Args:
+        accuracy: of the method, by size: a number, or one a bootstrap replicate; base likewise.
+        sizes: over which to take the mean, at least one, each in both.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        changes = [np.divide(accuracy[size], base[size]) - 1 for size in sizes]
+    # Nothing of nothing is no change.
+    total = sum(np.where(np.isnan(change), 0.0, change) for change in changes)
+    return cast(Number, np.divide(total, len(changes)))
+
+
+def _rows(accuracy: Mapping[int, Floats]) -> tuple[Floats, Floats]:
+    """Sizes, ascending, and ``accuracy_RN``."""
+    sizes = sorted(accuracy)
+    rows = np.stack([np.atleast_1d(accuracy[size]) for size in sizes], axis=1)
+    return np.array(sizes, dtype=float), rows

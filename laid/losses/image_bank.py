@@ -1,0 +1,172 @@
+"""Image keys of recent steps, as distractors for the haystacks of this one.
+
+Shape suffixes: N tokens of all images, M images, C tokens that the bank can hold, K KV heads, D
+head_dim, 3 the temporal, height and width rows of M-RoPE.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from laid.distributed.process_group import gather, gather_tensors, world_size
+from laid.losses.image_tokens import ImageTokens, joined
+
+Keys = dict[str, Tensor]
+"""``k_NKD`` before RoPE by model and layer, as "student.2"."""
+
+
+@dataclass(frozen=True)
+class KeyedImages:
+    """Images with their keys."""
+
+    images: ImageTokens
+    keys: Keys
+
+    def detached(self) -> "KeyedImages":
+        """The same keys, through which no gradient flows."""
+        return KeyedImages(self.images, {key: k.detach() for key, k in self.keys.items()})
+
+
+def joined_keys(*parts: KeyedImages) -> KeyedImages:
+    """Several lists of images as one; keys have the dtype of the first."""
+    keys = {
+        key: torch.cat([part.keys[key].to(k_NKD.dtype) for part in parts])
+        for key, k_NKD in parts[0].keys.items()
+    }
+    return KeyedImages(joined([part.images for part in parts]), keys)
+
+
+def of_all_ranks(mine: KeyedImages, haystack_M: Tensor) -> KeyedImages:
+    """The images of a step on all ranks, on every rank, in the order that one rank would have:
+    ``EpochSampler`` gives consecutive haystacks to consecutive ranks."""
+    if world_size() == 1:
+        return mine
+    images = mine.images
+    token_counts, image_counts = zip(*gather((len(images.image_N), images.images)), strict=True)
+    every = joined_keys(
+        *(
+            KeyedImages(
+                ImageTokens(image_N, offset_N3.T, name_M, extent_M),
+                dict(zip(mine.keys, keys, strict=True)),
+            )
+            for image_N, offset_N3, name_M, extent_M, *keys in zip(
+                gather_tensors(images.image_N, token_counts),
+                gather_tensors(images.offset_3N.T, token_counts),
+                gather_tensors(images.name_M, image_counts),
+                gather_tensors(images.extent_M, image_counts),
+                *(gather_tensors(k, token_counts) for k in mine.keys.values()),
+                strict=True,
+            )
+        )
+    )
+    row_M = torch.cat(
+        [
+            theirs_M * world_size() + rank
+            for rank, theirs_M in enumerate(gather_tensors(haystack_M, image_counts))
+        ]
+    )
+    return _selected(every, row_M.argsort(stable=True))
+
+
+class ImageBank(nn.Module):
+    """The last images that were added, as many as fit into ``capacity`` tokens.
+
+    Its buffers are in the checkpoint, so a resumed run has the same distractors.
+    """
+
+    used: Tensor
+    name_C: Tensor
+    image_C: Tensor
+    extent_C: Tensor
+    offset_3C: Tensor
+
+    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]], axes: int = 3):
+        """
+        Args:
+            capacity: tokens.
+            shapes: KV heads and head_dim by model and layer.
+            axes: rows of positions.
+        """
+        super().__init__()
+        self.capacity = capacity
+        self.names = {key: "keys_" + key.replace(".", "_") for key in shapes}
+        self.register_buffer("used", torch.tensor(0))
+        self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
+        self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
+        self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
+        self.register_buffer("offset_3C", torch.zeros(axes, capacity, dtype=torch.long))
+        for key, (heads, head_dim) in shapes.items():
+            self.register_buffer(self.names[key], torch.zeros(capacity, heads, head_dim))
+
+    def content(self) -> KeyedImages | None:
+        """What it holds, oldest first; None where it is empty."""
+        used = int(self.used)
+        if not used:
+            return None
+        image_N = self.image_C[:used]
+        first_N = torch.ones_like(image_N, dtype=torch.bool)
+        first_N[1:] = image_N[1:] != image_N[:-1]
+        images = ImageTokens(
+            image_N=image_N,
+            offset_3N=self.offset_3C[:, :used],
+            name_M=self.name_C[:used][first_N],
+            extent_M=self.extent_C[:used][first_N],
+        )
+        keys = {key: self.get_buffer(name)[:used] for key, name in self.names.items()}
+        return KeyedImages(images, keys)
+
+    @torch.no_grad()
+    def add(self, new: KeyedImages) -> None:
+        """Adds images, in the order of their names, so that the order of a batch does not matter.
+
+        An image that is there already is replaced. The oldest make room; images that do not fit at
+        all are not kept.
+        """
+        everything, held = _selected(new, _first_by_name(new.images)), self.content()
+        if held is not None:
+            stays = newest(held, held.images.images, new.images.name_M)
+            everything = joined_keys(stays, everything)
+        tokens_M = torch.bincount(everything.images.image_N, minlength=everything.images.images)
+        fits_M = tokens_M.flip(0).cumsum(0).flip(0) <= self.capacity
+        everything = _selected(everything, fits_M.nonzero()[:, 0])
+        images, used = everything.images, len(everything.images.image_N)
+        self.used.fill_(used)
+        self.image_C[:used] = images.image_N
+        self.name_C[:used] = images.token_names()
+        self.extent_C[:used] = images.extent_M[images.image_N]
+        self.offset_3C[:, :used] = images.offset_3N
+        for key, name in self.names.items():
+            self.get_buffer(name)[:used] = everything.keys[key]
+
+
+def newest(them: KeyedImages, count: int, beside: Tensor) -> KeyedImages:
+    """The last ``count`` of the images whose name is not in ``beside``."""
+    apart_M = (~torch.isin(them.images.name_M, beside)).nonzero()[:, 0]
+    return _selected(them, apart_M[max(0, len(apart_M) - count) :])
+
+
+def _selected(them: KeyedImages, chosen_M: Tensor) -> KeyedImages:
+    """Some of the images, in the order in which they are chosen."""
+    images = them.images
+    rank_M = torch.full_like(images.name_M, -1)
+    rank_M[chosen_M] = torch.arange(len(chosen_M), device=rank_M.device)
+    rank_N = rank_M[images.image_N]
+    at_N = rank_N.argsort(stable=True)
+    at_N = at_N[rank_N[at_N] >= 0]
+    selected = ImageTokens(
+        rank_N[at_N],
+        images.offset_3N[:, at_N],
+        images.name_M[chosen_M],
+        images.extent_M[chosen_M],
+    )
+    return KeyedImages(selected, {key: k_NKD[at_N] for key, k_NKD in them.keys.items()})
+
+
+def _first_by_name(images: ImageTokens) -> Tensor:
+    """``chosen_M``: images in the order of their names; of one that occurs twice, the first."""
+    order_M = images.name_M.argsort(stable=True)
+    ordered_M = images.name_M[order_M]
+    once_M = torch.ones_like(ordered_M, dtype=torch.bool)
+    once_M[1:] = ordered_M[1:] != ordered_M[:-1]
+    return order_M[once_M]

@@ -1,0 +1,224 @@
+"""Retrieval alignment in virtual haystacks: the student's heads learn to find the image that the
+teacher's heads look at, among images at distances that no training haystack has.
+
+Our reading of the abstract's "progressive distance-weighted attention matching"; the paper does not
+define it. What is compared is which image a row of the question looks for, so teacher and student
+need not share a basis, a number of heads, or head_dim (docs/methods.md).
+
+Shape suffixes: B batch, R rows of a haystack, L tokens of a haystack, N tokens of all images, M
+images, S student heads, T teacher heads, H heads of either, K KV heads, D head_dim, 3 the temporal,
+height and width rows of M-RoPE.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from laid.common.errors import UserError
+from laid.losses.image_bank import ImageBank, KeyedImages, joined_keys, newest, of_all_ranks
+from laid.losses.image_tokens import BatchImages, images_of, plain
+from laid.losses.layer_pairs import LayerPairTerm, Layers
+from laid.losses.reduction import mean_by_entry
+from laid.losses.retrieval_rows import HeadCorrelation, looking_rows
+from laid.losses.term import CalibrationData, ModelPair, TermArgs
+from laid.losses.virtual_haystack import HIDDEN, VirtualHaystack, as_shown, at_random_slots
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import Signals
+
+SECOND_NEEDLE = 1 / 400
+"""An image of another haystack is left out where the teacher's squared attention to it is more than
+this share of what it pays the row's own best image: it may be a needle too."""
+
+
+@dataclass
+class RetrievalArgs(TermArgs):
+    """Retrieval alignment in virtual haystacks. Ours."""
+
+    name: ClassVar[str] = "retrieval"
+
+    weight: float = 0.0
+    """lambda_retrieval; at 0 the term is not built."""
+    layers: Layers = "all"
+    """Layer pairs, as those of the alignment."""
+    rows: int = 1
+    """Rows of each question that are taught: those from which the teacher's heads look most sharply
+    at single images. One for a question about one object."""
+    distractors: Literal["none", "batch", "bank"] = "bank"
+    """Images beside the haystack's own: none, those of the step's other haystacks on all devices,
+    or those and images of recent steps until there are as many as slots."""
+    bank_tokens: int = 2048
+    """Image tokens that are kept of recent steps."""
+    reach: int = 150
+    """Slots of the longest virtual haystack, in images of average length; 0: no more than the
+    images there are."""
+    growth: float = 0.0
+    """Share of training over which the slots grow from the images there are to reach; 0: reach from
+    the first step."""
+    gamma: float = 0.0
+    """Exponent of the weight (1 + distance / longest distance)^gamma of an image."""
+    calibration: int = 48
+    """Training entries on which the student's retrieving heads are found."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("rows", 1), ("bank_tokens", 1), ("reach", 0)):
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"objective.retrieval.{name} {value}: expected at least {least}")
+        if not 0 <= self.growth <= 1:
+            raise UserError(f"objective.retrieval.growth {self.growth}: expected 0 to 1")
+        if not 0 <= self.gamma < float("inf"):
+            raise UserError(
+                f"objective.retrieval.gamma {self.gamma}: expected a finite number, 0 or more"
+            )
+
+    def build(self, models: ModelPair) -> "Retrieval":
+        return Retrieval(self, models)
+
+
+class Retrieval(LayerPairTerm):
+    """Cross-entropy over images between the teacher's sharpest heads and the student's retrieving
+    heads, in pairs of layers."""
+
+    heads: Tensor
+
+    def __init__(self, args: RetrievalArgs, models: ModelPair):
+        """Raises:
+        UserError: as ``layer_pairs``.
+        """
+        super().__init__(args.layers, models, "objective.retrieval.layers")
+        assert models.teacher is not None
+        self.args = args
+        self.calibration_entries = args.calibration
+        # How well each student head retrieves, by layer pair.
+        self.register_buffer("heads", torch.ones(len(self.pairs), models.student.heads))
+        ours, theirs = models.student, models.teacher
+        shapes = {f"student.{s}": (ours.kv_heads, ours.head_dim) for s in self.of_student.layers}
+        shapes |= {
+            f"teacher.{t}": (theirs.kv_heads, theirs.head_dim) for t in self.of_teacher.layers
+        }
+        self.bank = ImageBank(args.bank_tokens, shapes) if args.distractors == "bank" else None
+
+    def calibrate(self, data: CalibrationData) -> str | None:
+        """Finds the student's retrieving heads: each is weighted by the square of its highest
+        correlation with a teacher head, in how the taught rows attend to images."""
+        found = super().calibrate(data)
+        sums = [HeadCorrelation() for _ in self.pairs]
+        for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
+            images = images_of(inputs)
+            rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, self.args.rows)
+            shown, own = as_shown(rows, images), _keyed(images, student, teacher)
+            ours, theirs = self._logits(shown, own, student, teacher)
+            for (s, t), one in zip(self.pairs, sums, strict=True):
+                one.add(ours[s][0], theirs[t][0])
+        for weights_S, one in zip(self.heads, sums, strict=True):
+            weights_S.copy_(one.correlation_ST().amax(1).clamp(min=0).square())
+        return found
+
+    def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
+        """The loss of a batch: a mean over the taught rows, haystacks and layer pairs."""
+        assert teacher is not None
+        args, images = self.args, images_of(inputs)
+        rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
+        own = _keyed(images, student, teacher)
+        step = of_all_ranks(own.detached(), images.haystack_M)
+        others = self._with_bank(step)
+        if args.distractors == "none" and not args.reach:
+            place, pool = as_shown(rows, images), own
+        else:
+            slots = self._slots(others.images.distinct)
+            generator = torch.Generator().manual_seed(self.step)
+            place = at_random_slots(
+                rows, images, others.images, slots, generator, args.distractors != "none"
+            )
+            pool = joined_keys(own, others)
+        ours, theirs = self._logits(place, pool, student, teacher)
+        wanted = {t: looked_for(logits, place) for t, logits in theirs.items()}
+        weight_M = (1 + place.distance_M / place.length) ** args.gamma
+        losses = [
+            mean_by_entry(retrieval_loss(ours[s], *wanted[t], heads_S, weight_M), rows.valid_BR)
+            for (s, t), heads_S in zip(self.pairs, self.heads, strict=True)
+        ]
+        if self.bank is not None and self.training:
+            self.bank.add(step)
+        return torch.stack(losses).mean()
+
+    def _with_bank(self, step: KeyedImages) -> KeyedImages:
+        """The images of the step and the newest of the bank, no more than there are slots."""
+        held = self.bank.content() if self.bank is not None else None
+        if held is None:
+            return step
+        room = max(0, self.args.reach - step.images.distinct)
+        return joined_keys(step, newest(held, room, step.images.name_M))
+
+    def _slots(self, images: int) -> int:
+        """Slots of the virtual haystack at this step."""
+        full, growth = max(self.args.reach, images), self.args.growth
+        grown = min(1.0, self.progress / growth) if growth else 1.0
+        return round(images + grown * (full - images))
+
+    def _logits(
+        self, place: VirtualHaystack, pool: KeyedImages, student: Signals, teacher: Signals
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Logits over images, by layer: ``[B, R, S, M]`` and ``[B, R, T, M]``."""
+        ours = {
+            s: place.logits(qk.q, pool.keys[f"student.{s}"], self.models.turn)
+            for s, qk in student.qk.items()
+            if s in self.of_student.layers
+        }
+        theirs = {
+            t: place.logits(qk.q, pool.keys[f"teacher.{t}"], self.models.teacher_turn)
+            for t, qk in teacher.qk.items()
+            if t in self.of_teacher.layers
+        }
+        return ours, theirs
+
+
+def looked_for(teacher_BRTM: Tensor, place: VirtualHaystack) -> tuple[Tensor, Tensor, Tensor]:
+    """Which image the teacher looks for.
+
+    An image of another haystack that the teacher looks at too (``SECOND_NEEDLE``) may be a needle
+    as well, and is no candidate.
+
+    Returns:
+        ``p_BRM``, in proportion to the square of its heads' summed squared attention; ``focus_BR``,
+        the most that one head pays to one image; and ``candidate_BRM``.
+    """
+    squared_BRM = teacher_BRTM.softmax(-1).square().sum(2)
+    best_BR1 = squared_BRM.masked_fill(~place.own_BM[:, None], 0.0).amax(-1, keepdim=True)
+    candidate_BRM = place.candidate_BM[:, None] & (
+        place.own_BM[:, None] | (squared_BRM < SECOND_NEEDLE * best_BR1)
+    )
+    each_BRTM = teacher_BRTM.masked_fill(~candidate_BRM[:, :, None], HIDDEN).softmax(-1)
+    p_BRM = each_BRTM.square().sum(2).square()
+    return p_BRM / p_BRM.sum(-1, keepdim=True), each_BRTM.amax((2, 3)), candidate_BRM
+
+
+def retrieval_loss(
+    student_BRSM: Tensor,
+    p_BRM: Tensor,
+    focus_BR: Tensor,
+    candidate_BRM: Tensor,
+    heads_S: Tensor,
+    weight_M: Tensor,
+) -> Tensor:
+    """Cross-entropy ``[B, R]`` of the student's heads with the image that is looked for.
+
+    Args:
+        student_BRSM: logits over images.
+        p_BRM, focus_BR, candidate_BRM: as ``looked_for``.
+        heads_S: the weight of each head.
+        weight_M: the weight of each image, by its distance.
+    """
+    logits_BRSM = student_BRSM.masked_fill(~candidate_BRM[:, :, None], HIDDEN)
+    each_BRS = -(p_BRM * weight_M)[:, :, None].mul(logits_BRSM.log_softmax(-1)).sum(-1)
+    return focus_BR * (each_BRS * heads_S).sum(-1) / heads_S.sum().clamp(min=1e-12)
+
+
+def _keyed(images: BatchImages, student: Signals, teacher: Signals) -> KeyedImages:
+    """The images of a batch with their keys in both models."""
+    at = images.haystack_N, images.column_N
+    keys = {f"student.{s}": qk.k[at] for s, qk in student.qk.items()}
+    keys |= {f"teacher.{t}": qk.k[at] for t, qk in teacher.qk.items()}
+    return KeyedImages(plain(images), keys)

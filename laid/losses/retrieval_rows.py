@@ -1,0 +1,94 @@
+"""Which image each row of a question attends to, and which rows look for one.
+
+Shape suffixes: B batch, R rows of a haystack, L tokens of a haystack, N tokens of all images, M
+images, S student heads, T teacher heads, H heads of either, K KV heads, G query heads of one KV
+head, D head_dim, 3 the temporal, height and width rows of M-RoPE.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from laid.losses.attention_rows import Rows, question_rows, row_logits
+from laid.losses.image_tokens import BatchImages
+from laid.signals.model_inputs import IGNORED, ModelInputs
+from laid.signals.model_signals import Signals, Turn
+
+
+def looking_rows(
+    teacher: Signals, inputs: ModelInputs, images: BatchImages, turn: Turn, count: int
+) -> Rows:
+    """The ``count`` rows of each question from which the teacher looks for one image: where the sum
+    over heads of the squared attention to an image is highest above its mean over images.
+
+    In "For the image with a dog, is there a cat?" that is mostly the row of "dog", and else that of
+    "cat" (docs/methods.md). No label is needed. A row of the answer is never chosen.
+    """
+    rows = question_rows(inputs)
+    count_B = torch.bincount(images.haystack_M, minlength=len(rows.valid_BR))
+    image_BLM = torch.zeros(*inputs.input_ids_BL.shape, images.images, device=count_B.device)
+    image_BLM[images.haystack_N, images.column_N, images.image_N] = 1.0
+    squared_BRM = torch.zeros(*rows.columns_BR.shape, images.images, device=count_B.device)
+    for qk in teacher.qk.values():
+        p_BTRL = row_logits(qk, rows, turn).softmax(-1)
+        squared_BRM += torch.einsum("btrl,blm->btrm", p_BTRL, image_BLM).square().sum(1)
+    mean_BR = squared_BRM.sum(-1) / count_B[:, None].clamp(min=1)
+    sharp_BR = squared_BRM.amax(-1) - mean_BR
+    asked_BR = inputs.labels_BL.gather(1, rows.columns_BR) == IGNORED
+    sharp_BR = sharp_BR.masked_fill(~(rows.valid_BR & asked_BR), -1.0)
+    chosen_BR = sharp_BR.topk(min(count, sharp_BR.shape[1])).indices
+    return replace(
+        rows,
+        columns_BR=rows.columns_BR.gather(1, chosen_BR),
+        valid_BR=sharp_BR.gather(1, chosen_BR) >= 0,
+        visible_BRL=rows.visible_BRL[torch.arange(len(chosen_BR))[:, None], chosen_BR],
+        image_BRL=rows.image_BRL[torch.arange(len(chosen_BR))[:, None], chosen_BR],
+    )
+
+
+def image_logits(q_BRHD: Tensor, k_NKD: Tensor, image_N: Tensor, images: int) -> Tensor:
+    """Attention logits of rows to whole images, ``[B, R, H, M]``: log-sum-exp over their tokens.
+
+    Args:
+        q_BRHD, k_NKD: after RoPE.
+        image_N: the image of each token; none of the ``images`` is without tokens.
+    """
+    grouped_BRKGD = q_BRHD.unflatten(2, (k_NKD.shape[1], -1))
+    logits_BRHN = torch.einsum("brkgd,nkd->brkgn", grouped_BRKGD, k_NKD).flatten(2, 3)
+    logits_BRHN = logits_BRHN / q_BRHD.shape[-1] ** 0.5
+    index_BRHN = image_N.expand_as(logits_BRHN)
+    highest_BRHM = logits_BRHN.new_full((*logits_BRHN.shape[:3], images), -torch.inf)
+    highest_BRHM = highest_BRHM.scatter_reduce(-1, index_BRHN, logits_BRHN.detach(), "amax")
+    part_BRHN = (logits_BRHN - highest_BRHM.gather(-1, index_BRHN)).exp()
+    sum_BRHM = torch.zeros_like(highest_BRHM).index_add(-1, image_N, part_BRHN)
+    return highest_BRHM + sum_BRHM.log()
+
+
+class HeadCorrelation:
+    """How similarly student and teacher heads share their attention among a haystack's images,
+    summed over haystacks."""
+
+    def __init__(self) -> None:
+        self._product_ST: Tensor | float = 0.0
+        self._energy_S: Tensor | float = 0.0
+        self._energy_T: Tensor | float = 0.0
+
+    def add(self, student_RSM: Tensor, teacher_RTM: Tensor) -> None:
+        """Adds one haystack, from logits over its images.
+
+        Each row counts less its mean: one that attends to all images equally counts for nothing.
+        """
+        student_RSM, teacher_RTM = student_RSM.softmax(-1), teacher_RTM.softmax(-1)
+        student_RSM = student_RSM - student_RSM.mean(-1, keepdim=True)
+        teacher_RTM = teacher_RTM - teacher_RTM.mean(-1, keepdim=True)
+        self._product_ST += torch.einsum("rsm,rtm->st", student_RSM, teacher_RTM)
+        self._energy_S += student_RSM.square().sum((0, 2))
+        self._energy_T += teacher_RTM.square().sum((0, 2))
+
+    def correlation_ST(self) -> Tensor:
+        """Between -1 and 1; 0 for a head that attends to all images equally."""
+        assert isinstance(self._product_ST, Tensor)
+        assert isinstance(self._energy_S, Tensor) and isinstance(self._energy_T, Tensor)
+        energy_ST = self._energy_S[:, None] * self._energy_T
+        return self._product_ST / energy_ST.sqrt().clamp(min=1e-12)

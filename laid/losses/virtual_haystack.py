@@ -1,0 +1,134 @@
+"""Virtual haystacks: images at random slots of a haystack as long as wanted, before the question.
+
+No model runs such a haystack. Keys before RoPE are turned to the positions that their images would
+have there, and the question's queries to theirs.
+
+Shape suffixes: B batch, R rows of a haystack, L tokens of a haystack, N tokens of all images, M
+images, U distinct images, S slots, H query heads, K KV heads, D head_dim, 3 the temporal, height
+and width rows of M-RoPE.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laid.losses.attention_rows import Rows
+from laid.losses.image_tokens import BatchImages, ImageTokens, joined, plain
+from laid.losses.retrieval_rows import image_logits
+from laid.signals.model_signals import Turn
+
+HIDDEN = -1e9
+"""Logit of an image that is no candidate; finite, so that 0 * log p stays 0."""
+
+
+@dataclass(frozen=True)
+class VirtualHaystack:
+    """Rows of some questions, and images before them.
+
+    Attributes:
+        columns_BR: each row's place in its haystack.
+        row_positions_3BR: where the rows stand.
+        image_N: the image of each token.
+        token_positions_3N: where the images' tokens stand.
+        distance_M: positions from an image's first token to the question.
+        length: the longest distance that an image can have.
+        own_BM: whether an image is the row's haystack's own.
+        candidate_BM: whether it is that or a distractor.
+    """
+
+    columns_BR: Tensor
+    row_positions_3BR: Tensor
+    image_N: Tensor
+    token_positions_3N: Tensor
+    distance_M: Tensor
+    length: int
+    own_BM: Tensor
+    candidate_BM: Tensor
+
+    def logits(self, q_BLHD: Tensor, k_NKD: Tensor, turn: Turn) -> Tensor:
+        """Logits ``[B, R, H, M]`` of the rows to whole images; ``HIDDEN`` for one that is no
+        candidate. Queries and keys are before RoPE."""
+        index_BRHD = self.columns_BR[..., None, None].expand(-1, -1, *q_BLHD.shape[2:])
+        q_BRHD = turn(q_BLHD.gather(1, index_BRHD), self.row_positions_3BR)
+        k_NKD = turn(k_NKD[None], self.token_positions_3N[:, None])[0]
+        logits_BRHM = image_logits(q_BRHD, k_NKD, self.image_N, len(self.distance_M))
+        return logits_BRHM.masked_fill(~self.candidate_BM[:, None, None], HIDDEN)
+
+
+def as_shown(rows: Rows, images: BatchImages) -> VirtualHaystack:
+    """Each haystack as it is: its own images, where they are."""
+    own_BM = _own(rows, images)
+    real_3N = rows.positions_3BL[:, images.haystack_N, images.column_N]
+    question_M = images.question_B[images.haystack_M]
+    first_N = torch.ones_like(images.image_N, dtype=torch.bool)
+    first_N[1:] = images.image_N[1:] != images.image_N[:-1]
+    distance_M = question_M - real_3N[0, first_N]
+    return VirtualHaystack(
+        columns_BR=rows.columns_BR,
+        row_positions_3BR=_row_positions(rows),
+        image_N=images.image_N,
+        token_positions_3N=real_3N,
+        distance_M=distance_M,
+        length=int(distance_M.max()),
+        own_BM=own_BM,
+        candidate_BM=own_BM,
+    )
+
+
+def at_random_slots(
+    rows: Rows,
+    images: BatchImages,
+    others: ImageTokens,
+    slots: int,
+    generator: torch.Generator,
+    distractors: bool,
+) -> VirtualHaystack:
+    """The images of the batch, then ``others``, each at a random slot of its own.
+
+    An image's slot depends on its name and the generator, not on its place in a list, so that the
+    order of a batch and the rank an image came from do not matter. An image that occurs twice has
+    one slot.
+
+    Args:
+        others: images that may stand beside a haystack's own; those that are its own are left out.
+        slots: at least one an image is taken. Empty ones are as long as an image is on average.
+        generator: on the CPU.
+        distractors: whether others are candidates.
+    """
+    everything = joined([plain(images), others])
+    names_U, which_M = everything.name_M.unique(return_inverse=True)  # sorted
+    extent_U = torch.zeros_like(names_U).scatter_reduce_(0, which_M, everything.extent_M, "amax")
+    slots = max(slots, len(names_U))
+    slot_U = torch.randperm(slots, generator=generator)[: len(names_U)].to(names_U.device)
+    extent_S = extent_U.float().mean().round().long().repeat(slots)
+    extent_S[slot_U] = extent_U
+    distance_S = extent_S.cumsum(0)  # slot 0 is the nearest to the question
+    distance_M, length = distance_S[slot_U][which_M], int(distance_S[-1])
+
+    own_BM = _own(rows, images)
+    other_BM = own_BM.new_zeros(len(own_BM), others.images)
+    if distractors:
+        for own_M, other_M in zip(own_BM, other_BM, strict=True):
+            other_M |= ~torch.isin(others.name_M, images.name_M[own_M])
+    from_question_3BR = _row_positions(rows) - images.question_B[:, None]
+    return VirtualHaystack(
+        columns_BR=rows.columns_BR,
+        row_positions_3BR=length + from_question_3BR,
+        image_N=everything.image_N,
+        token_positions_3N=(length - distance_M)[everything.image_N] + everything.offset_3N,
+        distance_M=distance_M,
+        length=length,
+        own_BM=torch.cat([own_BM, torch.zeros_like(other_BM)], dim=1),
+        candidate_BM=torch.cat([own_BM, other_BM], dim=1),
+    )
+
+
+def _own(rows: Rows, images: BatchImages) -> Tensor:
+    haystack_B1 = torch.arange(len(rows.columns_BR), device=rows.columns_BR.device)[:, None]
+    return images.haystack_M == haystack_B1
+
+
+def _row_positions(rows: Rows) -> Tensor:
+    positions_3BL = rows.positions_3BL
+    return positions_3BL.gather(2, rows.columns_BR.expand(len(positions_3BL), -1, -1))

@@ -1,0 +1,82 @@
+"""The bank of image keys: bounded, in the checkpoint, the same on every rank."""
+
+import pytest
+import torch
+
+from laid.losses.image_bank import ImageBank, KeyedImages
+from laid.losses.image_tokens import ImageTokens
+
+SHAPES = {"student.0": (2, 4), "teacher.1": (3, 8)}
+
+
+def shown(names, tokens=3, seed=0):
+    """Images of some tokens each, with random keys."""
+    generator = torch.Generator().manual_seed(seed)
+    total = len(names) * tokens
+    images = ImageTokens(
+        image_N=torch.arange(len(names)).repeat_interleave(tokens),
+        offset_3N=torch.randint(0, 9, (3, total), generator=generator),
+        name_M=torch.tensor(names),
+        extent_M=torch.full((len(names),), tokens + 1),
+    )
+    keys = {k: torch.randn(total, *shape, generator=generator) for k, shape in SHAPES.items()}
+    return KeyedImages(images, keys)
+
+
+def names(bank):
+    held = bank.content()
+    return [] if held is None else held.images.name_M.tolist()
+
+
+def test_it_gives_back_what_it_was_given():
+    bank, new = ImageBank(20, SHAPES), shown([3, 5, 9])
+    assert bank.content() is None
+    bank.add(new)
+    held = bank.content()
+    for name in ("image_N", "offset_3N", "name_M", "extent_M"):
+        assert torch.equal(getattr(held.images, name), getattr(new.images, name)), name
+    for key in SHAPES:
+        assert torch.equal(held.keys[key], new.keys[key])
+
+
+def test_the_oldest_images_make_room():
+    bank = ImageBank(13, SHAPES)  # four images of three tokens
+    bank.add(shown([1, 2, 3]))
+    bank.add(shown([7, 8], seed=1))
+    assert names(bank) == [2, 3, 7, 8]
+    bank.add(shown([2], seed=2))  # again: replaced, and now the newest
+    assert names(bank) == [3, 7, 8, 2]
+    assert torch.equal(bank.content().keys["student.0"][-3:], shown([2], seed=2).keys["student.0"])
+    assert int(bank.used) <= bank.capacity
+
+
+@pytest.mark.parametrize("tokens", [20, 5])
+def test_images_that_do_not_fit_are_not_kept(tokens):
+    bank = ImageBank(12, SHAPES)
+    bank.add(shown([1, 2]))
+    bank.add(shown([5, 6, 7], tokens=tokens, seed=1))
+    assert names(bank) == ([] if tokens == 20 else [6, 7])
+
+
+def test_the_order_of_a_batch_does_not_matter():
+    first, second = ImageBank(30, SHAPES), ImageBank(30, SHAPES)
+    first.add(shown([4, 1, 8]))
+    new = shown([4, 1, 8])
+    order_N = torch.tensor([6, 7, 8, 0, 1, 2, 3, 4, 5])
+    turned = ImageTokens(
+        new.images.image_N, new.images.offset_3N[:, order_N], new.images.name_M[[2, 0, 1]],
+        new.images.extent_M,
+    )  # fmt: skip
+    second.add(KeyedImages(turned, {key: k[order_N] for key, k in new.keys.items()}))
+    for ours, theirs in zip(first.buffers(), second.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_checkpoint_brings_it_back():
+    bank, resumed = ImageBank(20, SHAPES), ImageBank(20, SHAPES)
+    bank.add(shown([1, 2]))
+    resumed.load_state_dict(bank.state_dict())
+    bank.add(shown([3, 4, 5, 6, 7], seed=1))
+    resumed.add(shown([3, 4, 5, 6, 7], seed=1))
+    assert names(resumed) == names(bank)
+    assert torch.equal(resumed.content().keys["teacher.1"], bank.content().keys["teacher.1"])
