@@ -11,6 +11,7 @@ from torch import Tensor
 
 from laid.checkpoints.runs import EMBEDDED, FORMAT, next_fit
 from laid.checkpoints.saved_state import count_from_data, not_finite
+from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.common.stopping import Stopped
 from laid.distributed.process_group import on_rank_zero, world_size
@@ -39,7 +40,7 @@ class RunCheckpoint(ModelCheckpoint):
         Args:
             mode: whether the smallest or the largest values of ``monitor`` are the best. None: max
                 for an accuracy, else min.
-            **options: as Lightning's.
+            **options: as Lightning's; ``save_on_exception`` or not, the last state is saved.
 
         Raises:
             UserError: they contradict each other, or would keep nothing or write elsewhere.
@@ -69,7 +70,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(mode=mode or fitting, **options)
         self._fit = 0
         self._resumed_at: int | None = None
-        self._checked = self._training = False
+        self._checked = self._training = self._written = False
         self._validated_at: int | None = None
         self._newest = ""
         """With ``monitor``, the checkpoint of the last state."""
@@ -188,6 +189,8 @@ class RunCheckpoint(ModelCheckpoint):
             self._after_step[type(data).__qualname__] = data.state_dict()
         if not self._checked and not self._of_validation:
             self._check_monitor(trainer)
+        if self._resumed_at is None:
+            self._write_settings(trainer)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         loop = trainer.fit_loop.epoch_loop
         last = self._is_last_step(trainer, loop.batch_progress.is_last_batch)
@@ -238,6 +241,15 @@ class RunCheckpoint(ModelCheckpoint):
         self._unsavable = True
         super()._save_checkpoint(trainer, filepath)
         self._unsavable = False
+        self._write_settings(trainer)
+
+    def _write_settings(self, trainer: Trainer) -> None:
+        """Writes config.yaml, of a resumed run with its first checkpoint: a fit that is refused
+        leaves the settings of the run as they are."""
+        if self.config and not self._written and trainer.is_global_zero:
+            if not trainer.fast_dev_run:
+                atomic_write_text(Path(str(self.dirpath)).parent / "config.yaml", self.config)
+            self._written = True
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # Lightning's would keep the checkpoint that the run was resumed from.

@@ -14,6 +14,7 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
 from laid.common.errors import UserError
+from laid.common.stopping import Stopped
 
 META = "meta.pt"
 """Of a checkpoint that is a folder, the file with all but the tensors."""
@@ -24,32 +25,39 @@ INDEX = "index"
 
 _STORAGE = re.compile(r"[^/]+/data/(\d+)")
 
-_DAMAGE = (
-    AssertionError, AttributeError, CheckpointException, EOFError, IndexError, KeyError, OSError,
-    OverflowError, RecursionError, RuntimeError, TypeError, UnpicklingError, ValueError,
-    zipfile.BadZipFile,
-)  # fmt: skip
-"""What torch's readers raise where a file does not hold what they expect."""
-
 
 @contextmanager
 def refusing_damage(path: Path) -> Iterator[None]:
-    """Turns whatever a reader raises into a sentence about the checkpoint.
+    """Turns whatever a reader raises into a sentence about the checkpoint: torch's raise any class
+    where a file does not hold what they expect.
 
     Raises:
         UserError: the block failed.
     """
     try:
         yield
-    except _DAMAGE as reason:
+    except (Exception, CheckpointException) as error:
+        reason = first_failure(error)
         if str(reason).startswith(f"checkpoint {path} "):
             raise
         raise UserError(f"checkpoint {path} cannot be read: {_explain(reason)}") from reason
 
 
+def first_failure(error: BaseException) -> BaseException:
+    """What went wrong, where ``torch.distributed.checkpoint`` says what did on each rank.
+
+    Raises:
+        Stopped: a rank was asked to stop, which is no failure.
+    """
+    if not isinstance(error, CheckpointException):
+        return error
+    reason: BaseException = next(iter(error.failures.values()))[0]
+    if isinstance(reason, Stopped):
+        raise reason
+    return reason
+
+
 def _explain(reason: BaseException) -> str:
-    if isinstance(reason, CheckpointException):  # of what happened on each rank
-        reason = next(iter(reason.failures.values()))[0]
     if isinstance(reason, UserError):
         return str(reason)
     if isinstance(reason, UnpicklingError):

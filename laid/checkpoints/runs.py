@@ -17,12 +17,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from laid.checkpoints.checkpoint_files import read_meta, refusing_damage
 from laid.checkpoints.trusted_settings import trusted_settings
 from laid.common.atomic_files import discard, sweep
 from laid.common.errors import UserError
+from laid.common.yaml_text import load_yaml
 from laid.evaluation.results import Training
 
 if TYPE_CHECKING:
@@ -133,11 +132,8 @@ def next_fit(checkpoints: Path) -> int:
 
 def _found(path: Path, run: Path) -> Found:
     embedded = read_embedded(path)
-    try:
-        with refusing_damage(path):
-            config, left_out = trusted_settings(yaml.safe_load(embedded["config"]))
-    except yaml.YAMLError as reason:
-        raise UserError(f"checkpoint {path} cannot be read: its settings are no YAML") from reason
+    with refusing_damage(path):
+        config, left_out = trusted_settings(load_yaml(embedded["config"], "its settings"))
     return Found(path, run, config, embedded["identity"], tuple(left_out))
 
 

@@ -9,7 +9,7 @@ from laid.distributed.sharded_tensors import first_not_finite
 
 
 def count_from_data(checkpoint: dict[str, Any], place: dict[str, Any]) -> None:
-    """Sets Lightning's counts of epochs and batches to what they are just after a batch.
+    """Sets Lightning's counts of epochs to what they are just after a batch.
 
     Its own depend on where training ended and on whether the run was resumed; an epoch that was
     counted already, or once too little, shifts all that come after (Lightning issue 19617).
@@ -17,12 +17,8 @@ def count_from_data(checkpoint: dict[str, Any], place: dict[str, Any]) -> None:
     if "epoch" not in place:
         return
     epoch = checkpoint["epoch"] = place["epoch"]
-    progress = checkpoint["loops"]["fit_loop"]
-    for counts in progress["epoch_progress"].values():
+    for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
         counts.update(ready=epoch + 1, started=epoch + 1, processed=epoch, completed=epoch)
-    batches = progress["epoch_loop.batch_progress"]
-    for counts in (batches["total"], batches["current"]):
-        counts["completed"] = counts["ready"] - 1
 
 
 def not_finite(trainer: Trainer) -> str | None:

@@ -31,6 +31,7 @@ from laid.checkpoints.checkpoint_files import (
     FILES,
     INDEX,
     META,
+    first_failure,
     load_mapped,
     load_mapped_part,
     load_plain,
@@ -78,9 +79,8 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
         try:
             metadata = dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
-            first = next(iter(reason.failures.values()))[0]
             raise UserError(
-                f"cannot write the checkpoint {path}: {first}. Is the disk full?"
+                f"cannot write the checkpoint {path}: {first_failure(reason)}. Is the disk full?"
             ) from None
         rank = dist.get_rank() if world_size() > 1 else 0
         prints = ChainMap(*gather(fingerprints(folder, metadata, rank)))

@@ -5,6 +5,7 @@ profilers, plugins) and folders to write to; of these none is taken.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from laid.common.errors import UserError
@@ -31,38 +32,38 @@ _TRAINER = (
 _TEXTS = ("monitor", "filename", "max_time", "train_time_interval")
 _UNSAID = ("trainer.default_root_dir", "checkpoint.dirpath")
 """Left out without a word: where a run lies follows from where its checkpoint lies."""
-_MOST, _DEEPEST = 100_000, 30
 
 
 def trusted_settings(config: Any) -> tuple[dict[str, Any], list[str]]:
     """A checkpoint's settings that may be used whoever wrote them, and what was left out.
 
     Args:
-        config: the settings as YAML gave them.
+        config: the settings as ``load_yaml`` gave them.
 
     Returns:
         The settings, and the keys (in dots) of those that were set and are left out.
 
     Raises:
-        UserError: they are not settings of laid, name a class in the model or the data, or are
-            too many.
+        UserError: they are not settings of laid, or name a class in the model or the data.
     """
     if not isinstance(config, dict):
         raise UserError("its settings are not those of a run")
-    _check(config, "", [0], 0)
+    for key, value in _values(config):
+        if not isinstance(value, dict | list | bool | int | float | str | None):
+            raise UserError(f"its settings have a {type(value).__name__} at {key[:80]}")
+        if key.split(".")[0] in _PARTS and key.endswith(".class_path"):
+            raise UserError(f"its settings name a class, {key}: laid's have none there")
     kept: dict[str, Any] = {}
     left: list[str] = []
     for key, value in config.items():
         if key in _PARTS:
-            if name := _named_class(value, key):
-                raise UserError(f"its settings name a class, {name}: laid's have none there")
             kept[key] = value
         elif key in ("trainer", "checkpoint") and isinstance(value, dict):
             allowed = _TRAINER if key == "trainer" else _CHECKPOINT
             kept[key] = {k: v for k, v in value.items() if k in allowed and _is_simple(k, v)}
             left += [f"{key}.{k}" for k, v in value.items() if k not in kept[key] and v is not None]
         elif value is not None:
-            left.append(str(key))
+            left.append(key)
     return kept, [key for key in left if key not in _UNSAID]
 
 
@@ -73,33 +74,18 @@ def _is_simple(key: str, value: Any) -> bool:
     if isinstance(value, str):
         # A metric's name and a pattern of file names; RunCheckpoint looks at the latter.
         return key in _TEXTS or bool(_WORD.fullmatch(value))
-    return value is None or isinstance(value, bool | int | float)
+    return not isinstance(value, dict)
 
 
-def _named_class(value: Any, key: str) -> str | None:
-    if isinstance(value, dict):
-        if "class_path" in value:
-            return f"{key}.class_path"
-        inside = (_named_class(part, f"{key}.{name}") for name, part in value.items())
-        return next((name for name in inside if name), None)
-    if isinstance(value, list):
-        inside = (_named_class(part, f"{key}[{at}]") for at, part in enumerate(value))
-        return next((name for name in inside if name), None)
-    return None
-
-
-def _check(value: Any, key: str, seen: list[int], depth: int) -> None:
-    """Refuses what is no plain data, and the few lines of YAML that unfold to millions."""
-    seen[0] += 1
-    if seen[0] > _MOST or depth > _DEEPEST:
-        raise UserError(f"its settings are too many or too deep, at {key[:80]}")
-    if isinstance(value, dict):
-        for name, part in value.items():
-            if not isinstance(name, str):
-                raise UserError(f"its settings have the key {name!r} at {key[:80]}")
-            _check(part, f"{key}.{name}" if key else name, seen, depth + 1)
-    elif isinstance(value, list):
-        for part in value:
-            _check(part, key, seen, depth + 1)
-    elif not (value is None or isinstance(value, bool | int | float | str)):
-        raise UserError(f"its settings have a {type(value).__name__} at {key[:80]}")
+def _values(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """All that is in a value, each with its key in dots."""
+    parts: Iterable[tuple[Any, Any]] = (
+        value.items() if isinstance(value, dict) else enumerate(value)
+    )
+    for name, part in parts:
+        if isinstance(value, dict) and not isinstance(name, str):
+            raise UserError(f"its settings have the key {name!r} at {key[:80]}")
+        inside = f"{key}.{name}" if key else name
+        yield inside, part
+        if isinstance(part, dict | list):
+            yield from _values(part, inside)

@@ -17,11 +17,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from laid.callbacks.prediction_writer import PredictionWriter
 from laid.callbacks.test_recorder import TestRecorder
 from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
-from laid.checkpoints.runs import CHECKPOINTS, give_back_run, training_of
-from laid.cli.run_output import FOLDER, model_identity, output_folder, results_name
-from laid.common.atomic_files import atomic_write_text
+from laid.checkpoints.runs import CHECKPOINTS, training_of
+from laid.cli.run_output import FOLDER, model_identity, no_litter, output_folder, results_name
 from laid.common.errors import UserError
-from laid.common.first_rank import is_first_rank
 from laid.common.stopping import Stopped
 from laid.data.datamodule import HaystackDataModule
 from laid.settings.run_settings import (
@@ -63,28 +61,31 @@ def run(command: str, words: list[str]) -> None:
         config.trainer.devices = 1
     config.trainer.default_root_dir = config.trainer.default_root_dir or RUNS
     folder = output_folder(command, config, found)
-    trainer = None
+    trainer: L.Trainer | None = None
+
+    def begun() -> bool:
+        # Some settings, as checkpoint.monitor, can be checked after one step only.
+        first = 1 + (found.identity["step"] if found is not None else 0)
+        return command == "fit" and trainer is not None and trainer.global_step > first
+
     try:
-        settings = _kept(parser, config)
-        # Not in the settings: it belongs to the folder, which may be moved.
-        config.checkpoint.dirpath = str(folder / CHECKPOINTS)
-        made = parser.instantiate(config)
-        trainer = _trainer(command, words, given, made, folder)
-        if command == "fit":
-            _fit(trainer, made, given, settings, folder)
-        else:
-            more = {"return_predictions": False} if command == "predict" else {}
-            work = getattr(trainer, command)
-            work(made.model, datamodule=made.data, ckpt_path=config.ckpt_path, **more)
+        with no_litter(folder, command == "fit" and found is None, begun):
+            settings = _kept(parser, config)
+            # Not in the settings: it belongs to the folder, which may be moved.
+            config.checkpoint.dirpath = str(folder / CHECKPOINTS)
+            made = parser.instantiate(config)
+            trainer = _trainer(command, words, given, made, folder)
+            if command == "fit":
+                _fit(trainer, made, given, settings, folder)
+            else:
+                more = {"return_predictions": False} if command == "predict" else {}
+                work = getattr(trainer, command)
+                work(made.model, datamodule=made.data, ckpt_path=config.ckpt_path, **more)
     except Stopped as stop:
         if stop.at_once and trainer is not None and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGTERM)  # the ranks that this one has started
         stop.advice = _advice(command, words, folder)
         raise
-    finally:
-        begun = trainer is not None and trainer.global_step > 1  # a monitor is checked after one
-        if command == "fit" and found is None and is_first_rank() and not begun:
-            give_back_run(folder)
 
 
 fit, validate, test, predict = (
@@ -209,7 +210,6 @@ def _fit(trainer: L.Trainer, made: Namespace, given: Given, settings: str, folde
         made.checkpoint.begin_after(given.found.identity["step"])
     writes = trainer.is_global_zero and not trainer.fast_dev_run
     if writes:
-        atomic_write_text(folder / "config.yaml", settings)
         log.info("run %s", folder)
     os.environ[FOLDER] = str(folder)
     try:

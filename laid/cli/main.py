@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 
 from laid.common.errors import UserError
 from laid.common.logging_setup import set_up_logging
@@ -35,17 +35,16 @@ class Command:
 
     def run(self, words: list[str]) -> None:
         """Runs it with the words after its name."""
-        module, name = self.function.split(":")
-        function = getattr(import_module(module), name)
-        if not self.by_signature:
+        function = resolve_name(self.function)
+        if self.by_signature:
+            from jsonargparse import auto_cli
+
+            from laid.common.command_parser import CommandParser
+
+            prog = f"laid {self.name}"
+            auto_cli(function, words, prog=prog, as_positional=False, parser_class=CommandParser)
+        else:
             function(words)
-            return
-        from jsonargparse import auto_cli
-
-        from laid.common.command_parser import CommandParser
-
-        prog = f"laid {self.name}"
-        auto_cli(function, words, prog=prog, as_positional=False, parser_class=CommandParser)
 
 
 # fmt: off

@@ -1,13 +1,16 @@
 """Where a command writes, and what results say of the model behind them."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
-from laid.checkpoints.runs import Found, claim_run
+from laid.checkpoints.runs import CHECKPOINTS, Found, claim_run, give_back_run
 from laid.common.first_rank import is_first_rank
+from laid.evaluation.records import RECORDS
 from laid.settings.run_settings import RUNS
 from laid.vlm.model_paths import settings_hashes, weights_fingerprint
 from laid.vlm.window_extension import describe
@@ -29,6 +32,37 @@ def output_folder(command: str, config: Namespace, found: Found | None) -> Path:
         return claim_run(runs, config.name)
     # Ranks that torchrun starts side by side don't know it; they write nothing there either.
     return Path(os.environ.get(FOLDER, runs / config.name))
+
+
+@contextmanager
+def no_litter(folder: Path, new: bool, begun: Callable[[], bool]) -> Iterator[None]:
+    """Removes what a command has written that fails before it has done anything.
+
+    Args:
+        new: whether the folder was made for this command, and goes too.
+        begun: whether anything was done that is to stay, besides checkpoints.
+    """
+    before = {*folder.glob("*"), *folder.glob(f"{CHECKPOINTS}/*")}
+    try:
+        yield
+    except BaseException:
+        saved = set(folder.glob(f"{CHECKPOINTS}/[!.]*")) - before
+        if is_first_rank() and not saved and not begun():
+            for path in set(folder.glob("*")) - before:
+                if _is_empty(path):
+                    path.unlink()
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+            if new:
+                give_back_run(folder)
+        raise
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file is the logger's, or has no record in it."""
+    if path.name == RECORDS:
+        return path.read_bytes().count(b"\n") <= 1  # a header
+    return path.name == "hparams.yaml" or path.name.startswith("events.out.tfevents.")
 
 
 def results_name(config: Namespace, found: Found | None, folder: Path) -> str:

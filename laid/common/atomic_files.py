@@ -47,6 +47,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             # Without this a power cut can leave the new name pointing at an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,6 +93,9 @@ def atomic_dir(
             elif replaces(path):
                 _sync(temporary)
                 _exchange(temporary, path)
+    except OSError as error:
+        _name(error, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -169,6 +175,11 @@ def _prepare(folder: Path) -> None:
         _swept.add(known)
         with suppress(OSError):
             sweep(folder)
+
+
+def _name(error: OSError, path: Path) -> None:
+    if error.errno is not None:  # else its message is what it was made with
+        error.filename = error.filename or str(path)  # a full disk names none
 
 
 def _exchange(new: Path, old: Path) -> None:

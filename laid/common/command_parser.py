@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from laid.common.errors import UserError
+from laid.common.yaml_text import check_settings_file
 
 
 class CommandParser(jsonargparse.ArgumentParser):
@@ -23,11 +24,9 @@ class CommandParser(jsonargparse.ArgumentParser):
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
     ) -> jsonargparse.Namespace:
         files, typed = split_configs(self.prog, sys.argv[1:] if args is None else args)
-        try:
-            parsed = super().parse_args([*chain(*files), *typed], *more, **options)
-        except UnicodeDecodeError as reason:
-            given = " ".join(chain(*files))
-            raise UserError(f"{given}: expected text in UTF-8 ({reason})") from reason
+        for _, path in files:
+            check_settings_file(str(Path(path).expanduser()))
+        parsed = super().parse_args([*chain(*files), *typed], *more, **options)
         expand_home(parsed)
         return parsed
 

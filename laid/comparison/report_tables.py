@@ -39,7 +39,7 @@ def accuracy_table(study: Study) -> Table:
 
 
 def ablation_table(study: Study) -> Table | None:
-    """The paper's Table 3, of methods named FULL-wo-TERM (kl, laid, retrieval, sft); None without any.
+    """The paper's Table 3, of methods named FULL-wo-TERM, TERM one of ``_TERMS``; None without any.
 
     Spellings: ``w/o``, ``wo``, ``without`` or ``no``, the term in any case. FULL is the name of
     the complete objective's results, ``laid`` where there is none before the ``wo``. ``kd`` stands

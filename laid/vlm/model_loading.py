@@ -15,7 +15,14 @@ from laid.vlm.families.family import Config
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.self_extend import set_self_extend
-from laid.vlm.weight_files import Rows, all_rows, fill_at_random, fill_buffers, fill_from_files
+from laid.vlm.weight_files import (
+    Rows,
+    all_rows,
+    fill_at_random,
+    fill_buffers,
+    fill_from_files,
+    shard_names,
+)
 from laid.vlm.window_extension import SelfExtendArgs, Settings, YarnArgs, set_yarn
 
 
@@ -53,7 +60,7 @@ def load_config(args: ModelArgs) -> Config:
     folder = resolve_model(args.path)
     try:
         config = AutoConfig.from_pretrained(folder, revision=args.revision, trust_remote_code=False)
-    except (OSError, ValueError) as reason:
+    except Exception as reason:  # at a broken file transformers raises anything
         raise cannot_load("configuration", args.path, reason) from reason
     try:
         family_of(config)
@@ -84,6 +91,7 @@ def load_model(
     config = _extended_config(args, extension)
     if Path(folder := resolve_model(args.path)).is_dir():
         check_export(Path(folder))
+        shard_names(Path(folder))
     try:
         model = family_of(config).model_class.from_pretrained(
             folder,
@@ -93,7 +101,7 @@ def load_model(
             attn_implementation=args.attn_implementation,
             use_safetensors=True,  # the other format is a pickle
         )
-    except (OSError, ValueError, RuntimeError) as reason:
+    except Exception as reason:
         raise cannot_load("weights", args.path, reason) from reason
     return _as_asked(model, args, extension)
 

@@ -16,6 +16,7 @@ from laid.vlm.families.family import Family
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import cannot_load, resolve_model
+from laid.vlm.template_trial import try_template
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,7 @@ class ImageTextProcessor:
         It is what the stock processor's own call makes of the text; apart from it, since the
         pixels may be absent.
         """
-        content: list[dict[str, str]] = [{"type": "image"} for _ in grid_I3]
-        content.append({"type": "text", "text": text})
-        rendered, *rest = self.stock.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        ).split(self.stock.image_token)
+        rendered, *rest = _render(self.stock, len(grid_I3), text).split(self.stock.image_token)
         for grid_3, piece in zip(grid_I3, rest, strict=True):
             rendered += self.family.image_text(self.stock, grid_3) + piece
         return rendered
@@ -80,17 +77,25 @@ class ProcessorArgs:
     """Largest image in pixels: larger ones are reduced. None: the folder's own limit."""
 
 
+def _render(stock: ProcessorMixin, images: int, text: str) -> str:
+    content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
+    content.append({"type": "text", "text": text})
+    turn = [{"role": "user", "content": content}]
+    rendered: str = stock.apply_chat_template(turn, add_generation_prompt=True)
+    return rendered
+
+
 def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
     """Loads tokenizer, chat template and image processor.
 
     Raises:
-        UserError: nothing loads from ``path``, its tokenizer has no chat template or not the
-            family's special tokens, or the pixel limits contradict each other.
+        UserError: nothing loads from ``path``, its tokenizer has no chat template that can be
+            used or not the family's special tokens, or the pixel limits contradict each other.
     """
     family = family_of(load_config(ModelArgs(args.path, args.revision)))
     try:
         stock = family.load_processor(resolve_model(args.path), args.revision)
-    except (OSError, ValueError) as reason:
+    except Exception as reason:  # the tokenizer's library raises no other class
         raise cannot_load("processor", args.path, reason) from reason
     if not stock.chat_template:
         raise UserError(
@@ -103,6 +108,12 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
         raise UserError(
             f"the tokenizer of {args.path!r} has no {', '.join(missing)}: expected the tokenizer "
             f"of {family.title}"
+        )
+    try_template(lambda: _render(stock, 2, "word"), args.path)
+    if _render(stock, 2, "word").count(stock.image_token) != 2:
+        raise UserError(
+            f"the chat template of {args.path!r} cannot be used: expected one that gives every "
+            f"image its {stock.image_token}"
         )
     family.limit_pixels(stock, args.min_pixels, args.max_pixels)
     return ImageTextProcessor(family, stock)

@@ -5,7 +5,6 @@ rank's rows begin (``Rows``); so every rank reads its own rows and never holds a
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
+from laid.common.json_files import read_json
 from laid.vlm.export_marker import check_export
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_paths import INDEX, cannot_load, model_folder
@@ -116,11 +116,28 @@ def fill_buffers(model: PreTrainedModel) -> None:
             model._init_weights(module)
 
 
+def shard_names(folder: Path) -> list[str]:
+    """The weight files of a folder, after its index if it has one.
+
+    Raises:
+        UserError: the index is not one, or names what is no file of the folder.
+    """
+    if not (index := folder / INDEX).exists():
+        return ["model.safetensors"]
+    content = read_json(index)
+    found = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"{index}: expected an object weight_map, of the file of each parameter")
+    for key, name in found.items():
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+            raise UserError(f"{index}: weight_map.{key} is {name!r}, expected a file beside it")
+        if not (folder / name).is_file():
+            raise UserError(f"{index}: weight_map.{key} is {name!r}, but {folder} has no such file")
+    return sorted(set(found.values()))
+
+
 def _files(folder: Path, path: str) -> list[Path]:
-    index = folder / INDEX
-    names = ["model.safetensors"]
-    if index.exists():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    names = shard_names(folder)
     if missing := [name for name in names if not (folder / name).exists()]:
         raise UserError(f"cannot load the weights of {path!r}: {folder} has no {missing[0]}")
     return [folder / name for name in names]

@@ -1,17 +1,20 @@
 """A bit that has flipped in a checkpoint or an export is found when it is read."""
 
 import shutil
+from random import Random
 
 import pytest
 import torch
 from checkpoints.conftest import write_file, write_folder
 
 from laid.checkpoints.checkpoint_files import META
+from laid.checkpoints.runs import read_embedded
 from laid.checkpoints.sharded_checkpoints import (
     _load_together,
     read_whole,
     read_without_optimizer,
 )
+from laid.common.errors import UserError
 from laid.vlm.export_marker import MARKER, mark_export
 from laid.vlm.model_loading import ModelArgs, load_model
 
@@ -126,3 +129,31 @@ def test_a_damaged_export_is_refused(tmp_path, pair, what):
         load_model(ModelArgs(str(folder)))
     (folder / MARKER).unlink()  # as for a folder that somebody has changed on purpose
     load_model(ModelArgs(str(folder)))
+
+
+@pytest.mark.parametrize("kind", ["cut", "bit", "bytes", "noise"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", META])
+def test_any_damage_to_a_folder_ends_in_a_sentence(tmp_path, name, kind):
+    path = write_folder(tmp_path / "step=1.ckpt")
+    expected = read_whole(path)["state_dict"]
+    good, random = (path / name).read_bytes(), Random(name + kind)
+    for _ in range(20):
+        bad, at = bytearray(good), random.randrange(len(good))
+        if kind == "cut":
+            del bad[at:]
+        elif kind == "bit":
+            bad[at] ^= 1 << random.randrange(8)
+        elif kind == "bytes":
+            bad[at : at + 20] = random.randbytes(20)
+        else:
+            bad = bytearray(random.randbytes(len(good)))
+        (path / name).write_bytes(bad)
+        for read in (read_whole, read_without_optimizer, read_embedded):
+            try:
+                found = read(path).get("state_dict", expected)
+            except UserError as reason:
+                message = str(reason)
+            else:
+                message = str(path)
+                assert all(torch.equal(found[key], value) for key, value in expected.items())
+            assert str(path) in message

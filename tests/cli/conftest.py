@@ -1,5 +1,6 @@
 """The real command line, in subprocesses, on a drawn COCO and models with weights."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from laid.cli.main import main
+
+HANDLED = (signal.SIGTERM, signal.SIGINT)
 Laid = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -43,6 +47,28 @@ def laid(work: Path) -> Laid:
         return done
 
     return run
+
+
+@pytest.fixture
+def run(work, monkeypatch, capsys):
+    """Runs ``laid ARGS`` in this process; gives the exit code and what it wrote to stderr."""
+    monkeypatch.chdir(work)
+    # Lightning's log handler holds the stderr of the test that imported it.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    handlers = [signal.getsignal(number) for number in HANDLED]
+
+    def call(*args):
+        code = 0
+        try:
+            main([str(arg) for arg in args])
+        except SystemExit as end:
+            code = end.code
+        assert [signal.getsignal(number) for number in HANDLED] == handlers
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return code, error
+
+    return call
 
 
 @pytest.fixture

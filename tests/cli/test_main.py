@@ -133,7 +133,7 @@ def test_quiet_and_verbose_are_taken_wherever_they_stand(at, drawn, tmp_path):
 def test_quiet_leaves_errors(tmp_path):
     done = run("from laid.cli.main import main; main()", "-q", "compare", str(tmp_path / "none"))
     assert done.returncode == 2
-    assert done.stderr.startswith("laid: error: can't read results from")
+    assert done.stderr.startswith("laid: error: cannot read ")
 
 
 def test_messages_of_other_ranks_than_the_first_are_left_out(drawn, tmp_path):
@@ -147,7 +147,7 @@ def test_messages_of_other_ranks_than_the_first_are_left_out(drawn, tmp_path):
 def test_home_is_expanded_where_a_shell_does_not(tmp_path):
     code = "from laid.cli.main import main; main()"
     done = run(code, "compare", "--out=~/report", "~/none", HOME=str(tmp_path))
-    assert f"can't read results from {tmp_path / 'none'}" in done.stderr
+    assert f"cannot read {tmp_path / 'none'}" in done.stderr
 
 
 def test_a_shortened_option_is_refused(capsys):

@@ -13,7 +13,6 @@ from cli.interruption import OPTION, Interruption
 import laid.cli.export_command
 import laid.data.build_command
 from laid.checkpoints.runs import find_checkpoint
-from laid.cli.main import main
 
 QUICK = ("--head_flow.enabled", "false", "--trainer.limit_val_batches", 0, "--data.workers", 0)
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -22,26 +21,6 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 def send(*numbers):
     for number in numbers:
         os.kill(os.getpid(), number)
-
-
-@pytest.fixture
-def run(work, monkeypatch, capsys):
-    """Runs ``laid ARGS`` in this process; gives the exit code and what it wrote to stderr."""
-    monkeypatch.chdir(work)
-    handlers = [signal.getsignal(number) for number in CODES]
-
-    def call(*args):
-        code = 0
-        try:
-            main([str(arg) for arg in args])
-        except SystemExit as end:
-            code = end.code
-        assert [signal.getsignal(number) for number in CODES] == handlers
-        error = capsys.readouterr().err
-        assert "Traceback" not in error
-        return code, error
-
-    return call
 
 
 @pytest.fixture

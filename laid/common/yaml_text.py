@@ -1,0 +1,72 @@
+"""YAML that stays small: some lines of aliases can stand for more than any memory holds."""
+
+from typing import Any
+
+import yaml
+
+from laid.common.errors import UserError
+
+_MOST, _DEEPEST = 100_000, 30
+
+
+def load_yaml(text: str, what: str) -> Any:
+    """The content of YAML: plain data, as ``yaml.safe_load`` gives it.
+
+    Args:
+        what: the file or the like that the text is of, for messages.
+
+    Raises:
+        UserError: it is not YAML, or too much when each alias is replaced by what it stands for.
+            Names the line.
+    """
+    try:
+        _check_size(text, what)
+        return yaml.safe_load(text)
+    except yaml.YAMLError as reason:
+        mark = getattr(reason, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = getattr(reason, "problem", None) or " ".join(str(reason).split())
+        raise UserError(f"{what}{place}: not YAML: {said}") from reason
+    except UserError:
+        raise
+    except (TypeError, ValueError) as reason:  # an impossible date, or a key that is a list
+        raise UserError(f"{what}: {reason}") from reason
+
+
+def check_settings_file(path: str) -> None:
+    """Refuses a file that holds no settings; one that can't be opened is left to its reader.
+
+    Raises:
+        UserError: as ``load_yaml``, or it is not in UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = load_yaml(file.read(), path)
+    except OSError:
+        return
+    except UnicodeDecodeError as reason:
+        raise UserError(f"{path}: expected text in UTF-8 ({reason})") from reason
+    if not isinstance(content, dict | None):
+        raise UserError(f"{path}: expected settings by name, found a {type(content).__name__}")
+
+
+def _check_size(text: str, what: str) -> None:
+    sizes: dict[str | None, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    total = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, total))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes[anchor] = total - before
+        elif isinstance(event, yaml.AliasEvent):
+            endless = event.anchor in dict(open_)
+            total += _MOST if endless else sizes.get(event.anchor, 0)
+        total += isinstance(event, yaml.NodeEvent)
+        if total > _MOST or len(open_) > _DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark else "?"
+            raise UserError(
+                f"{what}, line {line}: more than {_MOST} values with aliases replaced by what "
+                f"they stand for, or more than {_DEEPEST} levels deep"
+            )
