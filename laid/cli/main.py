@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given, words = options.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     set_up_logging(given.verbose, given.quiet)
     command = find_command(words)
+    hook, threading.excepthook = threading.excepthook, _in_thread
     try:
         with stops_raised():
             command.run(words[len(command.name.split()) :])
@@ -105,6 +107,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         log.error("error: %s", reason(error))
         sys.exit(2)
+    finally:
+        threading.excepthook = hook
+
+
+def _in_thread(raised: threading.ExceptHookArgs) -> None:
+    """A full disk that TensorBoard's thread meets is raised in the main thread too."""
+    error = raised.exc_value
+    if os.environ.get("LAID_TRACEBACK") or not (isinstance(error, Exception) and is_users(error)):
+        threading.__excepthook__(raised)
 
 
 def find_command(words: list[str]) -> Command:
