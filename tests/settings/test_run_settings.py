@@ -193,7 +193,7 @@ def test_an_error_of_a_settings_class_is_its_own():
     config = read_settings(made, ["--model.lora.rank=0"]).config
     with pytest.raises(UserError) as error:
         made.instantiate(config)
-    assert str(error.value) == "model.lora.rank 0: expected 1 or more"
+    assert str(error.value) == "model.lora.rank 0: expected 1 to 65536"
 
 
 def test_home_is_expanded_in_files_and_words(write, tmp_path, monkeypatch):
