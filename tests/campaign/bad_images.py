@@ -60,7 +60,10 @@ UNREADABLE: tuple[tuple[str, bytes], ...] = (
     ("a WEBP cut after its header", _picture("WEBP")[:20]),
     ("a BMP of a strange header", b"BM" + bytes(60)),
     ("a GIF without a picture", b"GIF89a\x01\0\x01\0\0\0\0;"),
-)
+    ("a text of 30 MB in a PNG", _png(
+        8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(30 << 20))),
+        (b"IDAT", zlib.compress(bytes(25 * 8))))),
+)  # fmt: skip
 """Contents whose header shows that they can't be shown."""
 
 DAMAGED: tuple[tuple[str, bytes], ...] = (
@@ -85,9 +88,6 @@ READABLE: tuple[tuple[str, bytes], ...] = (
     ("a BMP", _picture("BMP")),
     ("a TIFF", _picture("TIFF")),
     ("one pixel", _picture("PNG", (1, 1))),
-    ("a text of 30 MB in a PNG", _png(
-        8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(30 << 20))),
-        (b"IDAT", zlib.compress(bytes(25 * 8))))),
     ("a JPEG with more bytes at its end", JPEG + bytes(5000)),
 )  # fmt: skip
 
@@ -116,6 +116,7 @@ def _fit(place: Place, content: bytes) -> list[object]:
     return [
         "fit", "--config", words[2], "--data.train.source", "q.json", "--trainer.max_epochs", 1,
         "--data.validate.source", '["q.json"]', "--checkpoint.every_n_train_steps", 1000,
+        "--seed_everything", 17,  # the ninth step of twelve is the first to show the image
     ]  # fmt: skip
 
 
@@ -136,8 +137,7 @@ def _in_the_middle(content: bytes) -> Callable[[Place], None]:
         assert_clean(place, done)
         assert BAD in done.err
         (saved,) = (place.folder / "runs" / "run" / "checkpoints").iterdir()
-        # The haystacks of a step are read before it, so a damage in the first step leaves none.
-        assert saved.name.startswith("step=")
+        assert saved.name == "step=8.ckpt"
         (place.folder / "coco" / "val2017" / BAD).write_bytes(JPEG)
         done = place.laid("fit", "--ckpt_path", saved)
         assert done.code == 0, str(done)
