@@ -58,6 +58,7 @@ UNREADABLE: tuple[tuple[str, bytes], ...] = (
     ("300 times as high as wide", _picture("PNG", (1, 300))),
     ("a TIFF cut after its header", _picture("TIFF")[:12]),
     ("a WEBP cut after its header", _picture("WEBP")[:20]),
+    ("half a WEBP", _picture("WEBP")[:600]),
     ("a BMP of a strange header", b"BM" + bytes(60)),
     ("a GIF without a picture", b"GIF89a\x01\0\x01\0\0\0\0;"),
     ("a text of 30 MB in a PNG", _png(
@@ -72,7 +73,6 @@ DAMAGED: tuple[tuple[str, bytes], ...] = (
     ("a PNG whose data is no zlib", _png(64, 48, (b"IDAT", b"not zlib at all"))),
     ("a PNG with a wrong checksum", PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:]),
     ("half a TIFF", _picture("TIFF")[:3000]),
-    ("half a WEBP", _picture("WEBP")[:600]),
 )
 """Contents whose header is whole, and the rest is not."""
 
