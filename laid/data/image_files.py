@@ -136,6 +136,8 @@ def images_in(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file, its header read; what goes wrong with it in the block names the file."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"image {path} cannot be read: it is no file")
     try:
         with Image.open(path, formats=_FORMATS) as image:
             yield image

@@ -18,7 +18,7 @@ MOST_CPU_S = 60
 """Processor time of a command; none comes near it, and one that never ends is killed."""
 MOST_MEMORY = 6 << 30
 """Bytes of a command; what grows without end does not take the machine with it."""
-LONGEST_S = 600
+LONGEST_S = 240
 """Against a command that waits for ever, however busy the machine is."""
 
 
