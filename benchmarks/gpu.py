@@ -162,7 +162,7 @@ class Bench:
         config = load_config(student)
         row = _row("test", student, images, tokens_of(config, images, setting.grid))
         planned = simulate_test(PlannedModule(_by_sdpa(student)), setting)
-        row["planned_gib"] = highest(planned)[1].bytes / GIB
+        row["planned_gib"] = highest(planned).total() / GIB
         row["flops"] = sum(planned.flops.values())
         self.begin()
         vlm = VLM.load(student).to(self.device)
@@ -190,7 +190,7 @@ class Bench:
             module.teacher_args = _by_sdpa(module.teacher_args)
         tracker = simulate_training(module, setting)
         cost = Cost.of(tracker.flops, setting.images, 1, lambda _: tokens)
-        return {"planned_gib": highest(tracker)[1].bytes / GIB, "flops": cost.at(setting.images)}
+        return {"planned_gib": highest(tracker).total() / GIB, "flops": cost.at(setting.images)}
 
     def timed(self, row: dict, seconds: float) -> dict:
         """A row with its speed and peak memory."""

@@ -6,6 +6,7 @@ W vocabulary, C categories, V visual tokens of an image, H hidden, I images of t
 
 import math
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from laid.miniature.question_sampler import Sampler
 from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import tiny_model
-from laid.miniature.tower_training import TowerResult, encode_pool
+from laid.miniature.tower_training import encode_pool
 
 
 @dataclass
@@ -78,20 +79,20 @@ class TrainingData:
 
 
 def new_model(
-    config: Qwen2_5_VLConfig, tower: TowerResult, writer: Writer, seed: int
+    config: Qwen2_5_VLConfig, tower: dict[str, Any], writer: Writer, seed: int
 ) -> PreTrainedModel:
-    """A model with a trained tower and an untrained decoder.
+    """A model with the tower that ``train_tower`` returned, and an untrained decoder.
 
     Word embeddings are standard normal; those of the categories are the tower's directions.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = tiny_model(config)
-        model.model.visual.load_state_dict(tower.visual)
+        model.model.visual.load_state_dict(tower["visual"])
         with torch.no_grad():
             words = model.get_input_embeddings().weight
             words.normal_()
-            words[writer.words_C] = tower.words_CH
+            words[writer.words_C] = tower["words_CH"]
     return model
 
 
@@ -181,15 +182,11 @@ def train_decoder(
     model.train()
     model.model.visual.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        fused=True,
-    )
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
     generator = torch.Generator().manual_seed(seed)
     state = model, optimizer, generator
     progress = Progress(**stage.resume(*state).get("progress", {}))

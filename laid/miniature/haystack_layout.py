@@ -8,6 +8,7 @@ Shape suffixes: B haystacks, N images, L tokens, Q questions, I visual tokens of
 categories.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from laid.common.errors import UserError
 from laid.data.entries import ask
+from laid.miniature.image_pool import PATCH
+from laid.minicoco.drawing import SIDE
 from laid.vlm.processor import ImageTextProcessor
 
 
@@ -71,21 +74,13 @@ class Writer:
     Args:
         processor: with the tiny tokenizer, in which every category is one token.
         categories: names of the objects.
-        tokens: visual tokens of an image, a square number.
-        prefix: text before each question.
 
     Raises:
         UserError: a category is not one token.
     """
 
-    def __init__(
-        self,
-        processor: ImageTextProcessor,
-        categories: tuple[str, ...],
-        tokens: int,
-        prefix: str = "",
-    ) -> None:
-        self._processor, self._tokens, self._prefix = processor, tokens, prefix
+    def __init__(self, processor: ImageTextProcessor, categories: Sequence[str]) -> None:
+        self._processor = processor
         self._samples = categories[0], categories[1]
         self.words_C = torch.tensor([self._word(f" {name}") for name in categories])
         articles = (ask(name, name, "single").split(f" {name},")[0] for name in categories)
@@ -101,10 +96,9 @@ class Writer:
         return int(ids[0])
 
     def _layout(self, size: int, questions: int) -> Layout:
-        processor, side = self._processor, 2 * int(self._tokens**0.5)
-        grid_I3 = torch.tensor([[1, side, side]] * size)
-        question = self._prefix + ask(*self._samples, "single")
-        ids_L = processor.ids(processor.prompt(question, grid_I3) + "Yes")
+        processor = self._processor
+        grid_I3 = torch.tensor([[1, SIDE // PATCH, SIDE // PATCH]] * size)
+        ids_L = processor.ids(processor.prompt(ask(*self._samples, "single"), grid_I3) + "Yes")
         visual_L = ids_L == processor.image_id
         positions_3BL = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end
@@ -112,6 +106,9 @@ class Writer:
         offsets_Q = torch.arange(questions) * width
         at_L = torch.arange(len(ids_L))
         tokens_L = torch.cat([at_L[:start], at_L[start:].repeat(questions)])
+        # -1 for the images, then the number of each question.
+        block_L = (torch.arange(len(tokens_L)) - start).div(width, rounding_mode="floor").clamp(-1)
+        mask_LL = ((block_L == -1) | (block_L[:, None] == block_L)).tril()
 
         def indices(word: int) -> Tensor:
             return (ids_L[start:] == word).nonzero()[-1, 0] + start + offsets_Q
@@ -119,7 +116,7 @@ class Writer:
         return Layout(
             ids_L=ids_L[tokens_L],
             positions_3BL=positions_3BL[..., tokens_L],
-            mask_LL=_mask(start, width, questions) if questions > 1 else None,
+            mask_LL=mask_LL if questions > 1 else None,
             visual_I=visual_L.nonzero()[:, 0],
             anchors_Q=indices(int(self.words_C[0])),
             targets_Q=indices(int(self.words_C[1])),
@@ -137,11 +134,3 @@ class Writer:
             ids_BL[:, indices_Q - 1] = self.articles_C[categories_BQ]
         ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
         return ids_BL
-
-
-def _mask(start: int, width: int, questions: int) -> Tensor:
-    block_L = torch.cat(
-        [torch.full((start,), -1), torch.arange(questions).repeat_interleave(width)]
-    )
-    causal_LL = torch.ones(len(block_L), len(block_L), dtype=torch.bool).tril()
-    return causal_LL & ((block_L == -1) | (block_L[:, None] == block_L))

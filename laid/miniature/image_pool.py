@@ -24,15 +24,19 @@ PATCHES = (SIDE // PATCH) ** 2
 
 @dataclass(frozen=True)
 class Pool:
-    """Images and the objects in them."""
+    """Images and the objects in them.
+
+    Attributes:
+        files: paths below the COCO root, in the index's order.
+        patches_IPD: uint8, in Qwen2.5-VL's order of patches: the four of a visual token are
+            adjacent.
+        present_IC: bool, which categories an image shows.
+    """
 
     files: tuple[str, ...]
-    """Paths below the COCO root, in the index's order."""
     categories: tuple[str, ...]
     patches_IPD: Tensor
-    """uint8, in Qwen2.5-VL's order of patches: the four of a visual token are adjacent."""
     present_IC: Tensor
-    """bool, which categories an image shows."""
 
     def __len__(self) -> int:
         return len(self.files)

@@ -8,15 +8,11 @@ from typing import Any
 import torch
 
 from laid.common.atomic_files import atomic_dir
-from laid.data.coco_index import CocoIndex
 from laid.evaluation.wilson import wilson_interval
-from laid.miniature.accuracy_check import entries_for, measure
-from laid.miniature.haystack_layout import Writer
-from laid.miniature.image_pool import Pool
+from laid.miniature.accuracy_check import measure
 from laid.miniature.packaged_models import packaged_config, packaged_processor
 from laid.miniature.recipes import TinyRecipe, TowerRecipe
-from laid.miniature.tiny_models import tiny_model, write_tiny
-from laid.miniature.tower_training import TOKENS
+from laid.miniature.tiny_models import write_tiny
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable, mark_export
 from laid.vlm.hf_folder import write_model
@@ -57,20 +53,15 @@ def write_folder(out: Path, name: str, card: Card) -> None:
     The folder appears when it is complete, and replaces one of that name.
     """
     processor = packaged_processor()
-    config = packaged_config(name, processor)
     *_, last = card.stages.values()
-    state = {key: value.bfloat16() for key, value in last["model"].items()}
-    model = tiny_model(config)
-    model.load_state_dict(state)
-    root, recipe = ensure_minicoco(), card.recipe
-    pool, index = Pool.load(root, TEST_SPLIT), CocoIndex.load(root, TEST_SPLIT)
-    entries = entries_for(index, recipe.test_per_size, TEST_SEED, recipe.test_sizes)
-    counts = measure(model, pool, entries, Writer(processor, pool.categories, TOKENS))
-    text = render(name, card, counts, model.num_parameters())
     with atomic_dir(out / name, _replaces) as folder:
-        write_tiny(folder, config, processor)
-        write_model(folder, ModelArgs(path=str(folder)), state, torch.bfloat16)
+        write_tiny(folder, packaged_config(name, processor), processor)
+        write_model(folder, ModelArgs(str(folder)), last["model"], torch.bfloat16)
         (folder / "model.safetensors").chmod(0o644)  # safetensors lets the owner alone read it
+        sizes, n = card.recipe.test_sizes, card.recipe.test_per_size
+        accuracy = measure(folder, ensure_minicoco(), TEST_SPLIT, sizes, n, TEST_SEED)
+        parameters = sum(value.numel() for value in last["model"].values())
+        text = render(name, card, accuracy, parameters)
         (folder / "README.md").write_text(text, encoding="utf-8")
         mark_export(folder, card.command)
 
@@ -80,12 +71,12 @@ def _replaces(there: Path) -> bool:
     return True
 
 
-def render(name: str, card: Card, counts: dict[int, tuple[int, int]], parameters: int) -> str:
-    """The text of README.md; ``counts`` is (correct, n) by haystack size."""
-    rows, stages, seconds = [], [], 0.0
-    for size, (correct, n) in counts.items():
-        low, high = wilson_interval(correct, n)
-        rows.append(f"| {size} | {correct / n:.1%} | {low:.1%} to {high:.1%} | {n} |")
+def render(name: str, card: Card, accuracy: dict[int, float], parameters: int) -> str:
+    """The text of README.md; ``accuracy`` by haystack size, of ``test_per_size`` answers each."""
+    rows, stages, seconds, n = [], [], 0.0, card.recipe.test_per_size
+    for size, share in accuracy.items():
+        low, high = wilson_interval(round(share * n), n)
+        rows.append(f"| {size} | {share:.1%} | {low:.1%} to {high:.1%} | {n} |")
     for stage, result in card.stages.items():
         own = getattr(card.recipe, stage)
         settings = ", ".join(f"{key} {value}" for key, value in asdict(own).items())
@@ -101,7 +92,7 @@ def render(name: str, card: Card, counts: dict[int, tuple[int, int]], parameters
         name=name,
         kind=_KINDS[name],
         parameters=parameters,
-        entries=sum(n for _, n in counts.values()),
+        entries=n * len(accuracy),
         split=TEST_SPLIT,
         seed=TEST_SEED,
         rows="\n".join(rows),

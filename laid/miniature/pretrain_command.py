@@ -21,7 +21,7 @@ from laid.miniature.packaged_models import packaged_config, packaged_processor
 from laid.miniature.recipes import TinyRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import tiny_model
-from laid.miniature.tower_training import TOKENS, train_tower
+from laid.miniature.tower_training import train_tower
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -136,7 +136,7 @@ def train_lineage(recipe: TinyRecipe, root: Path, work: Path, seed: int, number:
     processor = packaged_processor()
     config = packaged_config("student", processor)
     pool, held_out = Pool.load(root, TRAIN), Pool.load(root, HELD_OUT)
-    writer = Writer(processor, pool.categories, TOKENS)
+    writer = Writer(processor, pool.categories)
     tower = train_tower(config, pool, held_out, recipe.tower, own_seed, tower_stage)
     model = new_model(config, tower, writer, own_seed)
     data = TrainingData.of(model, pool, writer)
@@ -169,7 +169,7 @@ def train_positions(
     except RuntimeError as reason:
         raise UserError(f"{student!r} is no student of laid pretrain tiny: {reason}") from reason
     pool = Pool.load(root, TRAIN)
-    data = TrainingData.of(model, pool, Writer(processor, pool.categories, TOKENS))
+    data = TrainingData.of(model, pool, Writer(processor, pool.categories))
     train_decoder(model, data, recipe.positions, len(_LINEAGES) * seed, stage)
 
 

@@ -5,6 +5,7 @@ Shape suffixes: B haystacks, N images, K anchors, Q questions, I images of the p
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,18 +17,21 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class Haystacks:
-    """A batch of haystacks of one size."""
+    """A batch of haystacks of one size.
+
+    Attributes:
+        images_BN: rows of the pool, in the order shown.
+        yes_BQ: whether the needle shows the target.
+        valid_BQ: false where no balanced question exists, which the loss leaves out.
+        others_BQC: the needle's other categories, without the haystack's anchors.
+    """
 
     images_BN: Tensor
-    """Rows of the pool, in the order shown."""
     anchors_BQ: Tensor
     targets_BQ: Tensor
     yes_BQ: Tensor
-    """Whether the needle shows the target."""
     valid_BQ: Tensor
-    """False where no balanced question exists, which the loss leaves out."""
     others_BQC: Tensor
-    """The needle's other categories, without the haystack's anchors."""
 
 
 class Sampler:
@@ -57,18 +61,14 @@ class Sampler:
         Raises:
             UserError: the pool has too few images with exactly one anchor or none.
         """
-        count, categories = len(self.present_IC), self.present_IC.shape[1]
+        count, categories = self.present_IC.shape
         anchors = min(4, size if size < 3 else size // 2, questions)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator)
-
-        def rows(*shape: int) -> Tensor:
-            return torch.randint(count, shape, generator=generator)
+        uniform = partial(torch.rand, generator=generator)
+        integers = partial(torch.randint, generator=generator)
 
         def showing(category_X: Tensor) -> Tensor:
             """A row of the pool for each category, which its image shows."""
-            number_X = (uniform(*category_X.shape) * self._count_C[category_X]).long()
+            number_X = (uniform(category_X.shape) * self._count_C[category_X]).long()
             return self._with_CI[category_X, number_X]
 
         anchors_BK = uniform(batch, categories).argsort(dim=1)[:, :anchors]
@@ -77,8 +77,7 @@ class Sampler:
         def redraw(rows_BX: Tensor, wanted: int, draw: Callable[[Tensor], Tensor]) -> Tensor:
             """Draws images again until each shows ``wanted`` of its haystack's anchors."""
             for _ in range(_TRIES):
-                shown_BX = (self.present_IC[rows_BX] & taken_BC[:, None]).sum(dim=2)
-                bad_BX = shown_BX != wanted
+                bad_BX = (self.present_IC[rows_BX] & taken_BC[:, None]).sum(dim=2) != wanted
                 if not bad_BX.any():
                     return rows_BX
                 rows_BX[bad_BX] = draw(bad_BX)
@@ -86,25 +85,26 @@ class Sampler:
                 f"the pool has too few images with {wanted} of {anchors} anchors: draw more images"
             )
 
-        images_BN = redraw(rows(batch, size), 0, lambda bad_BN: rows(int(bad_BN.sum())))
+        images_BN = integers(count, (batch, size))
+        images_BN = redraw(images_BN, 0, lambda bad_BN: integers(count, (int(bad_BN.sum()),)))
         needles_BK = redraw(showing(anchors_BK), 1, lambda bad_BK: showing(anchors_BK[bad_BK]))
         slots_BN = uniform(batch, size).argsort(dim=1)
         images_BN.scatter_(1, slots_BN[:, :anchors], needles_BK)
 
-        which_BQ = torch.randint(anchors, (batch, questions), generator=generator)
+        which_BQ = integers(anchors, (batch, questions))
         slot_BQ = slots_BN.gather(1, which_BQ)
         shown_BQC = self.present_IC[images_BN.gather(1, slot_BQ)]
         free_BQC = ~taken_BC[:, None]
         if size == 1:
             other_BQC = ~shown_BQC
         else:
-            step_BQ = torch.randint(1, size, (batch, questions), generator=generator)
+            step_BQ = integers(1, size, (batch, questions))
             other_BQC = self.present_IC[images_BN.gather(1, (slot_BQ + step_BQ) % size)]
         yes_BQC, no_BQC = shown_BQC & ~other_BQC & free_BQC, other_BQC & ~shown_BQC & free_BQC
         coin_BQ = uniform(batch, questions) < 0.5
         choice_BQC = torch.where(coin_BQ[..., None], yes_BQC, no_BQC)
         # A uniform choice: the largest of random numbers.
-        targets_BQ = (uniform(*choice_BQC.shape) * choice_BQC).argmax(dim=2)
+        targets_BQ = (uniform(choice_BQC.shape) * choice_BQC).argmax(dim=2)
         return Haystacks(
             images_BN=images_BN,
             anchors_BQ=anchors_BK.gather(1, which_BQ),

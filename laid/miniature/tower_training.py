@@ -4,7 +4,6 @@ Shape suffixes: B or I images, P 16 patches, D values of a patch without its tem
 visual tokens, E the tower's hidden size, H the decoder's, C categories.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,24 +23,6 @@ TOKENS = PATCHES // MERGE**2
 """Visual tokens of an image."""
 
 _SHIFT = 2  # largest shift of a cell, in pixels, in augmentation
-
-
-@dataclass(frozen=True)
-class TowerResult:
-    """A trained tower.
-
-    Attributes:
-        visual: its state dict.
-        words_CH: word embeddings of the categories, of mean square 1.
-        exact: share of held-out images whose set of categories is predicted exactly, by the mean
-            logits of their visual tokens.
-        seconds: time of training.
-    """
-
-    visual: dict[str, Tensor]
-    words_CH: Tensor
-    exact: float
-    seconds: float
 
 
 def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
@@ -86,27 +67,29 @@ def train_tower(
     recipe: TowerRecipe,
     seed: int,
     stage: Stage,
-) -> TowerResult:
+) -> dict[str, Any]:
     """Trains a tower and standardises its features.
 
     The loss is binary cross-entropy for every category at each visual token. Its class weights are
     fixed orthogonal directions, which become the word embeddings of the categories: a visual token
     is then, up to noise, the sum of the words for what its image shows. ``seed`` is that of initial
     weights, directions and batches.
+
+    Returns:
+        The stage's result: ``visual``, the tower's state dict; ``words_CH``, word embeddings of the
+        categories, of mean square 1; ``exact``, the share of held-out images whose set of
+        categories is predicted exactly, by the mean logits of their visual tokens.
     """
     if (done := stage.result()) is not None:
-        return TowerResult(**done)
+        return done
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _Classifier(config, len(pool.categories))
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(model.tower.parameters()), "weight_decay": recipe.weight_decay},
-            {"params": [model.bias_C], "weight_decay": 0.0},
-        ],
-        lr=recipe.lr,
-        fused=True,
-    )
+    groups = [
+        {"params": list(model.tower.parameters()), "weight_decay": recipe.weight_decay},
+        {"params": [model.bias_C], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     generator = torch.Generator().manual_seed(seed)
     state = model, optimizer, generator
     first = stage.resume(*state).get("step", 0)
@@ -131,13 +114,18 @@ def train_tower(
     tower, words_CH = model.tower.eval(), model.words_CH
     with torch.no_grad():
         predicted_IC = model.logits(encode_pool(tower, held_out)).mean(dim=1) > 0
-        _standardise(tower, encode_pool(tower, pool))
-    done = stage.finish(
+        # The last layer is rescaled: features have mean 0 and mean square 1, like the words.
+        features_IVH = encode_pool(tower, pool)
+        mean_H = features_IVH.mean(dim=(0, 1))
+        scale = (features_IVH - mean_H).square().mean().sqrt()
+        last = tower.merger.mlp[-1]
+        last.bias.sub_(mean_H).div_(scale)
+        last.weight.div_(scale)
+    return stage.finish(
         visual=tower.state_dict(),
         words_CH=words_CH / words_CH.square().mean().sqrt(),
         exact=(predicted_IC == held_out.present_IC).all(dim=1).float().mean().item(),
     )
-    return TowerResult(**done)
 
 
 class _Classifier(nn.Module):
@@ -178,12 +166,3 @@ def _augment(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> T
     pixels = normalise(cells.reshape(patches_BPD.shape))
     gain, offset = (noise * torch.randn(2, len(pixels), 1, 1, generator=generator)).unbind(0)
     return pixels * (1 + gain) + offset + noise * torch.randn(pixels.shape, generator=generator)
-
-
-def _standardise(tower: Tower, features_IVH: Tensor) -> None:
-    """Rescales the last layer so that features have mean 0 and mean square 1, like the words."""
-    mean_H = features_IVH.mean(dim=(0, 1))
-    scale = (features_IVH - mean_H).square().mean().sqrt()
-    last = tower.merger.mlp[-1]
-    last.bias.sub_(mean_H).div_(scale)
-    last.weight.div_(scale)

@@ -67,38 +67,32 @@ def fake_floats() -> Iterator[FakeTensorMode]:
 
 def _stays_meta(tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
     """Whether only the meta device is used, where models are before they are given memory."""
-    device = kwargs.get("device")
-    if device is not None:
+    if (device := kwargs.get("device")) is not None:
         return torch.device(device).type == "meta"
-    meta = [t.device.type == "meta" and not isinstance(t, FakeTensor) for t in tensors]
-    return bool(meta) and all(meta)
+    return bool(tensors) and all(t.is_meta and not isinstance(t, FakeTensor) for t in tensors)
 
 
 def _is_known(func: Any, tensors: list[Tensor], args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether the result is an integer tensor that can be computed."""
     if tensors:
-        if any(isinstance(t, FakeTensor) or t.device.type == "meta" for t in tensors):
+        if any(isinstance(t, FakeTensor) or t.is_meta for t in tensors):
             return False
-        return _broadcast(tensors) <= _LARGEST
-    dtype = kwargs.get("dtype")
+        try:
+            shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+        except RuntimeError:
+            shape = max((t.shape for t in tensors), key=math.prod)
+        return math.prod(shape) <= _LARGEST
+    is_integer = _is_integer(kwargs.get("dtype"))
     if func in _ARANGES:
-        return _is_integer(dtype) or not any(isinstance(value, float) for value in args)
+        return is_integer or not any(isinstance(value, float) for value in args)
     shape = args[0] if args and isinstance(args[0], list | tuple) else []
-    filled = func is _aten.full.default and isinstance(args[1], int) and dtype is None
+    filled = func is _aten.full.default and isinstance(args[1], int) and kwargs.get("dtype") is None
     elements = math.prod(size for size in shape if isinstance(size, int))
-    return (_is_integer(dtype) or filled) and elements <= _LARGEST
+    return (is_integer or filled) and elements <= _LARGEST
 
 
 def _is_integer(dtype: torch.dtype | None) -> bool:
     return dtype is not None and not dtype.is_floating_point and not dtype.is_complex
-
-
-def _broadcast(tensors: list[Tensor]) -> int:
-    """Elements of the shape that the tensors broadcast to, or of the largest if they do not."""
-    try:
-        return math.prod(torch.broadcast_shapes(*(t.shape for t in tensors)))
-    except RuntimeError:
-        return max(t.numel() for t in tensors)
 
 
 def _without_masks(indices: Any) -> list[Tensor | None]:

@@ -3,7 +3,7 @@
 It tracks real tensors as well as fake ones, so that a plan can be compared with a real process.
 FLOPs are those of matrix products and attention; a multiply-add counts as two.
 
-Shape suffixes: B batch, H query heads, K KV heads, L queries or keys, D head_dim.
+Shape suffixes: B batch, H query heads, L queries, D head_dim.
 """
 
 import weakref
@@ -27,11 +27,6 @@ KINDS = ("student", "teacher", "gradients", "optimizer", "gathered", "logits", "
 activations: everything else."""
 
 _METADATA = torch.ops.prim.device.default
-_KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
-_FORWARD, _BACKWARD = (
-    [getattr(torch.ops.aten, f"_scaled_dot_product_{name}{suffix}") for name in _KERNELS]
-    for suffix in ("", "_backward")
-)
 
 
 @dataclass(frozen=True)
@@ -48,19 +43,16 @@ class Work:
     vision: bool
     again: bool
 
+    @property
+    def part(self) -> str:
+        """vision, attention or decoder."""
+        return "vision" if self.vision else "attention" if self.attention else "decoder"
+
 
 @dataclass(eq=False)
 class _Storage:
     bytes: int
     kind: str
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The most memory in use in a phase: in bytes, and of it by kind, one of ``KINDS``."""
-
-    bytes: int
-    of: dict[str, int]
 
 
 @dataclass(eq=False)
@@ -91,7 +83,8 @@ class MemoryTracker(TorchDispatchMode):
     ) -> Any:
         if any(issubclass(one, DTensor) for one in types):
             return NotImplemented  # DTensor dispatches again, with local tensors
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
         if func is _METADATA or self._paused:
             return out
         communicates = func.namespace in ("fsdp", "c10d")
@@ -101,17 +94,17 @@ class MemoryTracker(TorchDispatchMode):
                 kind = "logits" if is_logits and leaf.is_floating_point() else "activations"
                 self._record(leaf, "gathered" if communicates else kind)
         packet = getattr(func, "_overloadpacket", None)
-        attention = packet in (*_FORWARD, *_BACKWARD)
+        attention = "scaled_dot_product" in str(packet)
         if attention or packet in flop_registry:
             # Activation checkpointing runs forward operations within the backward pass, with
             # gradients on; those of backward itself have them off.
             again = self.phase == "backward" and torch.is_grad_enabled()
-            flops = (
-                self._attention(packet, args, kwargs or {})
+            work = Work(attention, self.vision, again)
+            self.flops[self.phase, work] += (
+                self._attention(func, args, kwargs)
                 if attention
-                else int(flop_registry[packet](*args, **kwargs or {}, out_val=out))
+                else int(flop_registry[packet](*args, **kwargs, out_val=out))
             )
-            self.flops[self.phase, Work(attention, self.vision, again)] += flops
         return out
 
     def enter(self, phase: str) -> None:
@@ -124,17 +117,16 @@ class MemoryTracker(TorchDispatchMode):
         for tensor in tensors:
             self._record(tensor, kind).kind = kind
 
-    def peaks(self) -> dict[str, Peak]:
-        """The peak of every phase, in the order in which they first began."""
+    def peaks(self) -> dict[str, Counter[str]]:
+        """Bytes of each of ``KINDS`` at the peak of every phase, in the order in which phases first
+        began."""
         now: Counter[str] = Counter()
-        total = 0
-        peaks: dict[str, Peak] = {}
+        peaks: dict[str, Counter[str]] = {}
         for phase, change, storage in self._events:
             if storage is not None:
                 now[storage.kind] += change
-                total += change
-            if phase not in peaks or total > peaks[phase].bytes:
-                peaks[phase] = Peak(total, dict(now))
+            if phase not in peaks or (change > 0 and now.total() > peaks[phase].total()):
+                peaks[phase] = now.copy()
         return peaks
 
     @contextmanager
@@ -188,15 +180,14 @@ class MemoryTracker(TorchDispatchMode):
         storage.bytes += change
         self._events.append((self.phase, change, storage))
 
-    def _attention(self, packet: Any, args: Any, kwargs: dict[str, Any]) -> int:
+    def _attention(self, func: Any, args: Any, kwargs: dict[str, Any]) -> int:
         """FLOPs of products of [L, D] with [D, L] over all query heads: half under a causal mask,
         and of a tower those within windows."""
-        if packet in _FORWARD:
-            products, (q_BHLD, k_BKLD) = 2, args[:2]
-            causal = kwargs.get("is_causal", args[4] if len(args) > 4 else False) is True
-        else:  # scores are computed again, and each of the two products has two gradients
-            products, (q_BHLD, k_BKLD) = 5, args[1:3]
-            causal = any(value is True for value in (*args, *kwargs.values()))
-        queries, keys = q_BHLD.shape[2], k_BKLD.shape[2]
+        names = (argument.name for argument in func._schema.arguments)
+        given = dict(zip(names, args, strict=False)) | kwargs
+        q_BHLD, queries, keys = given["query"], given["query"].shape[2], given["key"].shape[2]
+        # Backward, scores are computed again, and each of the two products has two gradients.
+        products = 5 if "backward" in str(func) else 2
         share = self.attended.get(queries, 1.0) if queries == keys else 1.0
+        causal = given.get("is_causal", False)
         return int(2 * products * q_BHLD.numel() * keys * (0.5 if causal else share))

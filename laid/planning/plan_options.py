@@ -1,6 +1,5 @@
 """What ``laid plan`` asks beyond the settings of ``laid fit``."""
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -47,10 +46,10 @@ class PlanOptions:
             least = 0 if name == "test_images" else 1
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"--{name} {value}: expected {least} or more")
-        for name, most in (("tflops", math.inf), ("mfu", 1)):
-            if (value := getattr(self, name)) is not None and not 0 < value <= most:
-                share = ", at most 1" if name == "mfu" else ""
-                raise UserError(f"--{name} {value}: expected more than 0{share}")
+        if self.tflops is not None and not self.tflops > 0:
+            raise UserError(f"--tflops {self.tflops}: expected more than 0")
+        if self.mfu is not None and not 0 < self.mfu <= 1:
+            raise UserError(f"--mfu {self.mfu}: expected more than 0, at most 1")
         if self.gpu not in (None, *GPUS):
             raise UserError(f"--gpu {self.gpu}: expected {', '.join(GPUS)}, or use --tflops")
         if self.tflops is not None and self.mfu is not None:

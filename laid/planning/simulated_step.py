@@ -65,16 +65,10 @@ class PlannedModule(LaidModule):
 
     @staticmethod
     def _tokenizer_of(args: ModelArgs) -> Any:
-        return _Vocabulary(load_config(args).text_config.vocab_size)
+        return _Vocabulary([None] * load_config(args).text_config.vocab_size)
 
 
-@dataclass(frozen=True)
-class _Vocabulary:
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
+class _Vocabulary(list[None]):
     def get_vocab(self) -> dict[str, int]:
         return {}
 
@@ -95,9 +89,8 @@ class PlannedStrategy(ShardedStrategy):
 
     @property
     def placement(self) -> Placement:
-        if self._device_mesh is None:
-            return Placement(weights=self._weights)
-        return replace(super().placement, weights=self._weights)
+        of_run = Placement() if self._device_mesh is None else super().placement
+        return replace(of_run, weights=self._weights)
 
 
 def simulate_training(module: LaidModule, setting: Setting, real: bool = False) -> MemoryTracker:
@@ -115,12 +108,7 @@ def simulate_training(module: LaidModule, setting: Setting, real: bool = False) 
         strategy = PlannedStrategy(mesh, setting.precision, weights=real)
         tracker.enter(BUILT)
         optimizer = prepare_training(module, strategy, setting)
-        tracker.tag("student", chain(module.parameters(), module.buffers()))
-        for vlm in _teachers(module):
-            tracker.tag("teacher", chain(vlm.parameters(), vlm.buffers()))
-        if not real:
-            for vlm in (*_teachers(module), module.student):
-                _attend(vlm, tracker)
+        _tag_and_attend(module, tracker, real)
         watch_teacher(module, tracker.enter)
         for step in range(STEPS):
             tracker.flops.clear()
@@ -142,10 +130,8 @@ def simulate_test(module: LaidModule, setting: Setting) -> MemoryTracker:
     tracker = _tracker(module)
     with fake_floats(), tracker.watching():
         strategy = PlannedStrategy(None, setting.precision)
-        module.trainer = _trainer("test", strategy, setting)
-        module.configure_model()
-        tracker.tag("student", chain(module.student.parameters(), module.student.buffers()))
-        _attend(module.student, tracker)
+        _build(module, "test", strategy, setting)
+        _tag_and_attend(module, tracker)
         tracker.enter(TEST)
         with strategy.precision_plugin.test_step_context():
             module.student.answer(_inputs(module, setting, with_answer=False), 2)
@@ -159,8 +145,7 @@ def prepare_training(
     device: torch.device | None = None,
 ) -> torch.optim.Optimizer:
     """Builds the models and the optimizer; moves models that are not sharded to ``device``."""
-    module.trainer = _trainer("fit", strategy, setting)
-    module.configure_model()
+    _build(module, "fit", strategy, setting)
     if device is not None:
         module.to(device)
         if module.teacher is not None:
@@ -214,12 +199,18 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
         vlm.signals = signals  # type: ignore[method-assign, assignment]
 
 
-def _attend(vlm: VLM, tracker: MemoryTracker) -> None:
-    """Makes the vision tower attend in one call, and marks in the tracker when the tower runs."""
-    attend_at_once(vlm.hf, tracker.attended.__setitem__)
-    tower = vlm.family.tower(vlm.hf)
-    tower.register_forward_pre_hook(lambda *_: setattr(tracker, "vision", True))
-    tower.register_forward_hook(lambda *_: setattr(tracker, "vision", False))
+def _tag_and_attend(module: LaidModule, tracker: MemoryTracker, real: bool = False) -> None:
+    """Tags the models; unless ``real``, makes vision towers attend in one call, and marks in the
+    tracker when a tower runs."""
+    tracker.tag("student", chain(module.parameters(), module.buffers()))
+    for vlm in (module.student, *_teachers(module)):
+        if vlm is not module.student:
+            tracker.tag("teacher", chain(vlm.parameters(), vlm.buffers()))
+        if not real:
+            attend_at_once(vlm.hf, tracker.attended.__setitem__)
+            tower = vlm.family.tower(vlm.hf)
+            tower.register_forward_pre_hook(lambda *_: setattr(tracker, "vision", True))
+            tower.register_forward_hook(lambda *_: setattr(tracker, "vision", False))
 
 
 def _teachers(module: LaidModule) -> list[VLM]:
@@ -227,15 +218,15 @@ def _teachers(module: LaidModule) -> list[VLM]:
     return [] if vlm is None else [vlm]
 
 
-def _trainer(stage: str, strategy: PlannedStrategy, setting: Setting) -> Any:
-    """The attributes of a Trainer that the module reads while it is built."""
-    return SimpleNamespace(
+def _build(module: LaidModule, stage: str, strategy: PlannedStrategy, setting: Setting) -> None:
+    module.trainer = SimpleNamespace(  # what the module reads of it while it is built
         state=SimpleNamespace(fn=stage),
         precision=setting.precision,
         precision_plugin=strategy.precision_plugin,
         strategy=strategy,
         estimated_stepping_batches=1000,  # any number: the schedule takes no memory
     )
+    module.configure_model()
 
 
 def _inputs(module: LaidModule, setting: Setting, with_answer: bool) -> ModelInputs:
@@ -244,7 +235,7 @@ def _inputs(module: LaidModule, setting: Setting, with_answer: bool) -> ModelInp
 
 
 def _tracker(module: LaidModule) -> MemoryTracker:
-    given = [args for args in (module.student_args, module.teacher_args) if args is not None]
+    given = filter(None, (module.student_args, module.teacher_args))
     return MemoryTracker(frozenset(load_config(args).text_config.vocab_size for args in given))
 
 

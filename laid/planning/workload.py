@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
@@ -21,30 +22,32 @@ from laid.planning.simulated_step import BACKWARD, STUDENT, TEACHER
 
 @dataclass(frozen=True)
 class Cost:
-    """FLOPs of one haystack, forward and backward."""
+    """FLOPs of one haystack, forward and backward.
+
+    Attributes:
+        weights, attention: of products with the decoder's weights, and of its attention.
+        vision: of the vision towers' forward pass.
+        images: of the haystack that was counted.
+        tokens: from a number of images to the tokens of their haystack.
+    """
 
     weights: float
-    """Of products with the decoder's weights."""
     attention: float
-    """Of the decoder's attention."""
     vision: float
-    """Of the vision towers' forward pass."""
     images: int
-    """Of the haystack that was counted."""
     tokens: Callable[[int], int]
-    """From a number of images to the tokens of their haystack."""
 
     @classmethod
     def of(
         cls, flops: Counter[tuple[str, Work]], images: int, batch: int, tokens: Callable[[int], int]
     ) -> "Cost":
         """From the FLOPs of a step of ``batch`` haystacks of ``images``; without recomputation."""
-        parts = {"weights": 0.0, "attention": 0.0, "vision": 0.0}
+        parts: Counter[str] = Counter()
         for (phase, work), amount in flops.items():
             if phase in (TEACHER, STUDENT, BACKWARD) and not work.again:
-                of_decoder = "attention" if work.attention else "weights"
-                parts["vision" if work.vision else of_decoder] += amount / batch
-        return cls(**parts, images=images, tokens=tokens)
+                parts[work.part] += amount
+        decoder, attention, vision = (parts[n] / batch for n in ("decoder", "attention", "vision"))
+        return cls(decoder, attention, vision, images, tokens)
 
     def at(self, images: int) -> float:
         """FLOPs of a haystack of ``images`` images."""
@@ -74,17 +77,12 @@ def run_flops(
         sizes: images of each haystack of an epoch.
         each: haystacks of a rank's micro-batch.
     """
-    sampler = EpochSampler(
-        len(sizes) - len(sizes) % data.global_batch_size,
-        drawn_from=len(sizes),
-        shuffle=True,
-        sizes=sizes if data.group_by_size else None,
-        step=data.global_batch_size,
-    )
-    order = [sizes[at] for at in sampler]
-    together = each * ranks
-    rounds = [max(order[at : at + together]) for at in range(0, len(order), together)]
-    return epochs * each * sum(cost.at(size) for size in rounds)
+    step = data.global_batch_size
+    whole = len(sizes) - len(sizes) % step
+    grouped = sizes if data.group_by_size else None
+    order = EpochSampler(whole, drawn_from=len(sizes), shuffle=True, sizes=grouped, step=step)
+    rounds = torch.tensor(sizes)[list(order)].reshape(-1, each * ranks).amax(dim=1)
+    return epochs * each * sum(cost.at(size) for size in rounds.tolist())
 
 
 def epochs_of(trainer: Any, steps: int) -> float:

@@ -7,7 +7,6 @@ from cli.conftest import laid, work  # noqa: F401  # fixtures of tests/cli
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.tower_training import TOKENS
 from laid.minicoco.drawing import draw_minicoco
 
 
@@ -34,7 +33,7 @@ def config(processor):
 
 @pytest.fixture(scope="session")
 def writer(processor, pool):
-    return Writer(processor, pool.categories, TOKENS)
+    return Writer(processor, pool.categories)
 
 
 @pytest.fixture

@@ -4,24 +4,22 @@ import torch
 from PIL import Image
 
 from laid.data.entries import HaystackEntry, ask
-from laid.data.prompt import PREFIX, PromptEncoder
+from laid.data.prompt import PromptEncoder
 from laid.miniature.decoder_training import draw_slots, hidden_states, new_model
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.question_sampler import Sampler
-from laid.miniature.tower_training import Tower, TowerResult
+from laid.miniature.tower_training import Tower
 
 BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
 
 
-def encode(processor, prefix, entry, images):
-    encoder = PromptEncoder(processor, prefix)
+def encode(processor, entry, images):
+    encoder = PromptEncoder(processor, "")
     return encoder.encode(entry, *encoder.patches(images), with_answer=True)
 
 
-@pytest.mark.parametrize("prefix", ["", PREFIX])
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix, generator):
-    writer = Writer(processor, pool.categories, 4, prefix)
+def test_the_first_question_is_what_prompt_renders(processor, pool, writer, size, generator):
     layout, single = writer.layout(size, 4), writer.layout(size, 1)
     drawn = Sampler(pool.present_IC).draw(20, size, 4, generator)
     ids = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
@@ -40,7 +38,7 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
             images=("blank.png",) * size,
             needles=(0,),
         )
-        inputs = encode(processor, prefix, entry, [BLANK] * size)
+        inputs = encode(processor, entry, [BLANK] * size)
         assert inputs.input_ids_BL[:-1].tolist() == ids[row, : len(single)].tolist()
         assert torch.equal(
             inputs.position_ids_3BL[:, :-1], layout.positions_3BL[:, 0, : len(single)]
@@ -51,7 +49,7 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, size, prefix
 
 def test_questions_side_by_side_answer_as_if_asked_alone(config, pool, writer, generator):
     visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
-    tower = TowerResult(visual, torch.randn(24, 128), 0.0, 0.0)
+    tower = {"visual": visual, "words_CH": torch.randn(24, 128)}
     model = new_model(config, tower, writer, seed=0).eval()
     layout, single = writer.layout(3, 4), writer.layout(3, 1)
     drawn = Sampler(pool.present_IC).draw(2, 3, 4, generator)
@@ -96,4 +94,4 @@ def test_drawn_slots_are_different_places_of_haystacks_of_all_lengths(generator)
 
 def test_a_category_of_several_tokens_is_an_error(processor):
     with pytest.raises(ValueError, match="words of one token"):
-        Writer(processor, ("person", "xylophone"), 4)
+        Writer(processor, ("person", "xylophone"))

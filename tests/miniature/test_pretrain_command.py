@@ -118,5 +118,6 @@ def test_a_negative_seed_is_an_error(tmp_path):
 def test_a_card_gives_accuracy_with_its_interval(made):
     _, work = made
     card = Card("the command", RECIPE, results_of(work, "student"))
-    text = render("student", card, {1: (97, 100)}, 1_000_000)
+    card = replace(card, recipe=replace(RECIPE, test_per_size=100))
+    text = render("student", card, {1: 0.97}, 1_000_000)
     assert "| 1 | 97.0% | 91.5% to 99.0% | 100 |" in text

@@ -43,7 +43,7 @@ def main(root: Path) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     simulate_training(module(root), large, real=True)
     grown = of_process("VmHWM") - before
-    planned = highest(simulate_training(module(root), large))[1].bytes
+    planned = highest(simulate_training(module(root), large)).total()
     print(json.dumps({"planned": planned, "grown": grown}))
 
 

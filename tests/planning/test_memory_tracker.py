@@ -18,7 +18,12 @@ def test_a_storage_is_counted_once_from_allocation_to_release():
         del y
         tracker.enter("four")
     peaks = tracker.peaks()
-    assert [peaks[name].bytes for name in ("one", "two", "three", "four")] == [4000, 8000, 4000, 0]
+    assert [peaks[name].total() for name in ("one", "two", "three", "four")] == [
+        4000,
+        8000,
+        4000,
+        0,
+    ]
 
 
 def test_memory_is_counted_by_kind():
@@ -29,9 +34,9 @@ def test_memory_is_counted_by_kind():
         logits = torch.ones(3, 8) @ weight.T
         tracker.tag("student", [weight])
     peak = tracker.peaks()["step"]
-    assert peak.of["student"] == weight.numel() * 4
-    assert peak.of["logits"] == logits.numel() * 4
-    assert sum(peak.of.values()) == peak.bytes
+    assert peak["student"] == weight.numel() * 4
+    assert peak["logits"] == logits.numel() * 4
+    assert sum(peak.values()) == peak.total()
 
 
 def test_storages_that_are_freed_and_allocated_again_are_tracked():
@@ -43,8 +48,8 @@ def test_storages_that_are_freed_and_allocated_again_are_tracked():
         tracker.enter("freed")
         tracker.enter("allocated")
         x.untyped_storage().resize_(4000)
-    assert tracker.peaks()["freed"].bytes == 0
-    assert tracker.peaks()["allocated"].bytes == 4000
+    assert tracker.peaks()["freed"].total() == 0
+    assert tracker.peaks()["allocated"].total() == 4000
     y = torch.ones(5)
     y.untyped_storage().resize_(0)  # outside nothing is tracked
-    assert tracker.peaks()["allocated"].bytes == 4000
+    assert tracker.peaks()["allocated"].total() == 4000
