@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from laid.common.errors import UserError
-from laid.common.yaml_text import check_settings_file
+from laid.common.yaml_text import check_settings_file, check_typed
 
 
 class CommandParser(jsonargparse.ArgumentParser):
@@ -25,7 +25,9 @@ class CommandParser(jsonargparse.ArgumentParser):
     ) -> jsonargparse.Namespace:
         files, typed = split_configs(self.prog, sys.argv[1:] if args is None else args)
         for _, path in files:
-            check_settings_file(str(Path(path).expanduser()))
+            check_settings_file(Path(path).expanduser())
+        for word in typed:
+            check_typed(word.partition("=")[2] if word.startswith("--") else word)
         parsed = super().parse_args([*chain(*files), *typed], *more, **options)
         expand_home(parsed)
         return parsed

@@ -1,5 +1,8 @@
 """YAML that stays small: some lines of aliases can stand for more than any memory holds."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -47,21 +50,51 @@ def load_yaml(text: str, what: str) -> Any:
         raise UserError(f"{what}: {reason}") from reason
 
 
-def check_settings_file(path: str) -> None:
-    """Refuses a file that holds no settings; one that can't be opened is left to its reader.
+def check_settings_file(path: Path) -> None:
+    """Refuses a file that holds no settings, or names a file in place of some that holds too much;
+    one that can't be opened is left to its reader.
 
     Raises:
-        UserError: as ``load_yaml``, or it is not in UTF-8.
+        UserError: as ``load_yaml``, or it is not in UTF-8, or it names itself.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = load_yaml(file.read(), path)
-    except OSError:
-        return
-    except UnicodeDecodeError as reason:
-        raise UserError(f"{path}: expected text in UTF-8 ({reason})") from reason
+    content = _check_file(path, ())
     if not isinstance(content, dict | None):
         raise UserError(f"{path}: expected settings by name, found a {type(content).__name__}")
+
+
+def check_typed(value: str) -> None:
+    """Refuses a typed value that stands for too much, or the name of a file that does.
+
+    Raises:
+        UserError: as ``load_yaml``.
+    """
+    for inner in _named_files(value):
+        _check_file(Path(inner).expanduser(), ())
+    with suppress(yaml.YAMLError):  # what is not YAML may be a text
+        _check_size(value, value[:40])
+
+
+def _check_file(path: Path, outer: tuple[Path, ...]) -> Any:
+    """The content of a file, None if it can't be opened; ``outer`` are those that name it."""
+    if path in outer:
+        raise UserError(f"{path}: named in place of settings by itself or a file that it names")
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError:
+        return None
+    except UnicodeDecodeError as reason:
+        raise UserError(f"{path}: expected text in UTF-8 ({reason})") from reason
+    for inner in _named_files(content):
+        _check_file(path.parent / inner, (*outer, path))
+    return content
+
+
+def _named_files(content: Any) -> Iterator[str]:
+    if isinstance(content, str) and content.endswith((".yaml", ".yml")):
+        yield content
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from _named_files(value)
 
 
 def _check_size(text: str, what: str) -> None:

@@ -215,8 +215,10 @@ class RecordFile:
                 while rest:
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
-            except BaseException:
+            except BaseException as error:
                 file.truncate(end)
+                if isinstance(error, OSError):
+                    error.filename = str(self.path)  # a full disk names none
                 raise
         self.done.update(new)
         return len(new)

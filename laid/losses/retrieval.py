@@ -122,7 +122,7 @@ class Retrieval(LayerPairTerm):
         args, images = self.args, images_of(inputs)
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
         own = _keyed(images, student, teacher)
-        step = of_all_ranks(own.detached(), images.haystack_M)
+        step = of_all_ranks(own, images.haystack_M)
         others = self._with_bank(step)
         if args.distractors == "none" and not args.reach:
             place, pool = as_shown(rows, images), own
@@ -141,7 +141,7 @@ class Retrieval(LayerPairTerm):
             for (s, t), heads_S in zip(self.pairs, self.heads, strict=True)
         ]
         if self.bank is not None and self.training:
-            self.bank.add(step)
+            self.bank.add(step.detached())
         return torch.stack(losses).mean()
 
     def _with_bank(self, step: KeyedImages) -> KeyedImages:

@@ -3,7 +3,7 @@
 import pytest
 
 from laid.common.errors import UserError
-from laid.common.yaml_text import check_settings_file, load_yaml
+from laid.common.yaml_text import check_settings_file, check_typed, load_yaml
 
 
 def bomb(levels: int = 12) -> str:
@@ -51,4 +51,25 @@ def test_a_file_of_settings_is_named(tmp_path, content, message):
     path = tmp_path / "my.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"my\.yaml.*{message}"):
-        check_settings_file(str(path))
+        check_settings_file(path)
+
+
+def test_a_file_that_another_names_is_checked_too(tmp_path):
+    (tmp_path / "model.yaml").write_text(bomb())
+    (tmp_path / "run.yaml").write_text("model: {student: model.yaml}")
+    (tmp_path / "round.yaml").write_text("model: round.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    for name in ("run", "round"):
+        with pytest.raises(UserError):
+            check_settings_file(tmp_path / f"{name}.yaml")
+    with pytest.raises(UserError, match="more than"):
+        check_typed(str(tmp_path / "model.yaml"))
+    check_typed(str(tmp_path / "list.yaml"))  # not settings, and small
+    check_typed(str(tmp_path / "none.yaml"))  # its reader says that there is none
+
+
+def test_typed_words_are_checked_too():
+    with pytest.raises(UserError, match="more than"):
+        check_typed(bomb())
+    for text in ("val/accuracy", "a & b: *", "[1, 2]", "{", "*", "a: b: c"):
+        check_typed(text)
