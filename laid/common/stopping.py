@@ -29,8 +29,13 @@ class Stopped(SystemExit):
         return f"stopped by {name}" + (f". {self.advice}" if self.advice else "")
 
 
+_raised: list[int] = []
+"""Signals that have raised. Python drops what is raised in a destructor or a callback at a fork."""
+
+
 def on_stop(act: Callable[[int], None]) -> None:
-    """Calls ``act`` with the signal's number at SIGTERM and Ctrl-C; in the main thread only."""
+    """Calls ``act`` with the signal's number at SIGTERM and Ctrl-C, and now if one has come before
+    and was dropped; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         return
     process = os.getpid()
@@ -43,10 +48,13 @@ def on_stop(act: Callable[[int], None]) -> None:
 
     for number in _SIGNALS:
         signal.signal(number, handle)
+    while _raised:
+        act(_raised.pop())
 
 
 def stop_at_once(number: int) -> None:
     """Raises ``Stopped``."""
+    _raised.append(number)
     raise Stopped(number)
 
 
@@ -54,6 +62,7 @@ def stop_at_once(number: int) -> None:
 def stops_raised() -> Iterator[None]:
     """In the block SIGTERM and Ctrl-C raise ``Stopped``, and temporary files are removed."""
     before = [signal.getsignal(number) for number in _SIGNALS]
+    _raised.clear()
     on_stop(stop_at_once)
     try:
         yield
