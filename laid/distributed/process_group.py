@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 T = TypeVar("T")
 
@@ -41,17 +42,16 @@ def gather_rows(rows: Sequence[T]) -> list[T]:
 
 
 def gather_tensors(mine: Tensor, rows: Sequence[int]) -> list[Tensor]:
-    """Each rank's tensor, in the order of the ranks, on every rank; without gradient.
+    """Each rank's tensor, in the order of the ranks, on every rank. Gradients flow back to the rank
+    that a tensor came from.
 
     Args:
         rows: of each rank's tensor, which may differ in the first dimension.
     """
     if _is_simulated():
-        return [mine.detach()] * len(rows)
-    most = mine.new_zeros(max(rows), *mine.shape[1:])
-    most[: len(mine)] = mine.detach()
-    by_rank = [torch.empty_like(most) for _ in rows]
-    dist.all_gather(by_rank, most)
+        return [mine] * len(rows)
+    padded = torch.cat([mine, mine.new_zeros(max(rows) - len(mine), *mine.shape[1:])])
+    by_rank = all_gather(padded)
     return [tensor[:count] for tensor, count in zip(by_rank, rows, strict=True)]
 
 

@@ -100,7 +100,11 @@ class Retrieval(LayerPairTerm):
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Finds the student's retrieving heads: each is weighted by the square of its highest
-        correlation with a teacher head, in how the taught rows attend to images."""
+        correlation with a teacher head, in how the taught rows attend to images.
+
+        Raises:
+            UserError: no head retrieves, so the loss would be 0.
+        """
         found = super().calibrate(data)
         sums = [HeadCorrelation() for _ in self.pairs]
         for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
@@ -128,7 +132,7 @@ class Retrieval(LayerPairTerm):
         args, images = self.args, images_of(inputs)
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
         own = self._keyed(images, student, teacher)
-        step = of_all_ranks(own.detached(), images.haystack_M)
+        step = of_all_ranks(own, images.haystack_M)
         others = self._with_bank(step)
         if args.distractors == "none" and not args.reach:
             place, pool = as_shown(rows, images), own
@@ -148,7 +152,7 @@ class Retrieval(LayerPairTerm):
             for (ours, theirs), heads_S in zip(logits, self.heads, strict=True)
         ]
         if self.bank is not None and self.training:
-            self.bank.add(step)
+            self.bank.add(step.detached())
         return torch.stack(losses).mean()
 
     def _with_bank(self, step: KeyedImages) -> KeyedImages:

@@ -97,10 +97,6 @@ VARIANTS = {
     "least-squares": (
         "--data.global_batch_size", 2, "--model.objective.laid.mixing.initial", "least-squares",
     ),
-    "retrieval": (
-        "--data.global_batch_size", 2, "--model.objective.retrieval.weight", 1,
-        "--model.objective.retrieval.layers", "matched",
-    ),
     "vision": (
         "--data.global_batch_size", 2, "--model.student.freeze_vision", "false",
         "--model.student.activation_checkpointing", "true",
@@ -114,6 +110,18 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_times_one_equals_one_times_two(witnessed, name):
     compare(witnessed, name, 2, *VARIANTS[name])
+
+
+@pytest.mark.slow
+def test_ranks_look_for_an_image_among_those_of_all(witnessed):
+    """Retrieval alignment: two ranks with a haystack each are a batch of two."""
+    options = (
+        "--data.global_batch_size", 2, "--model.objective.retrieval.weight", 1,
+        "--model.objective.retrieval.layers", "matched",
+    )  # fmt: skip
+    (batched,) = witnessed("pool", 1, *options, "--trainer.max_epochs", 4, "--data.batch_size", 2)
+    sharded = witnessed("pool-2", 2, *options, "--trainer.max_epochs", 4, "--data.batch_size", 1)
+    check(batched, sharded, gradients=1e-6, parameters=1e-5)
 
 
 @pytest.mark.slow
