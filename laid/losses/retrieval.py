@@ -46,10 +46,10 @@ class RetrievalArgs(TermArgs):
     """Rows of each question that are taught: those from which the teacher's heads look most sharply
     at single images. One for a question about one object."""
     distractors: Literal["none", "batch", "bank"] = "bank"
-    """Images beside the haystack's own: none, those of the step's other haystacks on all devices,
-    or those and images of recent steps until there are as many as slots."""
+    """Images beside the haystack's own: none, those of the micro-batch's other haystacks on all
+    devices, or those and images of earlier micro-batches until there are as many as slots."""
     bank_tokens: int = 2048
-    """Image tokens that are kept of recent steps."""
+    """Image tokens that are kept of earlier micro-batches."""
     reach: int = 150
     """Slots of the longest virtual haystack, in images of average length; 0: no more than the
     images there are."""
@@ -68,10 +68,8 @@ class RetrievalArgs(TermArgs):
                 raise UserError(f"objective.retrieval.{name} {value}: expected at least {least}")
         if not 0 <= self.growth <= 1:
             raise UserError(f"objective.retrieval.growth {self.growth}: expected 0 to 1")
-        if not 0 <= self.gamma < float("inf"):
-            raise UserError(
-                f"objective.retrieval.gamma {self.gamma}: expected a finite number, 0 or more"
-            )
+        if not 0 <= self.gamma <= 100:  # 2^gamma is the highest weight, in float32
+            raise UserError(f"objective.retrieval.gamma {self.gamma}: expected 0 to 100")
 
     def build(self, models: ModelPair) -> "Retrieval":
         return Retrieval(self, models)
@@ -93,27 +91,39 @@ class Retrieval(LayerPairTerm):
         self.calibration_entries = args.calibration
         # How well each student head retrieves, by layer pair.
         self.register_buffer("heads", torch.ones(len(self.pairs), models.student.heads))
-        ours, theirs = models.student, models.teacher
-        shapes = {f"student.{s}": (ours.kv_heads, ours.head_dim) for s in self.of_student.layers}
-        shapes |= {
-            f"teacher.{t}": (theirs.kv_heads, theirs.head_dim) for t in self.of_teacher.layers
+        shapes = {
+            f"{whose}.{pair}": (shape.kv_heads, shape.head_dim)
+            for pair in range(len(self.pairs))
+            for whose, shape in (("student", models.student), ("teacher", models.teacher))
         }
         self.bank = ImageBank(args.bank_tokens, shapes) if args.distractors == "bank" else None
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Finds the student's retrieving heads: each is weighted by the square of its highest
-        correlation with a teacher head, in how the taught rows attend to images."""
+        correlation with a teacher head, in how the taught rows attend to images.
+
+        Raises:
+            UserError: no head retrieves, so the loss would be 0.
+        """
         found = super().calibrate(data)
         sums = [HeadCorrelation() for _ in self.pairs]
         for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
             images = images_of(inputs)
             rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, self.args.rows)
-            shown, own = as_shown(rows, images), _keyed(images, student, teacher)
-            ours, theirs = self._logits(shown, own, student, teacher)
-            for (s, t), one in zip(self.pairs, sums, strict=True):
-                one.add(ours[s][0], theirs[t][0])
+            shown, own = as_shown(rows, images), self._keyed(images, student, teacher)
+            logits = self._logits(shown, own, student, teacher)
+            for one, (ours, theirs) in zip(sums, logits, strict=True):
+                one.add(ours[0], theirs[0])
         for weights_S, one in zip(self.heads, sums, strict=True):
             weights_S.copy_(one.correlation_ST().amax(1).clamp(min=0).square())
+        if not self.heads.any():
+            raise UserError(
+                "objective.retrieval: no head of the student attends to one image more than to "
+                f"others as a teacher head does, in {len(data.batches)} training entries of at "
+                f"most {max(batch.images for batch in data.batches)} images; expected entries of "
+                "at least 2 images (data.train.max_size), and more of them "
+                "(objective.retrieval.calibration)"
+            )
         return found
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
@@ -121,7 +131,7 @@ class Retrieval(LayerPairTerm):
         assert teacher is not None
         args, images = self.args, images_of(inputs)
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
-        own = _keyed(images, student, teacher)
+        own = self._keyed(images, student, teacher)
         step = of_all_ranks(own, images.haystack_M)
         others = self._with_bank(step)
         if args.distractors == "none" and not args.reach:
@@ -133,12 +143,13 @@ class Retrieval(LayerPairTerm):
                 rows, images, others.images, slots, generator, args.distractors != "none"
             )
             pool = joined_keys(own, others)
-        ours, theirs = self._logits(place, pool, student, teacher)
-        wanted = {t: looked_for(logits, place) for t, logits in theirs.items()}
+        logits = self._logits(place, pool, student, teacher)
         weight_M = (1 + place.distance_M / place.length) ** args.gamma
         losses = [
-            mean_by_entry(retrieval_loss(ours[s], *wanted[t], heads_S, weight_M), rows.valid_BR)
-            for (s, t), heads_S in zip(self.pairs, self.heads, strict=True)
+            mean_by_entry(
+                retrieval_loss(ours, *looked_for(theirs, place), heads_S, weight_M), rows.valid_BR
+            )
+            for (ours, theirs), heads_S in zip(logits, self.heads, strict=True)
         ]
         if self.bank is not None and self.training:
             self.bank.add(step.detached())
@@ -158,21 +169,28 @@ class Retrieval(LayerPairTerm):
         grown = min(1.0, self.progress / growth) if growth else 1.0
         return round(images + grown * (full - images))
 
+    def _keyed(self, images: BatchImages, student: Signals, teacher: Signals) -> KeyedImages:
+        """The images of a batch with their keys in both models, by pair: calibration may change
+        which teacher layer is in a pair, and the bank keeps its shape."""
+        at = images.haystack_N, images.column_N
+        keys = {}
+        for pair, (s, t) in enumerate(self.pairs):
+            keys[f"student.{pair}"] = student.qk[s].k[at]
+            keys[f"teacher.{pair}"] = teacher.qk[t].k[at]
+        return KeyedImages(plain(images), keys)
+
     def _logits(
         self, place: VirtualHaystack, pool: KeyedImages, student: Signals, teacher: Signals
-    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Logits over images, by layer: ``[B, R, S, M]`` and ``[B, R, T, M]``."""
-        ours = {
-            s: place.logits(qk.q, pool.keys[f"student.{s}"], self.models.turn)
-            for s, qk in student.qk.items()
-            if s in self.of_student.layers
-        }
-        theirs = {
-            t: place.logits(qk.q, pool.keys[f"teacher.{t}"], self.models.teacher_turn)
-            for t, qk in teacher.qk.items()
-            if t in self.of_teacher.layers
-        }
-        return ours, theirs
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Logits over images, by pair: ``[B, R, S, M]`` and ``[B, R, T, M]``."""
+        ours, theirs = self.models.turn, self.models.teacher_turn
+        return [
+            (
+                place.logits(student.qk[s].q, pool.keys[f"student.{pair}"], ours),
+                place.logits(teacher.qk[t].q, pool.keys[f"teacher.{pair}"], theirs),
+            )
+            for pair, (s, t) in enumerate(self.pairs)
+        ]
 
 
 def looked_for(teacher_BRTM: Tensor, place: VirtualHaystack) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,11 +232,3 @@ def retrieval_loss(
     logits_BRSM = student_BRSM.masked_fill(~candidate_BRM[:, :, None], HIDDEN)
     each_BRS = -(p_BRM * weight_M)[:, :, None].mul(logits_BRSM.log_softmax(-1)).sum(-1)
     return focus_BR * (each_BRS * heads_S).sum(-1) / heads_S.sum().clamp(min=1e-12)
-
-
-def _keyed(images: BatchImages, student: Signals, teacher: Signals) -> KeyedImages:
-    """The images of a batch with their keys in both models."""
-    at = images.haystack_N, images.column_N
-    keys = {f"student.{s}": qk.k[at] for s, qk in student.qk.items()}
-    keys |= {f"teacher.{t}": qk.k[at] for t, qk in teacher.qk.items()}
-    return KeyedImages(plain(images), keys)

@@ -39,6 +39,11 @@ class Signals:
     logits_NV: Tensor | None
     """Logits that predict the N answer tokens, row by row; None when nothing asked for them."""
 
+    def only(self, wanted: "Wanted") -> "Signals":
+        """What was asked for, of signals that hold at least that."""
+        qk = {layer: self.qk[layer] for layer in wanted.layers}
+        return Signals(qk, self.logits_NV if wanted.logits else None)
+
 
 @dataclass(frozen=True)
 class Wanted:

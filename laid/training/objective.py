@@ -81,10 +81,16 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and every term unweighted, by name.
 
-        The sum is tied to the logits even where no term uses them.
+        A term is given what it asked for, so that no other term changes it. The sum is tied to
+        the logits even where no term uses them.
         """
         assert student.logits_NV is not None
-        terms = {name: term(student, teacher, inputs) for name, term in self._terms.items()}
+        terms = {
+            name: term(
+                student.only(term.of_student), teacher and teacher.only(term.of_teacher), inputs
+            )
+            for name, term in self._terms.items()
+        }
         anchor = 0.0 * student.logits_NV.float().sum()
         return sum((self.weights[name] * term for name, term in terms.items()), anchor), terms
 

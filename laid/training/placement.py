@@ -26,8 +26,8 @@ class Placement:
     """Where models are built.
 
     Attributes:
-        mesh: ranks to share them out over; None: whole, in this process.
-        compute: number format that a sharded student computes in; None: as it is held.
+        mesh: ranks to shard them across; None: whole, in this process.
+        compute: dtype that a sharded student computes in; None: as it is held.
         weights: whether weights are read or drawn; else memory is made for them and no more.
     """
 
@@ -71,7 +71,7 @@ class Placement:
     ) -> VLM:
         if self.mesh is None:
             return VLM.load(args, lora, extension, self.weights)
-        # Shared out before there is any memory: no process ever holds a whole model.
+        # Sharded before there is any memory: no process ever holds a whole model.
         vlm = VLM(empty_model(args, extension), lora)
         if frozen:
             vlm.requires_grad_(False)

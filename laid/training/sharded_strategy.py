@@ -1,4 +1,4 @@
-"""``--trainer.strategy laid_fsdp``: student, teacher and mixing weights shared out over all ranks.
+"""``--trainer.strategy laid_fsdp``: student, teacher and mixing weights sharded across all ranks.
 
 Lightning's strategy for FSDP2 is ``ModelParallelStrategy``; this is that strategy with every rank
 of every node in one data-parallel group. docs/distributed.md says what it adds.

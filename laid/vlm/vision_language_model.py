@@ -31,7 +31,7 @@ class VLM(nn.Module):
         self.hf = hf
         self.family = family_of(hf.config)
         self.shape = self.family.shape
-        self.base: dict[str, Any] = {}  # with LoRA: whose weights the adapters stand on
+        self.base: dict[str, Any] = {}  # with LoRA: the fingerprint of the frozen weights
         self.features = ImageFeatures()
         self.in_step = False
         """Whether the model is sharded, so that each rank must run it as often as the others."""

@@ -10,7 +10,7 @@ from laid.common.atomic_files import atomic_dir, atomic_write_text
 from laid.common.cache_folder import cache_root
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
-from laid.data.image_names import check_present, resolve_under
+from laid.data.image_names import check_present
 
 
 def load(root, **settings):
@@ -242,20 +242,6 @@ def test_missing_folders_and_files_say_what_is_expected(write_coco, instances, t
 def test_min_area_is_a_share(write_coco, instances, min_area):
     with pytest.raises(ValueError, match="min_area"):
         load(write_coco(instances), min_area=min_area)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["/etc/passwd", "../x.jpg", "a/../../x.jpg", "C:\\x.jpg", "..\\x.jpg", "", ".", "a\0b", 7],
-)
-def test_names_that_leave_the_root_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match="does not stay below"):
-        resolve_under(tmp_path, name)
-
-
-def test_names_below_the_root_are_found(tmp_path):
-    for name in ("val2017/1.jpg", "./val2017//1.jpg", "x/../val2017/1.jpg", "val2017\\1.jpg"):
-        assert resolve_under(tmp_path, name) == tmp_path / "val2017" / "1.jpg"
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):

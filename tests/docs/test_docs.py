@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,11 @@ def test_the_readmes_results_are_those_of_the_report():
         ]
         assert f"| {name} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
     assert accuracy.keys() == set(METHODS.values())
+
+
+def test_files_are_as_small_and_names_as_unique_as_contributing_says():
+    files = [p for room in ("laid", "tests") for p in (ROOT / room).rglob("*.py")]
+    long = {named(p): n for p in files if (n := len(p.read_text().splitlines())) > 300}
+    assert not long
+    names = Counter(p.name for p in files if p.is_relative_to(ROOT / "laid"))
+    assert [name for name, n in names.items() if n > 1] == ["__init__.py"]

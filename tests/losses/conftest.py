@@ -1,9 +1,11 @@
 """What the losses' tests share."""
 
 import pytest
+import torch
 
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.head_mixing import MixingArgs
+from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import ModelPair
 from laid.signals.model_signals import AttentionShape
 
@@ -33,3 +35,30 @@ def alignment():
 @pytest.fixture
 def pair_of():
     return models
+
+
+@pytest.fixture
+def build_retrieval(student, teacher):
+    """The term for the two tiny models, by its settings."""
+
+    def term(**settings):
+        turns = student.turn, teacher.turn
+        models = ModelPair(student.shape, teacher.shape, 700, *turns)
+        return RetrievalArgs(weight=1.0, **settings).build(models)
+
+    return term
+
+
+@pytest.fixture
+def batch_loss(student, teacher):
+    """The loss of a batch, of the models as they are."""
+
+    def of(term, inputs):
+        with torch.no_grad():
+            asked = (
+                student.signals(inputs, term.of_student),
+                teacher.signals(inputs, term.of_teacher),
+            )
+            return term(*asked, inputs)
+
+    return of

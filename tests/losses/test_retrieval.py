@@ -3,50 +3,21 @@
 from dataclasses import replace
 from itertools import pairwise
 
-import pytest
 import torch
 
-from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.losses.attention_rows import question_rows
 from laid.losses.image_tokens import images_of, plain
 from laid.losses.retrieval import RetrievalArgs, looked_for
 from laid.losses.retrieval_rows import looking_rows
-from laid.losses.term import CalibrationData, ModelPair
+from laid.losses.term import ModelPair
 from laid.losses.virtual_haystack import as_shown, at_random_slots
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.vision_language_model import VLM
 
 ALL = Wanted(layers=(0, 1))
-
-
-@pytest.fixture
-def build(student, teacher):
-    """The term for the two tiny models, by its settings."""
-
-    def term(**settings):
-        turns = student.turn, teacher.turn
-        models = ModelPair(student.shape, teacher.shape, 700, *turns)
-        return RetrievalArgs(weight=1.0, **settings).build(models)
-
-    return term
-
-
-@pytest.fixture
-def loss(student, teacher):
-    """The loss of a batch, of the models as they are."""
-
-    def of(term, inputs):
-        with torch.no_grad():
-            asked = (
-                student.signals(inputs, term.of_student),
-                teacher.signals(inputs, term.of_teacher),
-            )
-            return term(*asked, inputs)
-
-    return of
 
 
 def test_images_are_found_with_their_marks(haystacks):
@@ -131,10 +102,10 @@ def test_images_stand_apart_and_within_reach(haystacks):
     assert place.length > 100 * extent  # far beyond the haystacks of the batch
 
 
-def test_the_loss_is_the_plain_loop(build, student, teacher, haystacks):
+def test_the_loss_is_the_plain_loop(build_retrieval, student, teacher, haystacks):
     """By hand, for each row, pair, head and image."""
     inputs = haystacks(rows=[2, 5, 1]).inputs
-    term = build(distractors="batch", reach=40, gamma=0.5, layers="all")
+    term = build_retrieval(distractors="batch", reach=40, gamma=0.5, layers="all")
     term.heads.copy_(torch.rand(term.heads.shape, generator=torch.Generator().manual_seed(0)))
     asked = student.signals(inputs, term.of_student), teacher.signals(inputs, term.of_teacher)
     images = images_of(inputs)
@@ -166,28 +137,33 @@ def test_the_loss_is_the_plain_loop(build, student, teacher, haystacks):
     torch.testing.assert_close(term(*asked, inputs), total)
 
 
-def test_padding_and_the_order_of_the_batch_change_nothing(build, loss, haystacks):
-    together = loss(build(distractors="batch"), haystacks(rows=[0, 2, 5]).inputs)
-    turned = loss(build(distractors="batch"), haystacks(rows=[5, 0, 2]).inputs)
+def test_padding_and_the_order_of_the_batch_change_nothing(build_retrieval, batch_loss, haystacks):
+    together = batch_loss(build_retrieval(distractors="batch"), haystacks(rows=[0, 2, 5]).inputs)
+    turned = batch_loss(build_retrieval(distractors="batch"), haystacks(rows=[5, 0, 2]).inputs)
     torch.testing.assert_close(together, turned)
     # Own images at their own places: a batch is its haystacks one by one.
     alone = [
-        loss(build(distractors="none", reach=0), haystacks(rows=[r]).inputs) for r in (0, 2, 5)
+        batch_loss(build_retrieval(distractors="none", reach=0), haystacks(rows=[r]).inputs)
+        for r in (0, 2, 5)
     ]
-    together = loss(build(distractors="none", reach=0), haystacks(rows=[0, 2, 5]).inputs)
+    together = batch_loss(
+        build_retrieval(distractors="none", reach=0), haystacks(rows=[0, 2, 5]).inputs
+    )
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
-def test_gamma_weighs_far_images_more(build, loss, haystacks):
+def test_gamma_weighs_far_images_more(build_retrieval, batch_loss, haystacks):
     inputs = haystacks().inputs
-    plain_loss, weighted = (loss(build(gamma=gamma), inputs) for gamma in (0.0, 1.0))
+    plain_loss, weighted = (
+        batch_loss(build_retrieval(gamma=gamma), inputs) for gamma in (0.0, 1.0)
+    )
     assert plain_loss < weighted < 2 * plain_loss
 
 
-def test_the_teacher_s_basis_does_not_matter(build, student, teacher, haystacks):
+def test_the_teacher_s_basis_does_not_matter(build_retrieval, student, teacher, haystacks):
     """Each rotary pair of a teacher's key head turned and stretched, and of its queries the other
     way; heads in another order."""
-    inputs, term = haystacks().inputs, build()
+    inputs, term = haystacks().inputs, build_retrieval()
     ours, theirs = student.signals(inputs, ALL), teacher.signals(inputs, term.of_teacher)
     generator = torch.Generator().manual_seed(1)
     shape = teacher.shape
@@ -210,13 +186,15 @@ def test_the_teacher_s_basis_does_not_matter(build, student, teacher, haystacks)
             times(qk.k, c_KF)[:, :, order],
         )
     before = term(ours, theirs, inputs)
-    after = build()(ours, Signals(scrambled, None), inputs)
+    after = build_retrieval()(ours, Signals(scrambled, None), inputs)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_queries_and_the_keys_of_images(build, student, teacher, haystacks):
+def test_gradients_reach_queries_and_the_keys_of_images(
+    build_retrieval, student, teacher, haystacks
+):
     inputs = haystacks(rows=[0, 2]).inputs
-    term = build(distractors="batch")
+    term = build_retrieval(distractors="batch")
     theirs = teacher.signals(inputs, term.of_teacher)
     ours = student.signals(inputs, term.of_student)
     q_and_k = [x.detach().requires_grad_() for qk in ours.qk.values() for x in (qk.q, qk.k)]
@@ -272,26 +250,6 @@ def test_an_image_that_may_be_a_second_needle_is_left_out(haystacks):
     assert candidate[0, 0][place.own_BM[0]].all()
 
 
-def test_calibration_finds_the_heads_that_retrieve(build, student, haystacks):
-    """Of a teacher that is the student, every head is like itself; one that looks at nothing is
-    like none."""
-    turns = student.turn, student.turn
-    models = ModelPair(student.shape, student.shape, 700, *turns)
-    term = RetrievalArgs(weight=1.0, calibration=3, layers="all").build(models)
-    batches = [haystacks(rows=[row]).inputs for row in (1, 2, 5)]
-
-    def blind(inputs, wanted):
-        signals = student.signals(inputs, wanted)
-        for qk in signals.qk.values():
-            qk.q[:, :, 1] = 0.0
-        return signals
-
-    with torch.no_grad():
-        term.calibrate(CalibrationData(batches, blind, student.signals))
-    torch.testing.assert_close(term.heads[:, [0, 2, 3]], torch.ones(2, 3))
-    assert term.heads[:, 1].max() < 1e-6
-
-
 def test_teacher_and_student_may_have_other_heads_and_head_dims(student, haystacks):
     inputs = haystacks().inputs
     ours = student.signals(inputs, ALL)
@@ -310,13 +268,3 @@ def test_teacher_and_student_may_have_other_heads_and_head_dims(student, haystac
     value = term(ours, Signals(theirs, None), inputs)
     assert torch.isfinite(value)
     assert value > 0
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [{"rows": 0}, {"bank_tokens": 0}, {"reach": -1}, {"growth": 1.5}, {"gamma": -0.1}],
-)
-def test_a_setting_out_of_range_is_refused(setting):
-    (name,) = setting
-    with pytest.raises(UserError, match=rf"objective\.retrieval\.{name}"):
-        RetrievalArgs(**setting)

@@ -1,0 +1,86 @@
+"""Retrieval alignment: its calibration, the bank under paired layers, and settings out of range."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from laid.common.errors import UserError
+from laid.losses.retrieval import RetrievalArgs
+from laid.losses.term import CalibrationData, ModelPair
+from laid.signals.model_signals import Signals, Wanted
+
+
+def test_calibration_finds_the_heads_that_retrieve(build_retrieval, student, haystacks):
+    """Of a teacher that is the student, every head is like itself; one that looks at nothing is
+    like none."""
+    turns = student.turn, student.turn
+    models = ModelPair(student.shape, student.shape, 700, *turns)
+    term = RetrievalArgs(weight=1.0, calibration=3, layers="all").build(models)
+    batches = [haystacks(rows=[row]).inputs for row in (1, 2, 5)]
+
+    def blind(inputs, wanted):
+        signals = student.signals(inputs, wanted)
+        for qk in signals.qk.values():
+            qk.q[:, :, 1] = 0.0
+        return signals
+
+    with torch.no_grad():
+        term.calibrate(CalibrationData(batches, blind, student.signals))
+    torch.testing.assert_close(term.heads[:, [0, 2, 3]], torch.ones(2, 3))
+    assert term.heads[:, 1].max() < 1e-6
+
+
+def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haystacks):
+    """The teacher: a layer that looks at nothing, then the student's own. Calibration pairs each
+    student layer with its equal, which is another one than before."""
+    shape = replace(student.shape, layers=3)
+    models = ModelPair(student.shape, shape, 700, student.turn, student.turn)
+    args = RetrievalArgs(weight=1.0, calibration=2, layers="matched")
+
+    def shifted(inputs, wanted):
+        found = student.signals(inputs, Wanted(layers=(0, 1))).qk
+        blind = replace(found[0], q=torch.zeros_like(found[0].q))
+        return Signals({0: blind, 1: found[0], 2: found[1]}, None).only(wanted)
+
+    term = args.build(models)
+    before = term.of_teacher.layers
+    batches = [haystacks(rows=[row]).inputs for row in (2, 5)]
+    with torch.no_grad():
+        term.calibrate(CalibrationData(batches, student.signals, shifted))
+        assert term.of_teacher.layers == (1, 2) != before
+        first, second = (
+            (student.signals(x, term.of_student), shifted(x, term.of_teacher), x)
+            for x in (haystacks(rows=[0, 2]).inputs, haystacks(rows=[5]).inputs)
+        )
+        term(*first)
+        resumed = args.build(models)
+        resumed.load_state_dict(term.state_dict())
+        resumed.restored()
+        assert torch.equal(resumed(*second), term(*second))
+
+
+def test_calibration_on_single_images_is_refused(student, teacher, haystacks, build_retrieval):
+    """One image is always looked at: no head can be seen to retrieve, and the loss would be 0."""
+    term = build_retrieval(calibration=1)
+    single = haystacks(rows=[next(r for r in range(6) if haystacks(rows=[r]).inputs.images == 1)])
+    data = CalibrationData([single.inputs], student.signals, teacher.signals)
+    with torch.no_grad(), pytest.raises(UserError, match="of at most 1 images"):
+        term.calibrate(data)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"rows": 0},
+        {"bank_tokens": 0},
+        {"reach": -1},
+        {"growth": 1.5},
+        {"gamma": -0.1},
+        {"gamma": 101},
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting):
+    (name,) = setting
+    with pytest.raises(UserError, match=rf"objective\.retrieval\.{name}"):
+        RetrievalArgs(**setting)
