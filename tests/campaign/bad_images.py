@@ -226,10 +226,7 @@ CASES: list[Case] = [
     *(case for name, content in UNREADABLE for case in _at_once(name, content)),
     *(Case(KIND, f"fit: {name}", _in_the_middle(content)) for name, content in DAMAGED),
     *(Case(KIND, f"test: {name}", _tested_in_the_middle(content)) for name, content in DAMAGED),
-    *(
-        Case(KIND, f"read: {name}", _is_read(content), sample=name == "CMYK")
-        for name, content in READABLE
-    ),
+    *(Case(KIND, f"read: {name}", _is_read(content)) for name, content in READABLE),
     *(Case(KIND, f"transparency in {mode}", _transparent(mode)) for mode in ("RGBA", "LA", "P")),
     refusal(KIND, "a folder of its name", _special(Path.mkdir), BAD),
     refusal(KIND, "a broken link", _special(lambda path: path.symlink_to("nowhere")), BAD),

@@ -164,7 +164,7 @@ CASES: list[Case] = [
         for value in (*NO_NUMBER, "-1")
     ),
     *(
-        refusal(KIND, f"{key} {str(value)[:20]}", _fit(key, value), word, sample=n % 60 == 0)
+        refusal(KIND, f"{key} {str(value)[:20]}", _fit(key, value), word, sample=n == 110)
         for n, (key, value, word) in enumerate(OF_FIT)
     ),
 ]

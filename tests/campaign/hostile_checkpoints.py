@@ -183,7 +183,7 @@ CASES: list[Case] = [
             f"{command}: {what}",
             _read_by(command, make),
             "cannot be read",
-            sample=(command, what) in (("test", ".metadata"), ("fit", "a pickle")),
+            sample=(command, what) in (("test", "a pickle in a zip"), ("fit", "a pickle")),
         )
         for what, make in CHECKPOINTS
         for command in ("test", "fit", "export")
