@@ -23,11 +23,12 @@ TERMS = {
     "kd_tiny": {"kl", "sft"},
     "laid": {"laid", "kl", "sft"},
     "laid_lora": {"laid", "kl", "sft"},
+    "retrieval": {"retrieval", "kl", "sft"},
     "wo_kl": {"laid", "sft"},
     "wo_sft": {"laid", "kl"},
 }
 """The terms of Eq. 8 that a method has."""
-BASE_DECIDES_KL = ("laid", "laid_lora", "wo_sft")
+BASE_DECIDES_KL = ("laid", "laid_lora", "retrieval", "wo_sft")
 """Methods with a divergence only where the base has one, which the paper's 3B has not."""
 
 
