@@ -51,7 +51,7 @@ test: $(STAMP)  ## Run the tests, except the slow ones
 test-slow: $(STAMP)  ## Run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
-campaign: $(STAMP)  ## Try to break it: several hundred cases, tried and passed for each kind (20 minutes)
+campaign: $(STAMP)  ## Try to break it: a thousand cases, tried and passed for each kind (20 minutes)
 	LAID_CAMPAIGN_WRITES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/campaign -n 2 --dist worksteal -q -m "" $(ARGS)
 
 lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (import-linter)
