@@ -38,6 +38,7 @@ def copy(run, work, request):
     return folder
 
 
+@pytest.mark.slow
 def test_a_branch_is_continued_and_the_checkpoint_it_came_from_is_pruned(laid, copy):
     """Moved elsewhere, too: the scores and paths in a checkpoint are of another folder."""
     older = copy / "checkpoints" / "step=2.ckpt"
@@ -189,7 +190,7 @@ def test_with_a_monitor_of_every_epoch_in_the_default_rhythm(laid, config, work)
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param(6, id="at an epoch's end"),
+        pytest.param(6, marks=pytest.mark.slow, id="at an epoch's end"),
         pytest.param(9, marks=pytest.mark.slow, id="in mid-epoch"),
     ],
 )
@@ -217,6 +218,7 @@ def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(laid, config, wo
         assert torch.equal(value, two["state_dict"][key]), key
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_that_takes_no_step_fails(laid, run):
     done = laid("fit", "--ckpt_path", run, code=2)
     assert "nothing was trained: the run is at step 4" in done.stderr

@@ -71,6 +71,7 @@ def test_what_is_not_laids_is_refused(config, message):
         trusted_settings(config)
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_calls_nothing_and_writes_nowhere_else(laid, config, work, tmp_path):
     quick = ("--head_flow.enabled", "false", "--trainer.limit_val_batches", 0)
     laid("fit", "--config", config, "--name", "foreign", *quick, "--trainer.max_steps", 1)

@@ -118,6 +118,7 @@ export(sys.argv[2], sys.argv[3], overwrite=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_the_old_or_the_new_export_is_whole(run, in_work, tmp_path):
     out, first = tmp_path / "out", run / "checkpoints" / "step=1.ckpt"
     export(str(first), str(out))
@@ -140,6 +141,7 @@ def test_killed_at_any_point_the_old_or_the_new_export_is_whole(run, in_work, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_of_two_exports_to_one_folder_the_second_is_refused(laid, start, run, tmp_path):
     options = ("--ckpt_path", run, "--out", tmp_path / "out")
     both = [start("export", *options) for _ in range(2)]

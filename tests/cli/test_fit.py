@@ -147,6 +147,7 @@ def test_a_learning_rate_typed_for_a_resumed_run_takes_effect(laid, config, fitt
     assert "begin a new run to change it" in refused.stderr
 
 
+@pytest.mark.slow
 def test_mixed_precision_with_clipping(laid, config, work):
     """The full-size configurations' precision."""
     laid(
@@ -209,6 +210,7 @@ def test_plain_fine_tuning_needs_no_teacher(laid, config, work):
     assert not {"train/laid", "train/kl", "grad_norm/mixing"} & tags
 
 
+@pytest.mark.slow
 def test_losses_do_not_depend_on_the_number_of_workers(laid, config, fitted, work):
     laid(
         "fit", "--config", config, "--name", "workers", "--data.workers", 2,
