@@ -66,6 +66,10 @@ def stops_raised() -> Iterator[None]:
     on_stop(stop_at_once)
     try:
         yield
+    except Exception as error:
+        if _raised:  # what a signal unwinds may fail in its turn, as torch's contexts do
+            raise Stopped(_raised[-1]) from error
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in zip(_SIGNALS, before, strict=True):

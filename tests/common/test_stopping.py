@@ -36,3 +36,16 @@ def test_a_signal_of_the_last_command_is_not_the_next_ones():
         os.kill(os.getpid(), signal.SIGTERM)
     with stops_raised():
         on_stop(lambda number: pytest.fail("an old signal"))
+
+
+def test_an_error_of_what_a_signal_unwinds_does_not_hide_the_signal():
+    def unwound():
+        with stops_raised():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                raise RuntimeError("a context that can't be left")
+
+    with pytest.raises(Stopped) as stop:
+        unwound()
+    assert stop.value.code == 143
