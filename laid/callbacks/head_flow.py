@@ -86,7 +86,7 @@ class HeadFlow(Callback):
         teacher = pl_module.teacher
         layers = self.teacher_layers or pl_module.objective.of_teacher.layers
         if teacher is not None and layers:
-            if reason := teacher.lacks(Wanted(layers=tuple(layers))):
+            if reason := teacher.missing(Wanted(layers=tuple(layers))):
                 raise UserError(f"head_flow.teacher_layers: {reason}")
             self.curves["teacher"] = self._probe(trainer, pl_module, teacher.signals, layers)
         self._mix(pl_module, "before")

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 T = TypeVar("T")
 
@@ -50,6 +49,8 @@ def gather_tensors(mine: Tensor, rows: Sequence[int]) -> list[Tensor]:
     """
     if _is_simulated():
         return [mine] * len(rows)
+    from torch.distributed.nn.functional import all_gather  # which loads RPC
+
     padded = torch.cat([mine, mine.new_zeros(max(rows) - len(mine), *mine.shape[1:])])
     by_rank = all_gather(padded)
     return [tensor[:count] for tensor, count in zip(by_rank, rows, strict=True)]

@@ -1,19 +1,20 @@
-"""Image keys of recent steps, as distractors for the haystacks of this one.
+"""Image keys of earlier micro-batches, as distractors for the haystacks of this one.
 
-Shape suffixes: N tokens of all images, M images, C tokens that the bank can hold, K KV heads, D
-head_dim, 3 the temporal, height and width rows of M-RoPE.
+Shape suffixes: B batch, N tokens of all images, M images, C tokens that the bank can hold, K KV
+heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from laid.distributed.process_group import gather, gather_tensors, world_size
-from laid.losses.image_tokens import ImageTokens, joined
+from laid.losses.image_tokens import BatchImages, ImageTokens, joined
 
 Keys = dict[str, Tensor]
-"""``k_NKD`` before RoPE by model and layer, as "student.2"."""
+"""``k_NKD`` before RoPE by model and layer pair, as "student.2"."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,19 @@ def joined_keys(*parts: KeyedImages) -> KeyedImages:
     return KeyedImages(joined([part.images for part in parts]), keys)
 
 
-def of_all_ranks(mine: KeyedImages, haystack_M: Tensor) -> KeyedImages:
-    """The images of a step on all ranks, on every rank, in the order that one rank would have:
-    ``EpochSampler`` gives consecutive haystacks to consecutive ranks."""
-    if world_size() == 1:
-        return mine
+def of_all_ranks(mine: KeyedImages, batch: BatchImages) -> tuple[KeyedImages, Tensor]:
+    """The images of a micro-batch on all ranks, on every rank, in the order that one rank would
+    have: ``EpochSampler`` gives consecutive haystacks to consecutive ranks.
+
+    Args:
+        mine: those of ``batch``, with their keys.
+
+    Returns:
+        The images, and ``own_BM``: which of them are a haystack's of this rank.
+    """
+    ranks = world_size()
+    if ranks == 1:
+        return mine, batch.own_BM
     images = mine.images
     token_counts, image_counts = zip(*gather((len(images.image_N), images.images)), strict=True)
     every = joined_keys(
@@ -60,13 +69,11 @@ def of_all_ranks(mine: KeyedImages, haystack_M: Tensor) -> KeyedImages:
             )
         )
     )
-    row_M = torch.cat(
-        [
-            theirs_M * world_size() + rank
-            for rank, theirs_M in enumerate(gather_tensors(haystack_M, image_counts))
-        ]
-    )
-    return _selected(every, row_M.argsort(stable=True))
+    by_rank = gather_tensors(batch.haystack_M, image_counts)
+    row_M = torch.cat([of_rank * ranks + rank for rank, of_rank in enumerate(by_rank)])
+    row_B = torch.arange(len(batch.question_B), device=row_M.device) * ranks + dist.get_rank()
+    order_M = row_M.argsort(stable=True)
+    return _selected(every, order_M), row_M[order_M] == row_B[:, None]
 
 
 class ImageBank(nn.Module):
@@ -85,7 +92,7 @@ class ImageBank(nn.Module):
         """
         Args:
             capacity: tokens.
-            shapes: KV heads and head_dim by model and layer.
+            shapes: KV heads and head_dim by model and layer pair.
             axes: rows of positions.
         """
         super().__init__()

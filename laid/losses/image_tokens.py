@@ -63,6 +63,14 @@ class BatchImages(ImageTokens):
     haystack_M: Tensor
     question_B: Tensor
 
+    @property
+    def own_BM(self) -> Tensor:
+        """Which images are a haystack's own."""
+        return (
+            self.haystack_M
+            == torch.arange(len(self.question_B), device=self.haystack_M.device)[:, None]
+        )
+
 
 def images_of(inputs: ModelInputs) -> BatchImages:
     """The images of a batch that is padded on the right."""

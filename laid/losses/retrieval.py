@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from laid.common.errors import UserError
 from laid.losses.image_bank import ImageBank, KeyedImages, joined_keys, newest, of_all_ranks
@@ -132,17 +133,22 @@ class Retrieval(LayerPairTerm):
         args, images = self.args, images_of(inputs)
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
         own = self._keyed(images, student, teacher)
-        step = of_all_ranks(own, images.haystack_M)
-        others = self._with_bank(step)
+        step, own_BM = of_all_ranks(own, images)
         if args.distractors == "none" and not args.reach:
             place, pool = as_shown(rows, images), own
         else:
-            slots = self._slots(others.images.distinct)
-            generator = torch.Generator().manual_seed(self.step)
+            pool = self._with_bank(step)
+            own_BM = pad(own_BM, (0, pool.images.images - step.images.images))
+            slots = self._slots(pool.images.distinct)
             place = at_random_slots(
-                rows, images, others.images, slots, generator, args.distractors != "none"
+                rows,
+                images.question_B,
+                pool.images,
+                own_BM,
+                slots,
+                torch.Generator().manual_seed(self.step),
+                distractors=args.distractors != "none",
             )
-            pool = joined_keys(own, others)
         logits = self._logits(place, pool, student, teacher)
         weight_M = (1 + place.distance_M / place.length) ** args.gamma
         losses = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from laid.losses.attention_rows import Rows
-from laid.losses.image_tokens import BatchImages, ImageTokens, joined, plain
+from laid.losses.image_tokens import BatchImages, ImageTokens
 from laid.losses.retrieval_rows import image_logits
 from laid.signals.model_signals import Turn
 
@@ -32,7 +32,7 @@ class VirtualHaystack:
         image_N: the image of each token.
         token_positions_3N: where the images' tokens stand.
         distance_M: positions from an image's first token to the question.
-        length: the longest distance that an image can have.
+        length: the longest distance that an image can have; a scalar.
         own_BM: whether an image is the row's haystack's own.
         candidate_BM: whether it is that or a distractor.
     """
@@ -42,7 +42,7 @@ class VirtualHaystack:
     image_N: Tensor
     token_positions_3N: Tensor
     distance_M: Tensor
-    length: int
+    length: Tensor
     own_BM: Tensor
     candidate_BM: Tensor
 
@@ -58,7 +58,7 @@ class VirtualHaystack:
 
 def as_shown(rows: Rows, images: BatchImages) -> VirtualHaystack:
     """Each haystack as it is: its own images, where they are."""
-    own_BM = _own(rows, images)
+    own_BM = images.own_BM
     real_3N = rows.positions_3BL[:, images.haystack_N, images.column_N]
     question_M = images.question_B[images.haystack_M]
     first_N = torch.ones_like(images.image_N, dtype=torch.bool)
@@ -70,7 +70,7 @@ def as_shown(rows: Rows, images: BatchImages) -> VirtualHaystack:
         image_N=images.image_N,
         token_positions_3N=real_3N,
         distance_M=distance_M,
-        length=int(distance_M.max()),
+        length=distance_M.max(),
         own_BM=own_BM,
         candidate_BM=own_BM,
     )
@@ -78,55 +78,50 @@ def as_shown(rows: Rows, images: BatchImages) -> VirtualHaystack:
 
 def at_random_slots(
     rows: Rows,
-    images: BatchImages,
-    others: ImageTokens,
+    question_B: Tensor,
+    images: ImageTokens,
+    own_BM: Tensor,
     slots: int,
     generator: torch.Generator,
     distractors: bool,
 ) -> VirtualHaystack:
-    """The images of the batch, then ``others``, each at a random slot of its own.
+    """Each of ``images`` at a random slot of its own.
 
     An image's slot depends on its name and the generator, not on its place in a list, so that the
     order of a batch and the rank an image came from do not matter. An image that occurs twice has
     one slot.
 
     Args:
-        others: images that may stand beside a haystack's own; those that are its own are left out.
+        question_B: where each haystack's question begins.
+        own_BM: which images are a haystack's own.
         slots: at least one an image is taken. Empty ones are as long as an image is on average.
         generator: on the CPU.
-        distractors: whether others are candidates.
+        distractors: whether the others are candidates, but for those that are its own as well.
     """
-    everything = joined([plain(images), others])
-    names_U, which_M = everything.name_M.unique(return_inverse=True)  # sorted
-    extent_U = torch.zeros_like(names_U).scatter_reduce_(0, which_M, everything.extent_M, "amax")
+    names_U, which_M = images.name_M.unique(return_inverse=True)  # sorted
+    extent_U = torch.zeros_like(names_U).scatter_reduce_(0, which_M, images.extent_M, "amax")
     slots = max(slots, len(names_U))
     slot_U = torch.randperm(slots, generator=generator)[: len(names_U)].to(names_U.device)
     extent_S = extent_U.float().mean().round().long().repeat(slots)
     extent_S[slot_U] = extent_U
     distance_S = extent_S.cumsum(0)  # slot 0 is the nearest to the question
-    distance_M, length = distance_S[slot_U][which_M], int(distance_S[-1])
+    distance_M, length = distance_S[slot_U][which_M], distance_S[-1]
 
-    own_BM = _own(rows, images)
-    other_BM = own_BM.new_zeros(len(own_BM), others.images)
+    candidate_BM = own_BM
     if distractors:
-        for own_M, other_M in zip(own_BM, other_BM, strict=True):
-            other_M |= ~torch.isin(others.name_M, images.name_M[own_M])
-    from_question_3BR = _row_positions(rows) - images.question_B[:, None]
+        names = [images.name_M[own_M] for own_M in own_BM]
+        apart = [~torch.isin(images.name_M, of_haystack) for of_haystack in names]
+        candidate_BM = own_BM | torch.stack(apart)
     return VirtualHaystack(
         columns_BR=rows.columns_BR,
-        row_positions_3BR=length + from_question_3BR,
-        image_N=everything.image_N,
-        token_positions_3N=(length - distance_M)[everything.image_N] + everything.offset_3N,
+        row_positions_3BR=length + _row_positions(rows) - question_B[:, None],
+        image_N=images.image_N,
+        token_positions_3N=(length - distance_M)[images.image_N] + images.offset_3N,
         distance_M=distance_M,
         length=length,
-        own_BM=torch.cat([own_BM, torch.zeros_like(other_BM)], dim=1),
-        candidate_BM=torch.cat([own_BM, other_BM], dim=1),
+        own_BM=own_BM,
+        candidate_BM=candidate_BM,
     )
-
-
-def _own(rows: Rows, images: BatchImages) -> Tensor:
-    haystack_B1 = torch.arange(len(rows.columns_BR), device=rows.columns_BR.device)[:, None]
-    return images.haystack_M == haystack_B1
 
 
 def _row_positions(rows: Rows) -> Tensor:

@@ -22,7 +22,7 @@ class TeacherSource(ABC):
         """The teacher's RoPE, as ``laid.signals.model_signals.Turn``."""
 
     @abstractmethod
-    def lacks(self, wanted: Wanted) -> str | None:
+    def missing(self, wanted: Wanted) -> str | None:
         """Why ``wanted`` can't be had here, in words; None when it can.
 
         Asked once, before training, so that a mismatch fails at the start.

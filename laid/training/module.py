@@ -135,7 +135,7 @@ class LaidModule(L.LightningModule):
         if wanted := self.objective.of_teacher:
             assert self.teacher_args is not None
             self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
-            if reason := self.teacher.lacks(wanted):
+            if reason := self.teacher.missing(wanted):
                 raise UserError(f"the teacher can't supply what the objective asks for: {reason}")
 
     def configure_optimizers(self) -> dict[str, Any]:

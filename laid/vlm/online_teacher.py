@@ -26,7 +26,7 @@ class OnlineTeacher(TeacherSource):
     def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
         return self.vlm.turn(x_BLHD, positions_3BL)
 
-    def lacks(self, wanted: Wanted) -> str | None:
+    def missing(self, wanted: Wanted) -> str | None:
         beyond = [layer for layer in wanted.layers if not 0 <= layer < self.layers]
         return f"teacher layers {beyond}: it has 0 to {self.layers - 1}" if beyond else None
 

@@ -4,12 +4,13 @@ jinja's sandbox keeps it from the machine, but not from loops and texts without 
 """
 
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 
 from laid.common.errors import UserError
 
-_SECONDS, _BYTES, _CHARACTERS = 2, 2**30, 100_000
+_SECONDS, _WALL_SECONDS, _BYTES, _CHARACTERS = 2, 60, 2**30, 100_000
 
 
 def try_template(render: Callable[[], str], path: str) -> None:
@@ -50,6 +51,9 @@ def try_template(render: Callable[[], str], path: str) -> None:
 def _limit() -> None:
     import resource  # not on Windows, which has no fork either
 
+    # Also ends a process that waits for a lock which another thread held at the fork.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_WALL_SECONDS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as file:

@@ -41,16 +41,21 @@ def run(scenario: Scenario, place: Place, words: list[object], **fault: Any) -> 
     return place.laid(*words, fault=fault, environment=scenario.environment(place))
 
 
+def goes_on(scenario: Scenario, place: Place, words: list[object], expected: Any) -> None:
+    """Fails unless what an interruption left is whole, and leads to the result expected."""
+    scenario.whole(place)
+    scenario.finish(place, words)
+    assert same_state(scenario.result(place), expected)
+    assert not no_litter(place)
+
+
 def _dies(scenario: Scenario, point: int, points: int) -> Callable[[Place], None]:
     def check(place: Place) -> None:
         operations, expected = uninterrupted(scenario, place)
         words = scenario.prepare(place)
         done = run(scenario, place, words, at=point * operations // points)
         assert done.code == DIED, str(done)
-        scenario.whole(place)
-        scenario.finish(place, words)
-        assert same_state(scenario.result(place), expected)
-        assert not no_litter(place)
+        goes_on(scenario, place, words, expected)
 
     return check
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from campaign.case import Case, assert_clean, no_litter
-from campaign.scenarios import SCENARIOS, Scenario, checkpoints, same_state
+from campaign.case import Case, assert_clean
+from campaign.crashes import goes_on
+from campaign.scenarios import SCENARIOS, Scenario, checkpoints
 from campaign.world import Place
 
 KIND = "kills"
@@ -60,10 +61,7 @@ def _killed(scenario: Scenario, number: signal.Signals, seed: int) -> Callable[[
             assert_clean(place, replace(done, err=_DROPPED.sub("", done.err)))
         if done.code in (130, 143) and scenario.name.startswith("fit") and checkpoints(place):
             assert "--ckpt_path" in done.err, f"it does not say how to go on: {done}"
-        scenario.whole(place)
-        scenario.finish(place, words)
-        assert same_state(scenario.result(place), expected)
-        assert not no_litter(place)
+        goes_on(scenario, place, words, expected)
 
     return check
 

@@ -10,23 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
+from sample_records import IDENTITY, OTHER, RECORD, some
 
 import laid
-from laid.evaluation.records import Record, RecordFile, read_records
-
-IDENTITY = {"checkpoint": "student-a", "data": "f00d", "generation": {"max_new_tokens": 8}}
-OTHER = {"checkpoint": "student-b", "data": "f00d", "generation": {"max_new_tokens": 512}}
-RECORD = Record("e0", 2, "yes", "Yes.", True, True, 1.0, 770, "single", False)
-
-
-def some(n, start=0, **changes):
-    return [replace(RECORD, id=f"e{i}", **changes) for i in range(start, start + n)]
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run" / "records.jsonl"
-
+from laid.evaluation.records import RecordFile, read_records
 
 # What is written is what is read.
 

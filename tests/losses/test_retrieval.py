@@ -8,7 +8,7 @@ import torch
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.losses.attention_rows import question_rows
-from laid.losses.image_tokens import images_of, plain
+from laid.losses.image_tokens import images_of
 from laid.losses.retrieval import RetrievalArgs, looked_for
 from laid.losses.retrieval_rows import looking_rows
 from laid.losses.term import ModelPair
@@ -18,6 +18,14 @@ from laid.vlm.model_loading import ModelArgs
 from laid.vlm.vision_language_model import VLM
 
 ALL = Wanted(layers=(0, 1))
+
+
+def slotted(rows, images, slots=0, seed=0, distractors=True):
+    """The images of a batch at random slots."""
+    generator = torch.Generator().manual_seed(seed)
+    return at_random_slots(
+        rows, images.question_B, images, images.own_BM, slots, generator, distractors
+    )
 
 
 def test_images_are_found_with_their_marks(haystacks):
@@ -63,13 +71,10 @@ def test_virtual_positions_are_those_of_a_real_haystack(student, haystacks, enco
     attended to as in a haystack that is built with them in these slots."""
     inputs = haystacks(rows=[5]).inputs
     images, rows = images_of(inputs), question_rows(inputs)
-    others = plain(images)
-    place = at_random_slots(
-        rows, images, others, 0, torch.Generator().manual_seed(1), distractors=False
-    )
+    place = slotted(rows, images, seed=1, distractors=False)
     count = images.images
     assert count > 2
-    nearest_first = place.distance_M[:count].argsort().tolist()
+    nearest_first = place.distance_M.argsort().tolist()
     order = nearest_first[::-1]
     assert order != list(range(count))  # else nothing is shown
     pieces = inputs.pixel_values_PC.split(inputs.image_grid_thw_I3.prod(-1).tolist())
@@ -80,7 +85,7 @@ def test_virtual_positions_are_those_of_a_real_haystack(student, haystacks, enco
     )
     ours, theirs = (student.signals(one, Wanted(layers=(0,))).qk[0] for one in (inputs, real))
     at = images.haystack_N, images.column_N
-    virtual = place.logits(ours.q, torch.cat([ours.k[at]] * 2), student.turn)[..., :count]
+    virtual = place.logits(ours.q, ours.k[at], student.turn)
     shown = as_shown(rows, images_of(real)).logits(theirs.q, theirs.k[at], student.turn)
     expected = torch.empty_like(shown)
     expected[..., order] = shown
@@ -90,9 +95,7 @@ def test_virtual_positions_are_those_of_a_real_haystack(student, haystacks, enco
 def test_images_stand_apart_and_within_reach(haystacks):
     inputs = haystacks().inputs
     images, rows = images_of(inputs), question_rows(inputs)
-    place = at_random_slots(
-        rows, images, plain(images), 150, torch.Generator().manual_seed(0), distractors=True
-    )
+    place = slotted(rows, images, slots=150)
     by_name = dict(zip(images.name_M.tolist(), place.distance_M.tolist(), strict=False))
     distances = sorted(by_name.values())
     extent = int(images.extent_M.max())
@@ -110,14 +113,13 @@ def test_the_loss_is_the_plain_loop(build_retrieval, student, teacher, haystacks
     asked = student.signals(inputs, term.of_student), teacher.signals(inputs, term.of_teacher)
     images = images_of(inputs)
     rows = looking_rows(asked[1], inputs, images, teacher.turn, 1)
-    generator = torch.Generator().manual_seed(term.step)
-    place = at_random_slots(rows, images, plain(images), 40, generator, True)
+    place = slotted(rows, images, slots=40, seed=term.step)
     at = images.haystack_N, images.column_N
     total = 0.0
     for pair, (s, t) in enumerate(term.pairs):
         ours, theirs = asked[0].qk[s], asked[1].qk[t]
-        logits_BSM = place.logits(ours.q, torch.cat([ours.k[at]] * 2), student.turn)[:, 0]
-        logits_BTM = place.logits(theirs.q, torch.cat([theirs.k[at]] * 2), teacher.turn)[:, 0]
+        logits_BSM = place.logits(ours.q, ours.k[at], student.turn)[:, 0]
+        logits_BTM = place.logits(theirs.q, theirs.k[at], teacher.turn)[:, 0]
         for b in range(len(inputs.input_ids_BL)):
             pool = place.candidate_BM[b].nonzero()[:, 0].tolist()
             own = [m for m in pool if place.own_BM[b, m]]
@@ -232,9 +234,7 @@ def test_an_image_that_may_be_a_second_needle_is_left_out(haystacks):
     inputs = haystacks(rows=[0, 2]).inputs
     images, rows = images_of(inputs), question_rows(inputs)
     rows = replace(rows, columns_BR=rows.columns_BR[:, :1], valid_BR=rows.valid_BR[:, :1])
-    place = at_random_slots(
-        rows, images, plain(images), 0, torch.Generator().manual_seed(0), distractors=True
-    )
+    place = slotted(rows, images)
     other = int((place.candidate_BM[0] & ~place.own_BM[0]).nonzero()[0])
     logits = torch.zeros(2, 1, 3, len(place.distance_M)).masked_fill(
         ~place.candidate_BM[:, None, None], -1e9

@@ -107,8 +107,8 @@ def test_an_online_teacher_gives_signals_without_gradient(teacher, haystacks):
     signals = source.signals(haystacks().inputs, Wanted(layers=(2,), logits=True))
     assert not signals.logits_NV.requires_grad
     assert not signals.qk[2].q.requires_grad
-    assert source.lacks(Wanted(layers=(0, 2))) is None
-    assert "layers [3]: it has 0 to 2" in source.lacks(Wanted(layers=(0, 3)))
+    assert source.missing(Wanted(layers=(0, 2))) is None
+    assert "layers [3]: it has 0 to 2" in source.missing(Wanted(layers=(0, 3)))
 
 
 def test_labels_are_ignored_but_for_the_answer(haystacks, encoder):
