@@ -88,12 +88,11 @@ class ImageBank(nn.Module):
     extent_C: Tensor
     offset_3C: Tensor
 
-    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]], axes: int = 3):
+    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]]):
         """
         Args:
             capacity: tokens.
             shapes: KV heads and head_dim by model and layer pair.
-            axes: rows of positions.
         """
         super().__init__()
         self.capacity = capacity
@@ -102,7 +101,7 @@ class ImageBank(nn.Module):
         self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
         self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
         self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("offset_3C", torch.zeros(axes, capacity, dtype=torch.long))
+        self.register_buffer("offset_3C", torch.zeros(3, capacity, dtype=torch.long))
         for key, (heads, head_dim) in shapes.items():
             self.register_buffer(self.names[key], torch.zeros(capacity, heads, head_dim))
 

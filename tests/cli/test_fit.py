@@ -147,7 +147,6 @@ def test_a_learning_rate_typed_for_a_resumed_run_takes_effect(laid, config, fitt
     assert "begin a new run to change it" in refused.stderr
 
 
-@pytest.mark.slow
 def test_mixed_precision_with_clipping(laid, config, work):
     """The full-size configurations' precision."""
     laid(

@@ -44,7 +44,6 @@ def sharded(laid, config, work):
     return work / "runs" / "sharded"
 
 
-@pytest.mark.slow
 def test_a_new_user_trains_and_tests_on_two_processes(laid, config, work):
     done = laid(
         "fit", "--config", config, "--name", "new", *TWO, "--trainer.accelerator", "cpu",
