@@ -4,7 +4,6 @@ Shape suffixes: B batch, L tokens, H query heads, K KV heads (fewer under groupe
 D head_dim, N answer tokens of the whole batch, V vocabulary.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,24 +21,6 @@ class AttentionShape:
     heads: int
     kv_heads: int
     head_dim: int
-
-
-@dataclass(frozen=True)
-class RotaryPairs:
-    """RoPE's pairs of dimensions, f and f + head_dim / 2, from f = 0.
-
-    Attributes:
-        frequency: radians by which a pair turns from one position to the next.
-        section: which row of positions turns it, by name: temporal, height or width for M-RoPE.
-    """
-
-    frequency: tuple[float, ...]
-    section: tuple[str, ...]
-
-    @property
-    def wavelength(self) -> tuple[float, ...]:
-        """Positions of one whole turn."""
-        return tuple(2 * math.pi / frequency for frequency in self.frequency)
 
 
 @dataclass

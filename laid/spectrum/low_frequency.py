@@ -13,7 +13,7 @@ from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.evaluation.percentile_interval import REPLICATES, interval
 from laid.evaluation.wilson import DIGITS, Interval
-from laid.signals.model_signals import RotaryPairs
+from laid.spectrum.pair_statistics import RotaryPairs
 from laid.spectrum.spectrum_measurement import Floats, MeasuredSpectrum
 
 ALL = "all"
@@ -51,21 +51,17 @@ def low_pairs(pairs: RotaryPairs, wavelength: float) -> NDArray[np.bool_]:
 
 
 def low_shares(measured: MeasuredSpectrum, wavelength: float) -> ShareOfHaystacks:
-    """The share that low-frequency pairs have in each haystack, and that those of each section
-    have, which add up to it."""
+    """The share that low-frequency pairs have in each haystack, and that those of each section with
+    such pairs have, which add up to it."""
     low_F = low_pairs(measured.pairs, wavelength)
     section_F = np.array(measured.pairs.section)
-    parts = {ALL: low_F, **{name: low_F & (section_F == name) for name in sections(measured.pairs)}}
+    names = dict.fromkeys(section_F[low_F].tolist())
+    parts = {ALL: low_F, **{name: low_F & (section_F == name) for name in names}}
     by_haystack = {"usage": measured.usage_EF, "variance": measured.variance_EF}
     return {
         measure: {name: x_EF[:, part_F].sum(1) for name, part_F in parts.items()}
         for measure, x_EF in by_haystack.items()
     }
-
-
-def sections(pairs: RotaryPairs) -> list[str]:
-    """Names of the sections, in order."""
-    return list(dict.fromkeys(pairs.section))
 
 
 def with_intervals(shares: ShareOfHaystacks, sizes: Sequence[int]) -> Shares:

@@ -5,10 +5,11 @@ over such pairs (docs/spectrum.md):
 
     c_f(i, j) = Re[q_if conj(k_jf) e^(i w_f (p_i - p_j))] / sqrt(D)
 
-Shape suffixes: B batch (here of one haystack), R rows of the question, L tokens, H query heads, K KV
+Shape suffixes: B batch (of one haystack), R rows of the question, L tokens, H query heads, K KV
 heads, G query heads of one KV head (H = K G), D head_dim, F = D / 2 rotary pairs.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,37 @@ from laid.losses.attention_rows import Rows, logits_of, question_rows, turned
 from laid.losses.head_mixing import as_pairs
 from laid.signals.model_inputs import IGNORED, ModelInputs
 from laid.signals.model_signals import QK, Turn
+
+SECTIONS = {1: ("position",), 3: ("temporal", "height", "width")}
+"""What the rows of positions are, by their number."""
+
+
+@dataclass(frozen=True)
+class RotaryPairs:
+    """What RoPE does with each pair.
+
+    Attributes:
+        frequency: radians by which it turns from one position to the next.
+        section: the row of positions that turns it, one of ``SECTIONS``.
+    """
+
+    frequency: tuple[float, ...]
+    section: tuple[str, ...]
+
+    @property
+    def wavelength(self) -> tuple[float, ...]:
+        """Positions of one whole turn."""
+        return tuple(2 * math.pi / frequency for frequency in self.frequency)
+
+
+def rotary_pairs(turn: Turn, rows: int, head_dim: int, device: torch.device) -> RotaryPairs:
+    """Asks a rotation itself: by which angle each pair turns at position 1 of each of ``rows``."""
+    x_BLHD = torch.eye(2, device=device)[0].repeat_interleave(head_dim // 2).view(1, 1, 1, -1)
+    at_1 = torch.eye(rows, dtype=torch.long, device=device).view(rows, rows, 1, 1)
+    angles_F = [as_pairs(turn(x_BLHD, positions))[0, 0, 0].angle() for positions in at_1]
+    frequency_F, row_F = torch.stack(angles_F).abs().max(0)
+    section = tuple(SECTIONS[rows][row] for row in row_F.tolist())
+    return RotaryPairs(tuple(frequency_F.tolist()), section)
 
 
 @dataclass(frozen=True)

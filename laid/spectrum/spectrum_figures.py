@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from laid.common.printable import one_line
 from laid.evaluation.accuracy_figures import COLOURS
-from laid.spectrum.low_frequency import ALL, MEASURES
-from laid.spectrum.spectrum_report import MixedSpectrum, ModelSpectrum
+from laid.spectrum.low_frequency import MEASURES
+from laid.spectrum.spectrum_report import MixedSpectrum, ModelSpectrum, share_names
 
 
 def usage_figure(models: Sequence[ModelSpectrum]) -> Figure:
@@ -44,7 +44,7 @@ def usage_figure(models: Sequence[ModelSpectrum]) -> Figure:
 def share_figure(models: Sequence[ModelSpectrum]) -> Figure:
     """Low-frequency shares by model, with 95% intervals; of all pairs, and of each section."""
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    names = [ALL, *dict.fromkeys(name for model in models for name in model.section)]
+    names = share_names(models)
     for axes, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
         for index, model in enumerate(models):
             aside = 0.6 * ((index + 0.5) / len(models) - 0.5)
@@ -67,16 +67,20 @@ def share_figure(models: Sequence[ModelSpectrum]) -> Figure:
 
 
 def mixed_figure(mixed: Sequence[MixedSpectrum], section: Sequence[str]) -> Figure:
-    """A run's aligned queries beside their mixtures, by student head and pair: a row a layer pair."""
+    """A run's aligned queries beside their mixtures, by student head and pair; a row a layer
+    pair."""
     figure = Figure(figsize=(7.6, 0.8 + 2.2 * len(mixed)), layout="constrained")
     rows = figure.subplots(len(mixed), 2, squeeze=False, sharex=True)
     for (left, right), one in zip(rows, mixed, strict=True):
         most = max(np.max(one.student), np.max(one.mixed))
-        for axes, values, of in ((left, one.student, "student"), (right, one.mixed, "mixture of")):
+        drawn = {
+            f"queries of layer {one.student_layer}": (left, one.student),
+            f"mixtures of teacher layer {one.teacher_layer}": (right, one.mixed),
+        }
+        for of, (axes, values) in drawn.items():
             image = _heat_map(axes, np.array(values), most)
             _sections(axes, section, "white")
-            layer = one.student_layer if of == "student" else f"teacher {one.teacher_layer}"
-            axes.set_title(f"{of} layer {layer}".replace("layer teacher", "teacher layer"), size=10)
+            axes.set_title(of, size=10)
         left.set_ylabel("student head")
         figure.colorbar(image, ax=[left, right], label="share of |q|")
     figure.supxlabel("rotary pair (0 turns fastest)", size=10)

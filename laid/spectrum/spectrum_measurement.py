@@ -16,8 +16,15 @@ from torch import Tensor
 
 from laid.data.prompt import Batch
 from laid.losses.head_mixing import HeadMixing, as_pairs
-from laid.signals.model_signals import RotaryPairs, Wanted
-from laid.spectrum.pair_statistics import PairStatistics, asked_rows, normalised, pair_statistics
+from laid.signals.model_signals import Wanted
+from laid.spectrum.pair_statistics import (
+    PairStatistics,
+    RotaryPairs,
+    asked_rows,
+    normalised,
+    pair_statistics,
+    rotary_pairs,
+)
 from laid.vlm.vision_language_model import VLM
 
 SIZES = (2, 10, 20)
@@ -80,7 +87,9 @@ def measure(vlm: VLM, batches: Iterable[Batch], forward: Context = nullcontext) 
         sizes += [entry.size for entry in batch.entries]
     means = {name.replace("_H", "_NH"): x.numpy() / len(sizes) for name, x in sums.items()}
     shares = {f"{name}_EF": torch.stack(x).numpy() for name, x in by_haystack.items()}
-    return MeasuredSpectrum(vlm.family.rotary_pairs(vlm.hf), positions, sizes, **means, **shares)
+    axes = len(rows.positions_3BL)
+    pairs = rotary_pairs(vlm.turn, axes, vlm.shape.head_dim, rows.positions_3BL.device)
+    return MeasuredSpectrum(pairs, positions, sizes, **means, **shares)
 
 
 def _stacked(layers: list[PairStatistics]) -> dict[str, Tensor]:
@@ -95,8 +104,8 @@ def _stacked(layers: list[PairStatistics]) -> dict[str, Tensor]:
 def mixed_queries(
     teacher: VLM, batches: Iterable[Batch], mixings: Mapping[tuple[int, int], HeadMixing]
 ) -> dict[tuple[int, int], Floats]:
-    """For each layer pair ``[S, F]``: mean of |q_f| over the rows of the question, of the mixture of
-    the teacher's heads that a student head is aligned with (Eq. 3 and 6), normalised over f.
+    """For each layer pair ``[S, F]``: mean of |q_f| over the rows of the question, normalised over
+    f, of the mixtures of teacher heads that student heads are aligned with (Eq. 3 and 6).
 
     Args:
         mixings: the mixing of queries, by (student layer, teacher layer).

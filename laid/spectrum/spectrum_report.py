@@ -1,12 +1,11 @@
 """``spectrum.json``, and the tables that are made of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from laid.common.tables import NONE, Cell, Table, Value
 from laid.spectrum.low_frequency import (
-    ALL,
     MEASURES,
     Share,
     Shares,
@@ -127,7 +126,7 @@ def nested(x: Floats) -> list:
 
 def share_tables(report: SpectrumReport) -> list[Table]:
     """The low-frequency shares of usage and of variance, in percent, with what they changed."""
-    names = list(dict.fromkeys(name for model in report.models for name in model.section))
+    names = share_names(report.models)
     count = ", ".join(f"{n} of {size} images" for size, n in report.haystacks.items())
     of_pairs = ", ".join(f"{sum(m.low)} of {len(m.low)} of {m.name}" for m in report.models)
     note = (
@@ -137,9 +136,8 @@ def share_tables(report: SpectrumReport) -> list[Table]:
     )
     tables = []
     for measure in MEASURES:
-        rows: list[list[Cell | str]] = [
-            [m.name, *_cells(m.shares[measure], names)] for m in report.models
-        ]
+        rows: list[list[Cell | str]] = []
+        rows += [[m.name, *_cells(m.shares[measure], names)] for m in report.models]
         rows += [
             [f"{m.name} − {report.base}", *_cells(m.less_base[measure], names, sign="+")]
             for m in report.models
@@ -147,8 +145,13 @@ def share_tables(report: SpectrumReport) -> list[Table]:
         ]
         title = f"low-frequency share of {measure}, %"
         notes = [note] if measure == MEASURES[-1] else []
-        tables.append(Table(measure, title, [title, ALL, *names], rows, notes))
+        tables.append(Table(measure, title, [title, *names], rows, notes))
     return tables
+
+
+def share_names(models: Sequence[ModelSpectrum]) -> list[str]:
+    """All, and the sections that have low-frequency pairs in some model."""
+    return list(dict.fromkeys(name for model in models for name in model.shares[MEASURES[0]]))
 
 
 def mixed_table(report: SpectrumReport) -> Table:
@@ -181,7 +184,7 @@ def _rows(model: ModelSpectrum) -> Iterator[list[Cell | str]]:
 
 
 def _cells(shares: dict[str, Share], names: list[str], sign: str = "") -> list[Cell | str]:
-    found = [shares.get(name) for name in (ALL, *names)]
+    found = [shares.get(name) for name in names]
     return [NONE if share is None else _cell(share, sign) for share in found]
 
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from laid.signals.model_inputs import ModelInputs
-from laid.signals.model_signals import AttentionShape, RotaryPairs
+from laid.signals.model_signals import AttentionShape
 
 Config: TypeAlias = PreTrainedConfig
 """A model's configuration, with its ``text_config`` and ``vision_config``."""
@@ -153,15 +153,6 @@ class Family(ABC):
         """``apply_rotary`` to one tensor, of which dimension ``heads`` is that of heads."""
         # It takes queries and keys together: no heads stand for the other one.
         return self.apply_rotary(x, x.narrow(heads, 0, 0), cos_BLD, sin_BLD, heads)[0]
-
-    def rotary_pairs(self, hf: PreTrainedModel) -> RotaryPairs:
-        """What ``rotate`` turns, pair by pair."""
-        frequency = tuple(self.decoder(hf).rotary_emb.inv_freq.tolist())
-        return RotaryPairs(frequency, self.rotary_sections(len(frequency)))
-
-    def rotary_sections(self, pairs: int) -> tuple[str, ...]:
-        """The name of the row of positions that turns each pair."""
-        return ("position",) * pairs
 
     # A forward pass.
 

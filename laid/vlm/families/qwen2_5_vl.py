@@ -3,7 +3,6 @@
 Shape suffixes as in ``laid/vlm/families/family.py``.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -84,11 +83,6 @@ class Qwen25VL(Family):
             model, input_ids_BL, visual_BL, image_grid_thw=grid_I3
         )
         return positions_3BL
-
-    def rotary_sections(self, pairs: int) -> tuple[str, ...]:
-        axes = itertools.cycle(("temporal", "height", "width"))
-        blocks = self.config.text_config.rope_parameters["mrope_section"]
-        return tuple(axis for width, axis in zip(blocks, axes, strict=False) for _ in range(width))
 
     def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
         tokenizer = AutoTokenizer.from_pretrained(
