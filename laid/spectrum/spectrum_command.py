@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class _Haystacks:
     coco_root: str
     entries: EvaluationArgs
     seed: int
-    pixels: tuple[int | None, int | None]
+    encoding: dict[str, Any]
     device: torch.device
 
     def batches(self, args: ModelArgs) -> Iterator[Batch]:
@@ -67,9 +68,8 @@ class _Haystacks:
             processor=args.path,
             revision=args.revision,
             test=self.entries,
-            min_pixels=self.pixels[0],
-            max_pixels=self.pixels[1],
             seed=self.seed,
+            **self.encoding,
         )
         data.setup("test")
         yield from data.probe(data.test_entries, self.device)
@@ -85,6 +85,7 @@ def spectrum(
     sizes: list[int] | None = None,
     per_size: int = 16,
     seed: int = 0,
+    prefix: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     low_wavelength: float | None = None,
@@ -109,15 +110,18 @@ def spectrum(
         sizes: Haystack sizes. None: 2 10 20 where they are built, all of a source.
         per_size: How many of each size, an even number where they are built.
         seed: Seed of built haystacks.
-        min_pixels: Images with fewer pixels are enlarged. None: as a model's processor says.
-        max_pixels: Images with more pixels are reduced. None: as a model's processor says.
+        prefix: Text before every question. None: the runs', that of Visual Haystacks without a run.
+        min_pixels: Images with fewer pixels are enlarged. None: as the runs have it, as a model's
+            processor says without a run.
+        max_pixels: Images with more pixels are reduced. None: likewise.
         low_wavelength: Pairs whose wavelength is longer, in positions, are low-frequency. None: the
             length of the longest haystack.
         dtype: Of the weights. None: a run's own, float32 for other models.
         device: Such as cpu or cuda:0. None: the first GPU if there is one.
 
     Raises:
-        UserError: a model that is none, is named twice or can't be read; an option out of range.
+        UserError: a model that is none, is named twice or can't be read; an option out of range;
+            runs that differ in prefix or pixels.
     """
     chosen = named_models(models, dtype)
     names = [model.name for model in chosen]
@@ -128,18 +132,18 @@ def spectrum(
         raise UserError("--split is of haystacks that are built; leave it or --source out")
     wanted = list(SIZES) if sizes is None and source is None else sizes
     entries = EvaluationArgs(source, split or SPLIT, wanted, per_size)
-    pixels = min_pixels, max_pixels
-    haystacks = _Haystacks(coco_root, entries, seed, pixels, _device(device))
+    notes: list[str] = []
+    typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
+    encoding = _encoding(chosen, typed, notes)
+    haystacks = _Haystacks(coco_root, entries, seed, encoding, _device(device))
     with report_folder(out, _OF_A_REPORT) as folder:
         measured: dict[str, MeasuredSpectrum] = {}
         mixed: list[MixedSpectrum] = []
-        notes: list[str] = []
         for model in chosen:
             found = measure(model.load(haystacks.device), haystacks.batches(model.args))
             log.info("%s: %d haystacks", model.name, len(found.sizes))
             measured[model.name] = found
             mixed += _mixed(model, found, haystacks, notes)
-            notes += _other_settings(model, pixels)
         low = low_wavelength or max(of.positions for of in measured.values())
         of_base = base or names[0]
         report = SpectrumReport(
@@ -210,15 +214,25 @@ def _mixed(
     ]
 
 
-def _other_settings(model: NamedModel, pixels: tuple[int | None, int | None]) -> Iterator[str]:
-    """Where a run encodes haystacks in another way than all models do here."""
-    if model.found is None:
-        return
-    data = model.found.config["data"]
-    used = {"prefix": PREFIX, "min_pixels": pixels[0], "max_pixels": pixels[1]}
-    for key, here in used.items():
-        if data.get(key) != here:
-            yield f"{model.name}: its run has data.{key} {data.get(key)!r}, here it is {here!r}"
+def _encoding(
+    models: Sequence[NamedModel], typed: dict[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """Prefix and pixel limits, the same for all models: as typed, else as the runs have them; notes
+    a run that was trained with others."""
+    runs = {m.name: m.found.config["data"] for m in models if m.found is not None}
+    chosen = {}
+    for key, value in typed.items():
+        of_runs = {name: data[key] for name, data in runs.items()}
+        if value is None and len(set(of_runs.values())) > 1:
+            each = ", ".join(f"{name} {has!r}" for name, has in of_runs.items())
+            raise UserError(f"the runs differ in data.{key} ({each}): say which with --{key}")
+        chosen[key] = next(iter(of_runs.values()), None) if value is None else value
+        for name, has in of_runs.items():
+            if has != chosen[key]:
+                notes.append(f"{name}: trained with data.{key} {has!r}, not {chosen[key]!r}")
+    if chosen["prefix"] is None:
+        chosen["prefix"] = PREFIX
+    return chosen
 
 
 def _device(given: str | None) -> torch.device:
