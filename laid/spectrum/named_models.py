@@ -65,7 +65,9 @@ class NamedModel:
         state = _part(read_without_optimizer(self.found.path)[WEIGHTS], _ALIGNMENT)
         if not state:
             return {}
-        args = MixingArgs(**self.found.config["model"]["objective"]["laid"]["mixing"])
+        # Where a run leaves a part of its settings out, it has the default.
+        objective = self.found.config["model"].get("objective") or {}
+        args = MixingArgs(**(objective.get("laid") or {}).get("mixing") or {})
         found = {}
         for number, (s, t) in enumerate(state["layers"].tolist()):
             raw = state[f"q.{number}.raw"]
