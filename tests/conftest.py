@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line.commands import Server
+from command_line.help_texts import read_once
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.data.coco_index import CocoIndex
@@ -25,6 +26,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     """The tests leave the user's cache alone."""
+    read_once()
     os.environ["LAID_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     torch.set_num_threads(1)
 

@@ -18,7 +18,6 @@ import resource
 import signal
 import sys
 import threading
-from functools import cache, partial
 from importlib import import_module
 from runpy import run_module
 from typing import Any
@@ -42,11 +41,7 @@ def serve() -> dict[str, Any]:
     import_module("torch").set_num_threads(1)
     for name in WARM:
         import_module(name)
-    # Half of the time of a command that is refused is spent on the texts of --help.
-    parser: Any = import_module("docstring_parser.attrdoc").AttributeDocstrings
-    read = partial(parser.get_attr_docs, parser())
-    known = cache(lambda component: dict(read(component)))
-    parser.get_attr_docs = lambda self, component: known(component)
+    import_module("command_line.help_texts").read_once()
     import_module("laid.settings.run_settings").settings_parser("laid")
     # What is frozen stays shared with the children.
     gc.collect()
