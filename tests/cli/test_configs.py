@@ -1,5 +1,6 @@
 """Every shipped configuration is understood, alone and as a method after a base."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def stem(path):
     return path.stem
 
 
+@cache
 def understood(*paths):
     """What ``laid fit`` makes of several ``--config``."""
     files = [word for path in paths for word in ("--config", str(path))]
