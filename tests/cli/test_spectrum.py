@@ -43,7 +43,7 @@ def test_a_report_on_a_base_a_run_and_its_teacher(laid, fitted, pair, drawn, wor
     assert [(m.model, m.student_layer, m.teacher_layer) for m in report.mixed] == [("run", 1, 2)]
     assert 0 < report.mixed[0].overlap <= 1
     assert len(report.mixed[0].mixed) == len(report.mixed[0].student) == 4
-    assert "run − base" in done.stdout
+    assert "run − base" in done.out
     with (out / "spectrum.csv").open() as file:
         rows = list(csv.DictReader(file))
     pairs = len(base.section)
