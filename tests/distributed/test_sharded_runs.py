@@ -47,11 +47,13 @@ def sharded(laid, config, work):
 def test_a_new_user_trains_and_tests_on_two_processes(laid, config, work):
     done = laid(
         "fit", "--config", config, "--name", "new", *TWO, "--trainer.accelerator", "cpu",
-        "--trainer.max_steps", 2, "--head_flow.per_size", 2,
+        "--trainer.max_steps", 2, "--head_flow.per_size", 2, "--trainer.val_check_interval", 2,
+        "--spectrum.enabled", "true", "--spectrum.sizes", "[1]", "--spectrum.per_size", 2,
     )  # fmt: skip
     assert "laid: to test it: laid test --ckpt_path runs/new" in done.err
     assert (work / "runs" / "new" / "checkpoints" / "step=2.ckpt" / "meta.pt").exists()
     assert (work / "runs" / "new" / "figures" / "head_flow.png").exists()
+    assert (work / "runs" / "new" / "figures" / "spectrum.png").exists()
     laid("test", "--ckpt_path", "last", "--name", "new", "--data.test.sizes", "[1]")
     assert len(records(work / "runs" / "new")) == 4
 
