@@ -116,6 +116,8 @@ class TermArgs:
     """The field of ``ObjectiveArgs``, and the name in logs and checkpoints."""
     has_teacher: ClassVar[bool] = True
     """Whether it compares the student with a teacher."""
+    compares_heads: ClassVar[bool] = False
+    """Whether it compares queries or keys as vectors, which must then be of one head_dim and RoPE."""
 
     weight: float = 0.0
     """Its weight in Eq. 8, 0 or more; at 0 the term is not built."""

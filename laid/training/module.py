@@ -109,7 +109,9 @@ class LaidModule(L.LightningModule):
             check_precision(self.trainer)
             self.tokenizer = self._tokenizer_of(self.student_args)
         if training and (of_teacher := self.objective_args.of_teacher):
-            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of, of_teacher)
+            of_heads = self.objective_args.of_heads
+            models = self.student_args, self.teacher_args
+            check_teacher(*models, self._tokenizer_of, of_teacher, of_heads)
         placement = placement_of(self.trainer)
         if first:
             self.student = placement.student(self.student_args, self.lora_args, self.extension)

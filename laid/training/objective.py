@@ -47,6 +47,11 @@ class ObjectiveArgs:
         """The names of the chosen terms that compare the student with a teacher."""
         return [name for name, args in self.chosen.items() if args.has_teacher]
 
+    @property
+    def of_heads(self) -> list[str]:
+        """Those of them that compare queries or keys as vectors."""
+        return [name for name, args in self.chosen.items() if args.compares_heads]
+
 
 class Objective(nn.Module):
     """The chosen terms, with whatever they learn: parameters and buffers of ``terms.NAME``."""

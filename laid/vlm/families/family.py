@@ -227,13 +227,16 @@ class Family(ABC):
     # Whether two models fit together.
 
     def facts(self) -> dict[str, Any]:
-        """What student and teacher must have in common, by the name that a message gives it."""
+        """What student and teacher must have in common, since both read the same inputs; by the name
+        that a message gives it."""
+        return {"family": self.title, "image_token_id": self.config.image_token_id}
+
+    def head_facts(self) -> dict[str, Any]:
+        """What they must have in common for a loss that compares queries and keys as vectors."""
         rope = self.config.text_config.rope_parameters
         return {
-            "family": self.title,
             "head_dim": self.shape.head_dim,
             **{key: rope.get(key) for key in self.rope_keys},
-            "image_token_id": self.config.image_token_id,
         }
 
     # Files.

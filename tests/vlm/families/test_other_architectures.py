@@ -198,7 +198,7 @@ def test_head_dim_is_hidden_size_by_heads_where_none_is_stated(encoder):
     config = tiny_config(encoder.processor.tokenizer, layers=1, heads=4, kv_heads=2, head_dim=16)
     assert family_of(config).shape.head_dim == 16
     config.text_config.head_dim = 64
-    assert family_of(config).shape.head_dim == family_of(config).facts()["head_dim"] == 64
+    assert family_of(config).shape.head_dim == family_of(config).head_facts()["head_dim"] == 64
 
 
 def test_student_and_teacher_of_two_families_are_refused(qwen3, encoder):
@@ -206,5 +206,5 @@ def test_student_and_teacher_of_two_families_are_refused(qwen3, encoder):
     with pytest.raises(
         ValueError, match=r"family: student Qwen2\.5-VL, teacher Qwen3-VL"
     ) as refusal:
-        check_pair(config, qwen3.hf.config, {"a": 1}, {"a": 1})
+        check_pair(config, qwen3.hf.config, {"a": 1}, {"a": 1}, ["laid"])
     assert "mrope_interleaved: student None, teacher True" in str(refusal.value)
