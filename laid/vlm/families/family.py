@@ -227,8 +227,8 @@ class Family(ABC):
     # Whether two models fit together.
 
     def facts(self) -> dict[str, Any]:
-        """What student and teacher must have in common, since both read the same inputs; by the name
-        that a message gives it."""
+        """What student and teacher must have in common to read the same inputs, by the name that a
+        message gives it."""
         return {"family": self.title, "image_token_id": self.config.image_token_id}
 
     def head_facts(self) -> dict[str, Any]:
