@@ -102,6 +102,11 @@ VARIANTS = {
         "--model.student.activation_checkpointing", "true",
     ),
     "lora": ("--data.global_batch_size", 2, "--model.lora.rank", 4),
+    "rope-gain": ("--data.global_batch_size", 2, "--model.rope_gain.layers", "all"),
+    "lora-and-gain": (
+        "--data.global_batch_size", 2, "--model.lora.rank", 4, "--model.rope_gain.layers", "[1]",
+        "--model.student.activation_checkpointing", "true",
+    ),
     "no-clipping": ("--data.global_batch_size", 2, "--trainer.gradient_clip_val", "null"),
 }  # fmt: skip
 
