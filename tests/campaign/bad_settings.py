@@ -12,7 +12,8 @@ RATES = (
     "model.optimizer.student_lr", "model.optimizer.mixing_lr", "model.optimizer.lora_lr",
     "model.optimizer.gain_lr", "model.optimizer.weight_decay", "model.optimizer.warmup_ratio",
     "model.objective.laid.weight", "model.objective.kl.weight", "model.objective.sft.weight",
-    "model.objective.kl.temperature", "data.min_area", "data.feature_gib", "trainer.gradient_clip_val",
+    "model.objective.kl.temperature", "data.min_area", "data.feature_gib",
+    "trainer.gradient_clip_val",
 )  # fmt: skip
 """Numbers of 0 or more."""
 
@@ -168,7 +169,7 @@ CASES: list[Case] = [
         for value in (*NO_NUMBER, "-1")
     ),
     *(
-        refusal(KIND, f"{key} {str(value)[:20]}", _fit(key, value), word, sample=n == 110)
+        refusal(KIND, f"{key} {str(value)[:20]}", _fit(key, value), word, sample=n == 114)
         for n, (key, value, word) in enumerate(OF_FIT)
     ),
 ]

@@ -26,8 +26,8 @@ from laid.planning.simulated_step import (
 )
 from laid.planning.workload import Cost
 from laid.vlm.lora import LoraArgs
-from laid.vlm.rope_gain import RopeGainArgs
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
+from laid.vlm.rope_gain import RopeGainArgs
 
 SETTING = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6), clip=1.0)
 
