@@ -119,7 +119,7 @@ def gain_figure(gains: dict[str, list[list[float]]]) -> Figure:
     figure = Figure(figsize=(3.4 * columns + 0.8, 2.2 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     # One scale for all layers, on which g and 1 / g are as far from white.
-    values = [gain for matrix in gains.values() for line in matrix for gain in line]
+    values = [max(gain, 1e-9) for matrix in gains.values() for line in matrix for gain in line]
     top = max(1.01, *values, *(1 / gain for gain in values))
     for axis, (layer, matrix) in zip(axes.flat, gains.items(), strict=False):
         image = axis.imshow(matrix, cmap="RdBu_r", norm=LogNorm(1 / top, top), aspect="auto")
