@@ -47,6 +47,7 @@ MORE = {
     "--data.group_by_size false",
     "recomputed": "--model.student.activation_checkpointing true --data.cache_features false",
     "vision": "--model.student.freeze_vision false --data.cache_features false",
+    "rope-gain": "--model.rope_gain.layers all",
 }
 """What no shipped configuration sets, after ``tiny.yaml``; names without -- are the objective's."""
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import AttentionShape
 
@@ -126,6 +127,20 @@ class Family(ABC):
         norms of q and k, where there are any."""
         attention = layer.get_submodule("self_attn")
         return attention.get_submodule("q_proj"), attention.get_submodule("k_proj")
+
+    def q_projection(self, layer: nn.Module) -> nn.Module:
+        """The linear layer whose outputs are the queries right before RoPE: a RoPE response gain
+        is folded into its rows.
+
+        Raises:
+            UserError: a norm that all heads share is between it and RoPE.
+        """
+        if self.qk_layout != "flat":
+            raise UserError(
+                f"model.rope_gain: {self.title} has a norm of queries that all heads share, so a "
+                "gain of each head can't be folded into its weights; leave model.rope_gain out"
+            )
+        return self.qk_modules(layer)[0]
 
     def heads_apart(self, out: Tensor) -> Tensor:
         """What a module of ``qk_modules`` returns, as ``x_BLHD``."""

@@ -25,6 +25,7 @@ from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.registry import FAMILIES, family_of
 from laid.vlm.pair_check import check_pair
 from laid.vlm.qk_capture import captured_qk
+from laid.vlm.rope_gain import RopeGainArgs, add_gains
 from laid.vlm.vision_language_model import VLM
 
 
@@ -125,6 +126,11 @@ def test_norms_of_q_and_k_are_part_of_what_is_captured(qwen3, inputs, monkeypatc
     found = qwen3.signals(inputs, Wanted(layers=(0, 1, 2))).qk
     positions = inputs.position_ids_3BL
     assert_logits(spy, found, lambda x, _: qwen3.turn(x, positions), 2, 32**-0.5)
+
+
+def test_a_gain_of_each_head_is_refused_behind_a_norm_that_all_heads_share(qwen3):
+    with pytest.raises(ValueError, match=r"Qwen3-VL has a norm of queries.*leave model\.rope_gain"):
+        add_gains(qwen3.hf, RopeGainArgs())
 
 
 def test_features_of_several_layers_are_kept_and_given_back(qwen3, inputs):
