@@ -45,8 +45,7 @@ from laid.vlm.window_extension import (
 class LaidModule(L.LightningModule):
     """Distils a long window from a teacher into a student, and lets the student answer.
 
-    Training computes the objective of Eq. 8; validation, test and prediction run the student
-    alone, and the teacher is not built for them.
+    Validation, test and prediction run the student alone; no teacher is built for them.
     """
 
     _tokenizer_of = staticmethod(load_tokenizer)
@@ -113,9 +112,7 @@ class LaidModule(L.LightningModule):
             check_precision(self.trainer)
             self.tokenizer = self._tokenizer_of(self.student_args)
         if training and (of_teacher := self.objective_args.of_teacher):
-            of_heads = self.objective_args.of_heads
-            models = self.student_args, self.teacher_args
-            check_teacher(*models, self._tokenizer_of, of_teacher, of_heads)
+            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of, of_teacher)
         placement = placement_of(self.trainer)
         if first:
             added = self.lora_args, self.extension, self.gain_args

@@ -13,15 +13,14 @@ def check_teacher(
     student: ModelArgs,
     teacher: ModelArgs | None,
     tokenizer_of: Callable[[ModelArgs], Any],
-    terms: Sequence[str],
-    of_heads: Sequence[str],
+    terms: Mapping[str, bool],
 ) -> None:
     """Compares configurations and tokenizers before any weight is read.
 
     Args:
         tokenizer_of: loads a model's tokenizer.
-        terms: names of the loss terms that need a teacher.
-        of_heads: those of them that compare queries or keys as vectors.
+        terms: the loss terms that need a teacher, by name, and whether they compare queries or keys
+            as vectors.
 
     Raises:
         UserError: there is no teacher, or as ``check_pair``.
@@ -30,9 +29,10 @@ def check_teacher(
         raise UserError(
             f"the objective's terms {', '.join(terms)} compare student and teacher, but "
             "model.teacher is not given: name one (--model.teacher.path …), or set their weights "
-            f"to 0 (--model.objective.{terms[0]}.weight 0)"
+            f"to 0 (--model.objective.{next(iter(terms))}.weight 0)"
         )
     ours, theirs = (tokenizer_of(args).get_vocab() for args in (student, teacher))
+    of_heads = [name for name, as_vectors in terms.items() if as_vectors]
     check_pair(load_config(student), load_config(teacher), ours, theirs, of_heads)
 
 

@@ -54,7 +54,9 @@ def test_eq_7_refuses_it_and_retrieval_has_the_same_loss(wide, haystacks):
     assert losses[0] > 0.1
     torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-5)
     configs = student.hf.config, wide.hf.config
-    retrieval = ObjectiveArgs(laid=AlignmentArgs(0.0), retrieval=RetrievalArgs(1.0))
-    check_pair(*configs, {"a": 1}, {"a": 1}, retrieval.of_heads)
+    retrieval = ObjectiveArgs(laid=AlignmentArgs(0.0), retrieval=RetrievalArgs(1.0)).of_teacher
+    assert retrieval == {"retrieval": False, "kl": False}
+    check_pair(*configs, {"a": 1}, {"a": 1}, [])
+    assert ObjectiveArgs().of_teacher["laid"]
     with pytest.raises(UserError, match="head_dim: student 32, teacher 64"):
-        check_pair(*configs, {"a": 1}, {"a": 1}, ObjectiveArgs(laid=AlignmentArgs(1.0)).of_heads)
+        check_pair(*configs, {"a": 1}, {"a": 1}, ["laid"])
