@@ -45,8 +45,9 @@ table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, int
 tiny-checkpoints: $(STAMP)  ## Train the packaged tiny models from scratch, into tiny-checkpoints/ (long; resumes)
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints
 
+# Files in the order of their folders: by number of tests, those with a few long ones would come last.
 test: $(STAMP)  ## Run the tests, except the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP)  ## Run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)

@@ -1,10 +1,13 @@
 """What the tests share: tiny models of the real classes, a drawn COCO, real COCO if at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from command_line.commands import Server
+from command_line.help_texts import read_once
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.data.coco_index import CocoIndex
@@ -23,8 +26,17 @@ SHARED = Path(__file__).parents[2] / "shared"
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     """The tests leave the user's cache alone."""
+    read_once()
     os.environ["LAID_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """What the command line is run by."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ class HeadFlow(Callback):
         if stage == "fit" and self.enabled:
             data = trainer.datamodule
             self._entries = {
-                size: data.source.probes(data.validate_args, [size], self.per_size)
+                size: data.source.probes("head_flow", data.validate_args, [size], self.per_size)
                 for size in self.sizes
             }
 

@@ -12,7 +12,7 @@ from laid.common.errors import UserError
 
 _WORD = re.compile(r"[A-Za-z0-9_,-]*")
 """What a text of the trainer may be: neither a path nor a class."""
-_PARTS = ("model", "data", "head_flow", "seed_everything", "name")
+_PARTS = ("model", "data", "head_flow", "spectrum", "seed_everything", "name")
 _CHECKPOINT = (
     "monitor", "mode", "filename", "save_top_k", "save_last", "save_on_exception",
     "every_n_train_steps", "every_n_epochs", "train_time_interval", "save_on_train_epoch_end",

@@ -173,6 +173,7 @@ def _trainer(
         *_writers(command, words, given, folder),
         made.checkpoint,
         made.head_flow,
+        made.spectrum,
     ]
     reader = AtomicCheckpointIO(with_optimizer=command == "fit")
     options["plugins"] = [*_listed(options["plugins"]), reader]

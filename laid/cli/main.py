@@ -62,6 +62,8 @@ COMMANDS = (
             "laid.planning.plan_command:run"),
     Command("compare", "several results side by side: tables, figures, paired tests",
             "laid.comparison.compare_command:run"),
+    Command("spectrum", "which rotary frequencies attention uses, of several models",
+            "laid.spectrum.spectrum_command:run"),
     Command("export", "write a checkpoint as a plain Hugging Face folder",
             "laid.cli.export_command:export", by_signature=True),
     Command("pretrain tiny", "train the package's tiny models from nothing",

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from laid.comparison.methods import Method
+from laid.evaluation.percentile_interval import REPLICATES
 
-REPLICATES = 10_000
-CONFIDENCE = 0.95
 _SEED = 20260  # of the draws: a report made twice is the same
 
 Replicates = Mapping[int, NDArray[np.float64]]
@@ -48,20 +47,6 @@ def replicate(method: Method, replicates: int = REPLICATES) -> Replicates | None
         mean_RS = np.stack([row_E[entries_RE].mean(1) for row_E in correct_SE], axis=1)
         found[size] = np.take_along_axis(mean_RS, seeds_RS, axis=1).mean(1)
     return found
-
-
-def interval(
-    low_R: NDArray[np.float64], high_R: NDArray[np.float64] | None = None
-) -> tuple[float, float]:
-    """The percentile interval: the middle 95% of the replicates of a statistic.
-
-    Where it is known only by bounds, of the lower and the upper bounds.
-    """
-    tail = (1 - CONFIDENCE) / 2
-    # Not between two replicates: one of them may be infinite.
-    low = np.quantile(low_R, tail, method="lower")
-    high = np.quantile(low_R if high_R is None else high_R, 1 - tail, method="higher")
-    return float(low), float(high)
 
 
 def _number(text: str) -> int:

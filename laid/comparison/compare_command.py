@@ -2,15 +2,14 @@
 
 import logging
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from laid.callbacks.head_flow_figure import flow_figure, read_head_flow
-from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.printable import for_markdown, printable
+from laid.common.report_folder import report_folder
 from laid.common.tables import Table, comma_separated, latex, markdown, text
 from laid.comparison.methods import Method, find_method, read_methods
 from laid.comparison.report_tables import TABLES, bootstrap_line, method_lines, tables
@@ -70,9 +69,7 @@ def compare(
         names = ", ".join(method.label for method in methods)
         notes.append(f"no gains and no tests without --base NAME, one of {names}")
     study = Study(methods, of_base, of_teacher, list(dict.fromkeys(threshold)))
-    target = Path(out).resolve()
-    _others(target)
-    with only_writer(target), atomic_dir(target, replaces=lambda there: True) as folder:
+    with report_folder(out, _OF_A_REPORT) as folder:
         figures = _figures(study, folder, notes)
         made = tables(study)
         for table in made:
@@ -84,21 +81,9 @@ def compare(
         shown += [text(table) for table in made if table.name in _ON_SCREEN]
         written = printable("\n\n".join([*shown, *(f"laid: {note}" for note in notes)]))
         (folder / "table.txt").write_text(f"{written}\n", encoding="utf-8")
-        for file in _others(target):
-            shutil.copy2(file, folder, follow_symlinks=False)
     print(printable("\n\n".join(shown)))
     for line in (*notes, Path(out) / "report.md"):
         log.info("%s", line)
-
-
-def _others(folder: Path) -> list[Path]:
-    """The files in ``folder`` that are of no report, and stay when a new one takes its place."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    if inside := [path.name for path in found if path.is_dir()]:
-        raise UserError(
-            f"--out {folder} holds other folders ({inside[0]}): name a folder for the report alone"
-        )
-    return [path for path in found if not _OF_A_REPORT.fullmatch(path.name)]
 
 
 def _figures(study: Study, folder: Path, notes: list[str]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from laid.comparison.bootstrap import Replicates, interval
+from laid.comparison.bootstrap import Replicates
 from laid.comparison.methods import Method, not_paired
+from laid.evaluation.percentile_interval import interval
 from laid.evaluation.wilson import Interval
 
 LEVEL = 0.05

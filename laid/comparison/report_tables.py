@@ -7,11 +7,11 @@ from dataclasses import replace
 from laid.common.printable import code, for_markdown
 from laid.common.tables import NONE, Cell, Table
 from laid.comparison import report_cells as cells
-from laid.comparison.bootstrap import REPLICATES
 from laid.comparison.methods import Method, not_paired
 from laid.comparison.paired_tests import LEVEL
 from laid.comparison.study import Measured, Study
 from laid.evaluation.accuracy_table import asked_text
+from laid.evaluation.percentile_interval import REPLICATES
 from laid.evaluation.results import long_sizes, short_sizes
 
 _WITHOUT = re.compile(

@@ -13,9 +13,10 @@ import numpy as np
 
 from laid.comparison import accuracy_curves as curves
 from laid.comparison.accuracy_curves import Bounds, Floats
-from laid.comparison.bootstrap import REPLICATES, interval, replicate
+from laid.comparison.bootstrap import replicate
 from laid.comparison.methods import Method
 from laid.comparison.paired_tests import Drawn, PairedTest, corrected, family, paired_test
+from laid.evaluation.percentile_interval import REPLICATES, interval
 from laid.evaluation.results import WINDOWS, DepthBin, Summary
 from laid.evaluation.wilson import Interval
 

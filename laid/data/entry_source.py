@@ -97,11 +97,14 @@ class EntrySource:
             needles=self.needles,
         )
 
-    def probes(self, args: EvaluationArgs, sizes: Sequence[int], per_size: int) -> Dataset:
-        """Entries to look into a model with: of the validation's own kind, but not its own."""
+    def probes(
+        self, role: str, args: EvaluationArgs, sizes: Sequence[int], per_size: int
+    ) -> Dataset:
+        """Entries for ``role`` to look into a model with: of the validation's own kind, but not its
+        own."""
         if args.source is None:
-            return self.built("head_flow", args.split, sizes, per_size)
-        return _choose(self._read("validate", args.source), sizes, per_size, "head_flow.sizes")
+            return self.built(role, args.split, sizes, per_size)
+        return _choose(self._read("validate", args.source), sizes, per_size, f"{role}.sizes")
 
     def prediction(self, args: PredictArgs) -> tuple[Path, Dataset]:
         """Where the images are, and what to answer.

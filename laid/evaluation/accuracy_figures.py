@@ -22,7 +22,7 @@ from laid.evaluation.results import SizeCell, Summary
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
 # so that the lines differ without colour too.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255"]
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _GREY = "#6F6F6F"
 _EMPTY = "#D5D5D5"
@@ -50,9 +50,9 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
             [cell.accuracy for cell in cells],
             yerr=_whiskers(cells),
             label=_with_counts(_shown(summary.name, 80), cells),
-            color=_COLOURS[index % len(_COLOURS)],
+            color=COLOURS[index % len(COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
-            linestyle=("-", "--", ":")[index // len(_COLOURS) % 3],
+            linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
             markersize=5,
             linewidth=1.6,
             elinewidth=1.1,
@@ -88,9 +88,9 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
             width=0.92 * width,
             yerr=_whiskers(cells),
             label=_shown(summary.name, 80),
-            color=_COLOURS[index % len(_COLOURS)],
+            color=COLOURS[index % len(COLOURS)],
             # More bars than colours: the same ones hatched.
-            hatch=("", "///", "...")[index // len(_COLOURS) % 3],
+            hatch=("", "///", "...")[index // len(COLOURS) % 3],
             edgecolor="white",
             linewidth=0,
             error_kw={"elinewidth": 0.9, "capsize": min(2.0, 8 * width), "ecolor": "#333333"},

@@ -49,17 +49,26 @@ def question_rows(inputs: ModelInputs) -> Rows:
     return Rows(columns_BR, valid_BR, inputs.position_ids_3BL, visible_BRL, image_BRL)
 
 
-def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
-    """Attention logits ``[B, H, R, L]`` of the rows, from queries and keys before RoPE; of keys
-    that a row does not see, ``HIDDEN``."""
-    q_BLHD, k_BLKD = qk.q, qk.k
-    heads, head_dim = q_BLHD.shape[2:]
-    index_BRHD = rows.columns_BR[..., None, None].expand(-1, -1, heads, head_dim)
+def turned(qk: QK, rows: Rows, turn: Turn) -> tuple[Tensor, Tensor]:
+    """Queries ``q_BRHD`` of the rows and keys ``k_BLKD`` of every token, after RoPE."""
+    q_BLHD = qk.q
+    index_BRHD = rows.columns_BR[..., None, None].expand(-1, -1, *q_BLHD.shape[2:])
     row_positions_3BR = rows.positions_3BL.gather(
         2, rows.columns_BR.expand(len(rows.positions_3BL), -1, -1)
     )
     q_BRHD = turn(q_BLHD.gather(1, index_BRHD), row_positions_3BR)
-    k_BLKD = turn(k_BLKD, rows.positions_3BL)
+    return q_BRHD, turn(qk.k, rows.positions_3BL)
+
+
+def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
+    """Attention logits ``[B, H, R, L]`` of the rows, from queries and keys before RoPE; of keys
+    that a row does not see, ``HIDDEN``."""
+    return logits_of(*turned(qk, rows, turn), rows)
+
+
+def logits_of(q_BRHD: Tensor, k_BLKD: Tensor, rows: Rows) -> Tensor:
+    """``row_logits`` of queries and keys that are ``turned``."""
+    heads, head_dim = q_BRHD.shape[2:]
     k_BLHD = k_BLKD.repeat_interleave(heads // k_BLKD.shape[2], dim=2)
     logits_BHRL = torch.einsum("brhd,blhd->bhrl", q_BRHD, k_BLHD) / head_dim**0.5
     return logits_BHRL.masked_fill(~rows.visible_BRL[:, None], HIDDEN)

@@ -18,6 +18,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import ActionConfigFile, LightningArgumentParser
 
 from laid.callbacks.head_flow import HeadFlow
+from laid.callbacks.spectrum import Spectrum
 from laid.checkpoints.checkpoint_callback import RunCheckpoint
 from laid.checkpoints.runs import Found, check_name, find_checkpoint
 from laid.common.command_parser import CommandParser, split_configs
@@ -79,6 +80,7 @@ def settings_parser(
     add("--name", type=str, default="laid", help="The run's folder is named after it.")
     parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
     parser.add_lightning_class_args(HeadFlow, "head_flow")
+    parser.add_lightning_class_args(Spectrum, "spectrum")
     parser.set_defaults(
         {
             "checkpoint.filename": "{step}",
@@ -164,7 +166,7 @@ def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
 
 
 def _refuse(config: Namespace) -> None:
-    for part in ("trainer", "model", "data", "checkpoint", "head_flow"):
+    for part in ("trainer", "model", "data", "checkpoint", "head_flow", "spectrum"):
         if not isinstance(config[part], Namespace):
             raise UserError(f"{part} {config[part]!r}: expected settings by name")
     for key, value in config.items():

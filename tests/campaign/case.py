@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from campaign.commands import Done
 from campaign.world import Place, tree
+from command_line.commands import Done
 
 LONGEST_MESSAGE = 3000
 """Characters of an error; more would hide what it says."""

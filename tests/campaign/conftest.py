@@ -2,13 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaign.commands import Server
 from campaign.table import PAGE, replaced, table
 from campaign.world import Place, World
+from command_line.commands import Server
 
 WRITES = "LAID_CAMPAIGN_WRITES"
 """Environment variable with which ``make campaign`` puts the table into docs/reliability.md."""
@@ -18,12 +17,9 @@ passed: Counter[str] = Counter()
 
 @pytest.fixture(scope="session")
 def world(
-    tmp_path_factory: pytest.TempPathFactory, drawn: Path, pair: tuple[Path, Path]
-) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("campaign")
-    server = Server({"LAID_CACHE": str(folder / "cache")})
-    yield World(folder, server, drawn, *pair)
-    server.close()
+    tmp_path_factory: pytest.TempPathFactory, server: Server, drawn: Path, pair: tuple[Path, Path]
+) -> World:
+    return World(tmp_path_factory.mktemp("campaign"), server, drawn, *pair)
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from campaign.case import Case, no_litter
-from campaign.faults import DIED
 from campaign.scenarios import SCENARIOS, Scenario, same_state
 from campaign.world import Place
+from command_line.faults import DIED
 
 KIND = "crash points"
 POINTS = {"fit": 12, "fit, sharded": 8, "export over": 14}

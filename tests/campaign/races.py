@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 from campaign.case import Case, assert_clean, error_of, no_litter
-from campaign.commands import Done
 from campaign.scenarios import answers, checkpoints, checkpoints_of
 from campaign.world import Place
+from command_line.commands import Done
 
 from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.evaluation.records import read_records

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from campaign.commands import Done
 from campaign.world import Place, tree
+from command_line.commands import Done
 
 from laid.checkpoints.runs import find_checkpoint
 from laid.checkpoints.sharded_checkpoints import read_whole

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from campaign.commands import Done, Running, Server
+from command_line.commands import Done, Running, Server
 
 QUICK = {
     "seed_everything": 0,
@@ -39,6 +40,11 @@ QUICK = {
     "head_flow": {"enabled": False},
 }
 """Two epochs of six steps, of two haystacks each."""
+
+
+LIMITS = {"cpu_s": 60, "memory_bytes": 6 << 30, "longest_s": 240}
+"""No command comes near them; what never ends, or grows without end, does not take the machine with
+it."""
 
 
 @dataclass
@@ -102,10 +108,16 @@ class World:
         return self.folder / "built" / "test_2.json"
 
     def laid(self, *words: object) -> Done:
-        logs = self.folder / "logs"
-        done = Running(self.server, words, logs, folder=str(self.folder)).wait()
+        done = self.start(words, self.folder / "logs", folder=self.folder).wait()
         assert done.code == 0, str(done)
         return done
+
+    def start(
+        self, words: Sequence[object], logs: Path, environment: Mapping[str, str] = {}, **more: Any
+    ) -> Running:
+        """Starts a command with the campaign's cache and limits, unless others are given."""
+        variables = {"LAID_CACHE": str(self.folder / "cache"), **environment}
+        return Running(self.server, words, logs, variables=variables, **{**LIMITS, **more})
 
 
 @dataclass
@@ -124,13 +136,11 @@ class Place:
         return self.outside / "code-was-run"
 
     def laid(self, *words: object, **start: Any) -> Done:
-        """Runs a command to its end; ``start`` as ``fork_server.become`` and ``inject`` take."""
+        """Runs a command to its end; ``start`` as ``World.start`` and ``fork_server`` take it."""
         return self.start(*words, **start).wait()
 
     def start(self, *words: object, **start: Any) -> Running:
-        return Running(
-            self.world.server, words, self.outside / "logs", **{"folder": str(self.folder), **start}
-        )
+        return self.world.start(words, self.outside / "logs", **{"folder": self.folder, **start})
 
     def copy(self, source: Path, name: str | None = None) -> Path:
         """A copy of a file or folder, for the case to change."""

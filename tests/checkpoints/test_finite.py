@@ -67,9 +67,9 @@ def diverged(laid, config, work):
 
 def test_a_run_that_diverges_fails_and_keeps_its_last_finite_checkpoint(diverged):
     run, done = diverged
-    assert "expected finite numbers" in done.stderr
-    assert "to test it" not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert "expected finite numbers" in done.err
+    assert "to test it" not in done.out + done.err
+    assert "Traceback" not in done.err
     (path,) = (run / "checkpoints").iterdir()
     state = torch.load(path, weights_only=True)["state_dict"]
     assert first_not_finite(state.items()) is None
@@ -92,7 +92,7 @@ def test_commands_refuse_weights_that_are_not_finite(laid, diverged, tmp_path, d
         "predict": ("--data.predict.images", drawn / "val2017", "--data.predict.question", "A?"),
     }.get(command, ())
     done = laid(command, "--ckpt_path", bad, *options, code=2)
-    assert "is not finite: student.hf.lm_head.weight holds" in done.stderr
+    assert "is not finite: student.hf.lm_head.weight holds" in done.err
     assert not (tmp_path / "out").exists()
 
 
@@ -105,4 +105,4 @@ def test_a_teacher_that_is_not_finite_is_refused(laid, config, pair, tmp_path):
         "fit", "--config", config, "--name", "bad-teacher", *QUICK,
         "--model.teacher.path", tmp_path / "teacher", code=2,
     )  # fmt: skip
-    assert "teacher' is not finite: lm_head.weight holds a NaN" in done.stderr
+    assert "teacher' is not finite: lm_head.weight holds a NaN" in done.err

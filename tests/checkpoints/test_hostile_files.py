@@ -156,6 +156,6 @@ def test_commands_run_no_code_from_a_checkpoint(laid, sharded, tmp_path, marker,
     (path / ".metadata").write_bytes(hostile)
     options = ("--out", tmp_path / "out") if command == "export" else ()
     done = laid(command, "--ckpt_path", path, *options, code=2)
-    assert "cannot be read: it has a .metadata" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "cannot be read: it has a .metadata" in done.err
+    assert "Traceback" not in done.err
     assert not marker.exists()

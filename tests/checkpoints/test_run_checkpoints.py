@@ -46,7 +46,7 @@ def test_a_branch_is_continued_and_the_checkpoint_it_came_from_is_pruned(laid, c
     assert names(copy) == ["step=1.ckpt", "step=3-v1.ckpt", "step=3.ckpt", "step=4.ckpt"]
     assert find_checkpoint(str(copy), copy.parent).path.name == "step=3-v1.ckpt"
     done = laid("fit", "--ckpt_path", copy, "--trainer.max_steps", 5)
-    assert "step=3-v1.ckpt" in done.stdout + done.stderr
+    assert "step=3-v1.ckpt" in done.out + done.err
     assert names(copy) == ["step=1.ckpt", "step=3.ckpt", "step=4.ckpt", "step=5.ckpt"]
 
 
@@ -125,8 +125,8 @@ SLOW = pytest.mark.slow
 )
 def test_what_would_keep_nothing_or_the_wrong_ones_is_refused(laid, config, options, message):
     done = laid("fit", "--config", config, "--name", "refused", *QUICK, *options, code=2)
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
 def scores(path):
@@ -221,5 +221,5 @@ def test_a_run_that_max_steps_ended_is_resumed_as_if_it_had_not(laid, config, wo
 @pytest.mark.slow
 def test_a_resumed_fit_that_takes_no_step_fails(laid, run):
     done = laid("fit", "--ckpt_path", run, code=2)
-    assert "nothing was trained: the run is at step 4" in done.stderr
-    assert "to test it: laid test" not in done.stdout + done.stderr
+    assert "nothing was trained: the run is at step 4" in done.err
+    assert "to test it: laid test" not in done.out + done.err

@@ -98,6 +98,6 @@ def test_a_resumed_fit_calls_nothing_and_writes_nowhere_else(laid, config, work,
     content["laid"]["config"] = yaml.safe_dump(settings)
     torch.save(content, path)
     done = laid("fit", "--ckpt_path", path, "--trainer.max_steps", 2)
-    assert "trainer.callbacks, trainer.logger, trainer.profiler of the" in done.stdout + done.stderr
+    assert "trainer.callbacks, trainer.logger, trainer.profiler of the" in done.out + done.err
     assert list(tmp_path.iterdir()) == []
     assert find_checkpoint(str(work / "runs" / "foreign"), work).identity["step"] == 2

@@ -1,27 +1,18 @@
-"""The real command line, in subprocesses, on a drawn COCO and models with weights."""
+"""The real command line, in processes of its own, on a drawn COCO and models with weights."""
 
 import logging
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line.commands import Done, Running, Server
 
 from laid.cli.main import main
 
 HANDLED = (signal.SIGTERM, signal.SIGINT)
-Laid = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "200"}
+Laid = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
@@ -31,19 +22,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def laid(work: Path) -> Laid:
+def laid(server: Server, work: Path) -> Laid:
     """Runs ``laid ARGS``; fails the test unless it exits as expected."""
 
-    def run(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "laid", *map(str, args)],
-            cwd=work,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=900,  # several ranks share what cores there are
-        )
-        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    def run(*args: object, code: int = 0) -> Done:
+        done = Running(server, args, work / "logs", work).wait()
+        assert done.code == code, str(done)
         return done
 
     return run
@@ -72,27 +56,17 @@ def run(work, monkeypatch, capsys):
 
 
 @pytest.fixture
-def start(work: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(server: Server, work: Path) -> Iterator[Callable[..., Running]]:
     """Starts ``laid ARGS`` in a process group of its own, which ends with the test."""
     started = []
 
-    def begin(*args: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "laid", *map(str, args)],
-            cwd=work,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def begin(*args: object) -> Running:
+        started.append(Running(server, args, work / "logs", work))
+        return started[-1]
 
     yield begin
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    for running in started:
+        running.send(signal.SIGKILL, group=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Every shipped configuration is understood, alone and as a method after a base."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def stem(path):
     return path.stem
 
 
+@cache
 def understood(*paths):
     """What ``laid fit`` makes of several ``--config``."""
     files = [word for path in paths for word in ("--config", str(path))]
@@ -123,7 +125,7 @@ def few_steps(laid, work):
             "--data.validate.sizes", "[2]", "--data.validate.per_size", 2,
             "--head_flow.sizes", "[1, 2]", "--head_flow.per_size", 2,
         )  # fmt: skip
-        folder = next(line.split()[-1] for line in done.stderr.splitlines() if "laid: run" in line)
+        folder = next(line.split()[-1] for line in done.err.splitlines() if "laid: run" in line)
         found = find_checkpoint(str(work / folder), work / "runs")
         assert found.identity["step"] == 3
         return torch.load(found.path, weights_only=True)

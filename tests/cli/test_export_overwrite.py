@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from cli.conftest import environment
+from command_line.commands import environment
 from safetensors.torch import load_file
 
 from laid.cli.export_command import export
@@ -145,18 +145,17 @@ def test_killed_at_any_point_the_old_or_the_new_export_is_whole(run, in_work, tm
 def test_of_two_exports_to_one_folder_the_second_is_refused(laid, start, run, tmp_path):
     options = ("--ckpt_path", run, "--out", tmp_path / "out")
     both = [start("export", *options) for _ in range(2)]
-    said = [process.communicate()[1] for process in both]
-    assert sorted(process.returncode for process in both) == [0, 2]
-    (refused,) = (text for text, process in zip(said, both, strict=True) if process.returncode)
-    assert "is being written by another process" in refused or "exists" in refused
+    first, second = sorted((process.wait() for process in both), key=lambda done: done.code)
+    assert (first.code, second.code) == (0, 2)
+    assert "is being written by another process" in second.err or "exists" in second.err
     check_export(tmp_path / "out")
     with only_writer(tmp_path / "out"):  # as while the first is at work
         done = laid("export", *options, "--overwrite", "true", code=2)
-    assert f"is being written by another process, {os.getpid()} on" in done.stderr
+    assert f"is being written by another process, {os.getpid()} on" in done.err
 
 
 def test_of_two_builds_to_one_folder_the_second_is_refused(laid, drawn, tmp_path):
     with only_writer(tmp_path / "out"):
         done = laid("data", "build", "--coco_root", drawn, "--out", tmp_path / "out", code=2)
-    assert "is being written by another process" in done.stderr
+    assert "is being written by another process" in done.err
     assert list(tmp_path.iterdir()) == []

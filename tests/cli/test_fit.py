@@ -1,7 +1,6 @@
 """``laid fit``: what a run leaves, and that a killed one loses nothing."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -91,15 +90,15 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(
     process = start("fit", "--config", config, "--name", name)
     checkpoint = work / "runs" / name / "checkpoints" / f"step={step}.ckpt"
     while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert process.poll() is None, process.said[-3000:]
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send(signal.SIGKILL, group=True)
     process.wait()
     for later in checkpoint.parent.glob("*.ckpt"):
         if int(re.findall(r"\d+", later.name)[0]) > step:
             later.unlink()  # it got further before it died; let it begin just here
     again = laid("fit", "--config", config, "--name", name, "--ckpt_path", "last")
-    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.stderr
+    assert f"checkpoint runs/{name}/checkpoints/step={step}.ckpt" in again.err
     whole, resumed = losses(fitted), losses(work / "runs" / name)
     for tag in LOSSES:
         late = {s: value for s, value in whole[tag].items() if s >= step}
@@ -144,7 +143,7 @@ def test_a_learning_rate_typed_for_a_resumed_run_takes_effect(laid, config, fitt
     )
     assert rates[10] == pytest.approx(10 * before[10])
     refused = laid("fit", *options, "--data.global_batch_size", 4, code=2)
-    assert "begin a new run to change it" in refused.stderr
+    assert "begin a new run to change it" in refused.err
 
 
 def test_mixed_precision_with_clipping(laid, config, work):
@@ -180,13 +179,13 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
     folder = work / "runs" / name
     deadline = time.monotonic() + 600  # against hanging, whatever else the machine does
     while not any(e.stat().st_size > 5_000 for e in folder.glob("events*")):
-        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert process.poll() is None, process.said[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=300)[1]
-    assert process.returncode == 130
-    assert f"--trainer.max_epochs 1000 --ckpt_path runs/{name}" in error.splitlines()[-1]
+    process.send(signal.SIGINT, group=True)
+    done = process.wait()
+    assert done.code == 130
+    assert f"--trainer.max_epochs 1000 --ckpt_path runs/{name}" in done.err.splitlines()[-1]
     saved = list(folder.glob("checkpoints/*.ckpt"))
     assert len(saved) == 1
     assert find_checkpoint(str(folder), folder.parent).identity["step"] > 0
@@ -194,7 +193,7 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
 
 def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, work):
     done = laid("fit", "--config", config, "--trainer.max_steps", 1, "--head_flow.enabled", "false")
-    assert "laid: run runs/small-2" in done.stderr
+    assert "laid: run runs/small-2" in done.err
     assert (work / "runs" / "small-2" / "config.yaml").exists()
 
 
@@ -229,4 +228,4 @@ def test_a_runs_settings_can_be_given_again(laid, fitted, work):
     )
     assert new["model"] == old["model"]
     assert new["data"] == old["data"]
-    assert "peak" in laid("plan", "--config", fitted / "config.yaml", "--test_images", 0).stdout
+    assert "peak" in laid("plan", "--config", fitted / "config.yaml", "--test_images", 0).out

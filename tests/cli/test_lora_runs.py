@@ -1,7 +1,6 @@
 """Runs with LoRA: small checkpoints that every command takes."""
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -120,7 +119,7 @@ def test_test_answers_with_the_adapters(tuned, laid, answering, work):
     export(str(tuned), str(work / "merged-for-test"))
     options = ("--model.lora", "null", "--results", work / "refused")
     refused = laid("test", "--ckpt_path", tuned, *options, code=2)
-    assert "the checkpoint does not fit the model" in refused.stderr
+    assert "the checkpoint does not fit the model" in refused.err
     laid(
         "test", "--config", work / "small.yaml", "--results", work / "of-merged",
         "--model.student.path", work / "merged-for-test",
@@ -134,7 +133,7 @@ def test_test_answers_with_the_adapters(tuned, laid, answering, work):
 
 @pytest.mark.slow
 def test_validate_and_predict_take_it(tuned, laid, drawn, work):
-    assert "val/accuracy" in laid("validate", "--ckpt_path", tuned).stdout
+    assert "val/accuracy" in laid("validate", "--ckpt_path", tuned).out
     laid(
         "predict", "--ckpt_path", tuned, "--data.predict.images", drawn / "test2017",
         "--data.predict.question", "For the image with a dog, is there a cat?",
@@ -150,9 +149,9 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_uninterrupted_one(start, lai
     process = start(*options, "--name", "killed")
     checkpoint = work / "runs" / "killed" / "checkpoints" / "step=4.ckpt"
     while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert process.poll() is None, process.said[-3000:]
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send(signal.SIGKILL, group=True)
     process.wait()
     for later in checkpoint.parent.glob("*.ckpt"):
         if later != checkpoint and later.name not in ("step=1.ckpt", "step=2.ckpt", "step=3.ckpt"):
@@ -181,4 +180,4 @@ def test_adapters_on_weights_that_have_changed_are_refused(laid, config, pair, t
     run = work / "runs" / "moved-base"
     for command in (("test",), ("fit",), ("export", "--out", tmp_path / "out")):
         done = laid(*command, "--ckpt_path", run, code=2)
-        assert "have changed since the checkpoint's adapters were trained" in done.stderr
+        assert "have changed since the checkpoint's adapters were trained" in done.err

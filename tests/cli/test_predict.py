@@ -1,8 +1,8 @@
 """``laid predict``: an earlier file of predictions stays until the new one is whole."""
 
 import json
-import os
 import signal
+import time
 
 import pytest
 
@@ -31,8 +31,10 @@ def earlier(config, questions, tmp_path):
 def test_a_killed_predict_leaves_the_earlier_file(earlier, start):
     file, command = earlier
     process = start(*command)
-    assert "test-2-000000" in process.stdout.readline()
-    os.killpg(process.pid, signal.SIGKILL)
+    while "test-2-000000" not in process.said:
+        assert process.poll() is None, process.said[-3000:]
+        time.sleep(0.01)
+    process.send(signal.SIGKILL, group=True)
     process.wait()
     assert file.read_text() == '{"id": "earlier"}\n'
 

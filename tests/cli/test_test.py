@@ -40,7 +40,7 @@ def records(folder):
 
 
 def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
-    assert "step=12.ckpt" in tested.stderr
+    assert "step=12.ckpt" in tested.err
     results = json.loads((fitted / "results.json").read_text())
     assert list(results["by_size"]) == ["1", "2", "4"]
     assert all(cell["n"] == 4 for cell in results["by_size"].values())
@@ -50,12 +50,12 @@ def test_the_run_alone_is_enough_and_the_teacher_is_not_needed(tested, fitted):
     assert (training["name"], training["seed"], training["run"]) == ("small", 0, ".")
     assert training["settings"]["data"]["global_batch_size"] == 2
     assert training["settings"]["model"]["optimizer"]["student_lr"] == 1e-3
-    assert "instead of the run's" not in tested.stderr
+    assert "instead of the run's" not in tested.err
 
 
 def test_the_table_is_on_the_screen_and_the_figures_in_tensorboard(tested, fitted):
-    assert "images" in tested.stdout
-    assert "95%" in tested.stdout
+    assert "images" in tested.out
+    assert "95%" in tested.out
     board = EventAccumulator(str(fitted))
     board.Reload()
     assert "test/accuracy_by_size" in board.Tags()["images"]
@@ -66,8 +66,8 @@ def test_the_table_is_on_the_screen_and_the_figures_in_tensorboard(tested, fitte
 def test_a_finished_test_is_not_run_again(tested, laid, fitted):
     before = (fitted / "records.jsonl").read_bytes()
     again = laid("test", "--ckpt_path", fitted)
-    assert "12 of 12 entries are answered already" in again.stderr
-    assert "95%" in again.stdout
+    assert "12 of 12 entries are answered already" in again.err
+    assert "95%" in again.out
     assert (fitted / "records.jsonl").read_bytes() == before
 
 
@@ -76,9 +76,9 @@ def test_what_is_typed_goes_over_the_runs_settings_and_is_said(laid, fitted, wor
         "test", "--ckpt_path", fitted, "--data.test.sizes", "[2]", "--model.max_new_tokens", 2,
         "--results", work / "other",
     )  # fmt: skip
-    assert "laid: data.test.sizes [2] instead of the run's [1, 2, 4]" in done.stderr
-    assert "laid: model.max_new_tokens 2 instead of the run's 3" in done.stderr
-    assert "coco_root" not in done.stderr
+    assert "laid: data.test.sizes [2] instead of the run's [1, 2, 4]" in done.err
+    assert "laid: model.max_new_tokens 2 instead of the run's 3" in done.err
+    assert "coco_root" not in done.err
     assert len(records(work / "other")) == 4
 
 
@@ -97,7 +97,7 @@ def test_a_killed_test_goes_on_where_it_stopped(tested, start, laid, fitted, wor
     while not file.exists() or file.read_bytes().count(b"\n") < 3:
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send(signal.SIGKILL, group=True)
     process.wait()
     kept = file.read_bytes()
     kept = kept[: kept.rindex(b"\n") + 1]
@@ -114,7 +114,7 @@ def test_another_test_in_the_same_folder_keeps_the_old_records(tested, laid, fit
     folder = work / "moved"
     shutil.copytree(fitted, folder)
     done = laid("test", "--ckpt_path", folder, "--model.max_new_tokens", 1)
-    assert "max_new_tokens: 3 -> 1" in done.stderr
+    assert "max_new_tokens: 3 -> 1" in done.err
     assert len(list(folder.glob("records-*.jsonl"))) == 1
 
 
@@ -122,7 +122,7 @@ def test_a_model_that_can_not_be_loaded_leaves_the_records_alone(tested, laid, f
     folder = work / "not-moved"
     shutil.copytree(fitted, folder)
     refused = laid("test", "--ckpt_path", folder, "--model.student.path", pair[1], code=2)
-    assert "does not fit the model" in refused.stderr
+    assert "does not fit the model" in refused.err
     assert (folder / "records.jsonl").read_bytes() == (fitted / "records.jsonl").read_bytes()
     assert not list(folder.glob("records-*.jsonl"))
 
@@ -155,7 +155,7 @@ def test_a_window_extension_is_tested_beside_the_run(tested, laid, fitted):
         "test", "--ckpt_path", fitted, "--model.window_extension", "self-extend",
         "--model.self_extend.group", 4, "--model.self_extend.window", 24,
     )  # fmt: skip
-    assert "model.window_extension 'self-extend' instead of the run's 'none'" in done.stderr
+    assert "model.window_extension 'self-extend' instead of the run's 'none'" in done.err
     results = json.loads((fitted.parent / "small-self-extend" / "results.json").read_text())
     assert results["name"] == "small-self-extend"
     assert results["identity"]["window"] == {
@@ -170,26 +170,32 @@ def test_a_window_extension_is_tested_beside_the_run(tested, laid, fitted):
 
 def test_compare_reports_a_run_with_its_head_flow(tested, laid, fitted, work):
     done = laid("compare", fitted, "--out", work / "report")
-    assert "no head flow" not in done.stderr
+    assert "no head flow" not in done.err
     assert (work / "report" / "head_flow.png").stat().st_size > 5000
     assert "![Figure 4" in (work / "report" / "report.md").read_text()
 
 
 def test_validate_gives_accuracy(laid, fitted):
     done = laid("validate", "--ckpt_path", fitted)
-    assert "val/accuracy" in done.stdout
+    assert "val/accuracy" in done.out
 
 
-@pytest.mark.slow
-def test_built_files_give_the_answers_of_entries_built_on_the_fly(
-    tested, laid, fitted, drawn, work
-):
+@pytest.fixture(scope="module")
+def built(laid, drawn, work):
+    """The test entries of the configuration, built into files."""
     laid(
         "data", "build", "--coco_root", drawn, "--out", "vhs", "--train_entries", 4,
         "--test_per_size", 4, "--sizes", "[1, 2, 4]", "--test_split", "test2017",
         "--max_size", 4,
     )  # fmt: skip
-    sources = json.dumps([str(work / "vhs" / f"test_{size}.json") for size in (1, 2, 4)])
+    return work / "vhs"
+
+
+@pytest.mark.slow
+def test_built_files_give_the_answers_of_entries_built_on_the_fly(
+    tested, laid, fitted, built, work
+):
+    sources = json.dumps([str(built / f"test_{size}.json") for size in (1, 2, 4)])
     folder = work / "from-files"
     laid("test", "--ckpt_path", fitted, "--data.test.source", sources, "--results", folder)
     ours = {k: r["answer"] for k, r in records(fitted).items()}
@@ -197,10 +203,8 @@ def test_built_files_give_the_answers_of_entries_built_on_the_fly(
     assert {k.split(":")[1]: r["answer"] for k, r in records(folder).items()} == ours
 
 
-def test_predict_answers_a_file(tested, laid, fitted, work):
-    if not (work / "vhs" / "test_2.json").exists():
-        pytest.skip("the file is written by the test before")
-    laid("predict", "--ckpt_path", fitted, "--data.predict.source", "vhs/test_2.json")
+def test_predict_answers_a_file(tested, laid, fitted, built):
+    laid("predict", "--ckpt_path", fitted, "--data.predict.source", built / "test_2.json")
     lines = (fitted / "predictions.jsonl").read_text().splitlines()
     answers = {line["id"]: line["answer"] for line in map(json.loads, lines)}
     assert answers == {k: r["answer"] for k, r in records(fitted).items() if r["size"] == 2}
@@ -216,7 +220,7 @@ def test_predict_answers_a_question_about_a_folder(laid, fitted, work):
         "predict", "--ckpt_path", fitted, "--data.predict.images", folder,
         "--data.predict.question", question,
     )  # fmt: skip
-    assert question in done.stdout
+    assert question in done.out
     line = json.loads((fitted / "predictions.jsonl").read_text())
     assert line["images"] == ["a.png", "b.jpg"]
 
@@ -240,4 +244,4 @@ def test_export_is_a_plain_folder_with_the_checkpoints_logits(laid, fitted, work
     with torch.no_grad():
         assert torch.equal(plain(**arguments).logits, vlm.hf(**arguments).logits)
     refused = laid("export", "--ckpt_path", fitted, "--out", "exported", code=2)
-    assert "exists" in refused.stderr
+    assert "exists" in refused.err

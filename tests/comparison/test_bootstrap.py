@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from laid.comparison.bootstrap import interval, replicate
+from laid.comparison.bootstrap import replicate
 from laid.comparison.methods import Answers, Method, read_methods
+from laid.evaluation.percentile_interval import interval
 
 
 def method(correct_SE, size=5, label="m"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.conftest import environment
+from command_line.commands import environment
 from distributed.conftest import free_port
 
 from laid.checkpoints.runs import find_checkpoint

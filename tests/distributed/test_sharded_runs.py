@@ -49,7 +49,7 @@ def test_a_new_user_trains_and_tests_on_two_processes(laid, config, work):
         "fit", "--config", config, "--name", "new", *TWO, "--trainer.accelerator", "cpu",
         "--trainer.max_steps", 2, "--head_flow.per_size", 2,
     )  # fmt: skip
-    assert "laid: to test it: laid test --ckpt_path runs/new" in done.stderr
+    assert "laid: to test it: laid test --ckpt_path runs/new" in done.err
     assert (work / "runs" / "new" / "checkpoints" / "step=2.ckpt" / "meta.pt").exists()
     assert (work / "runs" / "new" / "figures" / "head_flow.png").exists()
     laid("test", "--ckpt_path", "last", "--name", "new", "--data.test.sizes", "[1]")
@@ -111,7 +111,7 @@ def test_two_ranks_give_the_records_of_one_without_the_teacher(laid, config, sha
         laid("test", *options, "--results", work / "by-two", "--trainer.devices", 2)
         laid("test", *options, "--results", work / "by-shards", *TWO[:-1], 4)
         accuracy = {
-            ranks: re.findall(r"val/accuracy\S*\s+│\s+([\d.]+)", done.stdout)
+            ranks: re.findall(r"val/accuracy\S*\s+│\s+([\d.]+)", done.out)
             for ranks, done in (
                 (1, laid("validate", "--ckpt_path", sharded)),
                 (2, laid("validate", "--ckpt_path", sharded, *TWO)),
@@ -224,7 +224,7 @@ def wait_for(condition, process=None, seconds=240):
     deadline = time.monotonic() + seconds
     while not condition():
         if process is not None:
-            assert process.poll() is None, process.communicate()[1][-3000:]
+            assert process.poll() is None, process.said[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -241,8 +241,7 @@ def test_killed_ranks_lose_nothing_but_the_steps_since_the_last_checkpoint(
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: process.poll() is not None and not alive(rank_1), seconds=60)
     if who != "all":
-        errors = process.communicate()[1]
-        assert f"{who} died without reporting an error" in errors
+        assert f"{who} died without reporting an error" in process.wait().err
     last = find_checkpoint(str(folder), folder.parent).identity["step"]
     assert last >= 2
     laid("fit", "--ckpt_path", folder, "--trainer.max_epochs", -1, "--trainer.max_steps", last + 2)
@@ -271,13 +270,13 @@ def test_killed_during_a_save_the_checkpoint_before_it_is_the_last(laid, started
 def test_a_run_asked_to_stop_saves_on_all_ranks_first(started):
     process, rank_1, folder = started("asked", "--checkpoint.every_n_train_steps", 3)
     before = max(map(step_of, folder.glob("checkpoints/step=*")))
-    process.terminate()
+    process.send(signal.SIGTERM)
     wait_for(lambda: process.poll() is not None and not alive(rank_1), seconds=60)
     last = find_checkpoint(str(folder), folder.parent)
     assert last.identity["step"] >= before
-    assert process.returncode == 143
-    error = process.communicate()[1]
-    assert "died" not in error
-    assert "--ckpt_path runs/asked" in error.splitlines()[-1]
+    done = process.wait()
+    assert done.code == 143
+    assert "died" not in done.err
+    assert "--ckpt_path runs/asked" in done.err.splitlines()[-1]
     place = read_whole(last.path)["HaystackDataModule"]
     assert place["epoch"] * 12 + place["taken"] == 2 * last.identity["step"]

@@ -20,6 +20,7 @@ SOURCES = [*(p for p in PAGES if p.name not in OTHERS), *CONFIGS, ROOT / "Makefi
 COMMANDS = [command.name for command in main.COMMANDS]
 REQUIRED = {
     "compare": ["runs/one", "--out=here"],
+    "spectrum": ["--models=base=here", "--out=there"],
     "export": ["--ckpt_path=last", "--out=here"],
     "data build": ["--coco_root=here", "--out=there"],
     "pretrain tiny": ["--out=here"],
@@ -130,8 +131,9 @@ def test_its_options_are_understood(command, parser_of, monkeypatch):
 
 def settings(page):
     """Settings in the text: ``model.lora.rank``, ``--data.workers 2``, ``trainer.precision: …``."""
-    rooms = "model|data|trainer|checkpoint|head_flow"
-    return set(re.findall(rf"`(?:--)?((?:{rooms})\.(?!png)[a-z_.]+)(?=[`:= ])", page.read_text()))
+    rooms = "model|data|trainer|checkpoint|head_flow|spectrum"
+    key = rf"(?:{rooms})\.(?!png|json|csv)[a-z_.]+"
+    return set(re.findall(rf"`(?:--)?({key})(?=[`:= ])", page.read_text()))
 
 
 def exists(key, content):

@@ -39,6 +39,12 @@ def module(pair, **student) -> PlannedModule:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(pair) -> MemoryTracker:
+    """A step of ``SETTING``."""
+    return simulate_training(module(pair), SETTING)
+
+
 def bytes_at_peak(tracker: MemoryTracker) -> dict[str, int]:
     return {name: peak.total() for name, peak in tracker.peaks().items()}
 
@@ -78,14 +84,13 @@ def test_each_rank_holds_a_shard_of_what_one_device_holds(pair):
     assert four.total() < one.total()
 
 
-def test_adapters_need_gradients_and_moments_for_themselves_alone(pair):
+def test_adapters_need_gradients_and_moments_for_themselves_alone(pair, whole):
     with_lora = PlannedModule(
         ModelArgs(str(pair[0])), ModelArgs(str(pair[1]), dtype="bfloat16"), lora=LoraArgs()
     )
     adapted = highest(simulate_training(with_lora, SETTING))
-    whole = highest(simulate_training(module(pair), SETTING))
-    assert 0 < adapted["optimizer"] < whole["optimizer"] / 3
-    assert adapted["student"] > whole["student"]
+    assert 0 < adapted["optimizer"] < highest(whole)["optimizer"] / 3
+    assert adapted["student"] > highest(whole)["student"]
 
 
 def test_gains_are_counted_in_what_a_shard_holds(pair):
@@ -97,22 +102,20 @@ def test_gains_are_counted_in_what_a_shard_holds(pair):
     assert with_gains["student"] - base["student"] == 2 * 4 * 16 / 2 * 4
 
 
-def test_checkpointing_trades_activations_for_work(pair):
-    kept = simulate_training(module(pair), SETTING)
+def test_checkpointing_trades_activations_for_work(pair, whole):
     again = simulate_training(module(pair, activation_checkpointing=True), SETTING)
-    assert highest(again).total() < highest(kept).total()
+    assert highest(again).total() < highest(whole).total()
     redone = sum(amount for (_, work), amount in again.flops.items() if work.again)
     forward = sum(
         amount
-        for (phase, work), amount in kept.flops.items()
+        for (phase, work), amount in whole.flops.items()
         if phase == STUDENT and not work.vision
     )
     assert 0.5 * forward < redone <= forward
-    assert not any(work.again for _, work in kept.flops)
+    assert not any(work.again for _, work in whole.flops)
 
 
-def test_flops_of_weights_are_two_a_parameter_and_token(pair):
-    tracker = simulate_training(module(pair), SETTING)
+def test_flops_of_weights_are_two_a_parameter_and_token(pair, whole):
     config = load_config(ModelArgs(str(pair[0])))
     hf = empty_model(ModelArgs(str(pair[0])))
     linear = sum(
@@ -123,7 +126,7 @@ def test_flops_of_weights_are_two_a_parameter_and_token(pair):
     tokens = tokens_of(config, SETTING.images, SETTING.grid) + ANSWER
     counted = sum(
         amount
-        for (phase, work), amount in tracker.flops.items()
+        for (phase, work), amount in whole.flops.items()
         if phase == STUDENT and not work.vision and not work.attention
     )
     head = 2 * hf.lm_head.weight.numel() * ANSWER

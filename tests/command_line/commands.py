@@ -7,19 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 TESTS = Path(__file__).parents[1]
-MOST_CPU_S = 60
-"""Processor time of a command; none comes near it, and one that never ends is killed."""
-MOST_MEMORY = 6 << 30
-"""Bytes of a command; what grows without end does not take the machine with it."""
-LONGEST_S = 240
-"""Against a command that waits for ever, however busy the machine is."""
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command, in this process or another."""
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    fixed = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **fixed}
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,10 @@ class Done:
 class Server:
     """Starts commands."""
 
-    def __init__(self, environment: dict[str, str]):
-        path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-        fixed = {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": path,
-            "COLUMNS": "200",
-            "HF_HUB_OFFLINE": "1",
-        }
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
-            env={**os.environ, **fixed, **environment},
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,22 +83,40 @@ class Server:
 class Running:
     """A command that was started, in a process group of its own."""
 
-    def __init__(self, server: Server, words: Sequence[object], logs: Path, **start: Any):
-        self._server = server
+    def __init__(
+        self,
+        server: Server,
+        words: Sequence[object],
+        logs: Path,
+        folder: Path,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        longest_s: float = 900,
+        **more: Any,
+    ):
+        """Starts it.
+
+        Args:
+            logs: where its output goes.
+            folder: the one that it runs in.
+            variables: over the environment of all commands.
+            longest_s: against one that waits for ever; several ranks share what cores there are.
+            more: limits and a fault, as ``fork_server`` takes them.
+        """
+        self._server, self._longest_s = server, longest_s
         self.words = [str(word) for word in words]
         logs.mkdir(exist_ok=True)
         number = len(list(logs.glob("*.out")))
         self._out, self._err = logs / f"{number}.out", logs / f"{number}.err"
-        start = {
-            "environment": {},
-            "cpu_s": MOST_CPU_S,
-            "memory_bytes": MOST_MEMORY,
-            **start,
-            "words": self.words,
-        }
         self._out.touch()
-        request = {"start": {**start, "out": str(self._out), "err": str(self._err)}}
-        self.pid: int = server.ask(request)
+        start = {
+            "words": self.words,
+            "folder": str(folder),
+            "environment": {**environment(), **variables},
+            "out": str(self._out),
+            "err": str(self._err),
+            **more,
+        }
+        self.pid: int = server.ask({"start": start})
 
     def poll(self) -> int | None:
         """The exit code, None while it runs."""
@@ -128,7 +141,7 @@ class Running:
         """
         begun = time.monotonic()
         while (code := self.poll()) is None:
-            if time.monotonic() - begun > LONGEST_S:
+            if time.monotonic() - begun > self._longest_s:
                 self.send(signal.SIGKILL, group=True)
                 raise TimeoutError(f"laid {' '.join(self.words)}: {self.said[-4000:]}")
             time.sleep(0.01)

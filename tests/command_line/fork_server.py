@@ -1,8 +1,10 @@
 """Runs many commands of laid for the price of one start of torch.
 
 The process imports all that ``laid`` imports and reads requests from standard input. For each
-command it forks. The child has the words of the command, a session, signals and limits of its own,
-and runs ``laid.cli.main.main``: exit code, messages and tracebacks are the real ones.
+command it forks. The child has the words, environment, session, signals and limits of its own, and
+does what ``python -m laid`` does: exit code, messages and tracebacks are the real ones, and ranks
+that Lightning starts are new processes. Only what an import reads from the environment is the
+server's.
 
 A request is a line of JSON, and so is the answer: ``{"start": {...}}`` gives the child's process
 id, ``{"poll": PID}`` its exit code, as ``subprocess`` counts it, or null while it runs.
@@ -16,8 +18,8 @@ import resource
 import signal
 import sys
 import threading
-from functools import cache, partial
 from importlib import import_module
+from runpy import run_module
 from typing import Any
 
 WARM = (
@@ -39,11 +41,7 @@ def serve() -> dict[str, Any]:
     import_module("torch").set_num_threads(1)
     for name in WARM:
         import_module(name)
-    # Half of the time of a command that is refused is spent on the texts of --help.
-    parser: Any = import_module("docstring_parser.attrdoc").AttributeDocstrings
-    read = partial(parser.get_attr_docs, parser())
-    known = cache(lambda component: dict(read(component)))
-    parser.get_attr_docs = lambda self, component: known(component)
+    import_module("command_line.help_texts").read_once()
     import_module("laid.settings.run_settings").settings_parser("laid")
     # What is frozen stays shared with the children.
     gc.collect()
@@ -53,10 +51,10 @@ def serve() -> dict[str, Any]:
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:
-            pid = os.fork()
-            if pid == 0:
+            if os.fork() == 0:
+                os.setsid()
+                _answer(os.getpid())  # only now can its group be signalled
                 return request["start"]
-            _answer(pid)
         else:
             pid = request["poll"]
             if pid not in codes:
@@ -73,7 +71,6 @@ def _answer(value: object) -> None:
 
 def become(start: dict[str, Any]) -> None:
     """Makes this child a process as a shell starts one."""
-    os.setsid()
     for number, path in ((0, os.devnull), (1, start["out"]), (2, start["err"])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
         opened = os.open(path, flags, 0o644)
@@ -81,8 +78,10 @@ def become(start: dict[str, Any]) -> None:
         os.close(opened)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
     os.environ.update(start["environment"])
     os.chdir(start["folder"])
+    sys.path[:1] = [start["folder"], *os.environ["PYTHONPATH"].split(os.pathsep)]
     sys.argv = ["laid", *start["words"]]
     limits = {
         "file_bytes": resource.RLIMIT_FSIZE,
@@ -96,11 +95,9 @@ def become(start: dict[str, Any]) -> None:
 
 def run_command() -> None:
     """What ``python -m laid`` does, but that the memory is not taken apart at the end."""
-    from laid.cli.main import main
-
     code = 0
     try:
-        main()
+        run_module("laid", run_name="__main__", alter_sys=True)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if isinstance(stop.code, str):
@@ -118,7 +115,7 @@ def run_command() -> None:
 if __name__ == "__main__":
     become(todo := serve())
     if todo.get("fault"):
-        from campaign.faults import inject
+        from command_line.faults import inject
 
         inject(**todo["fault"])
     run_command()

@@ -1,0 +1,68 @@
+"""The student's spectrum in the course of training: which rotary frequencies its attention uses."""
+
+from lightning import Callback, LightningModule, Trainer
+
+from laid.callbacks.shown_figures import show_figure
+from laid.checkpoints.runs import run_folder
+from laid.common.errors import UserError
+from laid.spectrum.low_frequency import check_wavelength
+from laid.spectrum.spectrum_figures import usage_figure
+from laid.spectrum.spectrum_measurement import SIZES, measure
+from laid.spectrum.spectrum_report import summarised
+
+
+class Spectrum(Callback):
+    """At the end of each validation, logs the low-frequency shares of the student's attention, and
+    draws its usage of rotary pairs. docs/spectrum.md has the formulas."""
+
+    def __init__(
+        self,
+        enabled: bool = False,
+        sizes: list[int] | None = None,
+        per_size: int = 4,
+        low_wavelength: float | None = None,
+    ):
+        """
+        Args:
+            enabled: Whether to do it.
+            sizes: Haystack sizes to probe at. None: 2 10 20.
+            per_size: Entries probed at each size, an even number; of the validation split.
+            low_wavelength: Rotary pairs whose wavelength is longer, in positions, count as
+                low-frequency. None: the length of the longest haystack probed.
+
+        Raises:
+            UserError: no sizes, or a wavelength that is not more than 0.
+        """
+        if sizes is not None and not sizes:
+            raise UserError("spectrum.sizes is empty: give sizes, or spectrum.enabled false")
+        check_wavelength("spectrum.low_wavelength", low_wavelength)
+        self.enabled = enabled
+        self.sizes = list(SIZES) if sizes is None else sizes
+        self.per_size = per_size
+        self.low_wavelength = low_wavelength
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.enabled = self.enabled and stage == "fit" and not trainer.fast_dev_run
+        # Here, before models are built, an impossible size fails at once.
+        if self.enabled:
+            data = trainer.datamodule
+            probes = data.source.probes
+            self._entries = probes("spectrum", data.validate_args, self.sizes, self.per_size)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.enabled or trainer.sanity_checking:
+            return
+        batches = trainer.datamodule.probe(self._entries, pl_module.device)
+        context = trainer.precision_plugin.forward_context
+        measured = measure(pl_module.student, batches, context)
+        low = self.low_wavelength or measured.positions
+        student = summarised("student", "", measured, low)
+        logged = {
+            f"spectrum/low_{measure}/{section}": share.value
+            for measure, parts in student.shares.items()
+            for section, share in parts.items()
+        }
+        self.log_dict(logged, sync_dist=True)
+        if trainer.is_global_zero:
+            figure = usage_figure([student])
+            show_figure(trainer, figure, run_folder(trainer), "spectrum")

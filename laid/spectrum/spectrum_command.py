@@ -1,0 +1,255 @@
+"""``laid spectrum``: which rotary frequencies the attention of several models uses."""
+
+import json
+import logging
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from laid import __version__
+from laid.common.command_parser import CommandParser
+from laid.common.errors import UserError
+from laid.common.json_codec import to_json
+from laid.common.printable import printable
+from laid.common.report_folder import report_folder
+from laid.common.tables import comma_separated, text
+from laid.data.datamodule import HaystackDataModule
+from laid.data.entry_args import MINICOCO, EvaluationArgs
+from laid.data.prompt import PREFIX, Batch
+from laid.evaluation.accuracy_figures import save_png
+from laid.spectrum.low_frequency import check_wavelength
+from laid.spectrum.named_models import Dtype, NamedModel, named_models
+from laid.spectrum.spectrum_figures import mixed_figure, share_figure, usage_figure
+from laid.spectrum.spectrum_measurement import (
+    SIZES,
+    MeasuredSpectrum,
+    measure,
+    mixed_queries,
+)
+from laid.spectrum.spectrum_report import (
+    MixedSpectrum,
+    SpectrumReport,
+    mixed_table,
+    nested,
+    pair_table,
+    share_tables,
+    summarised,
+)
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.vision_language_model import VLM
+
+log = logging.getLogger(__name__)
+
+SPLIT = "val2017"
+_OF_A_REPORT = re.compile(r"spectrum\.(json|csv)|(usage|low_frequency|mixed_.+)\.png")
+
+
+@dataclass(frozen=True)
+class _Haystacks:
+    """What all models are shown; each encodes it by its own tokenizer and image processor."""
+
+    coco_root: str
+    entries: EvaluationArgs
+    seed: int
+    encoding: dict[str, Any]
+    device: torch.device
+
+    def batches(self, args: ModelArgs) -> Iterator[Batch]:
+        """One haystack each."""
+        data = HaystackDataModule(
+            coco_root=self.coco_root,
+            processor=args.path,
+            revision=args.revision,
+            test=self.entries,
+            seed=self.seed,
+            **self.encoding,
+        )
+        data.setup("test")
+        yield from data.probe(data.test_entries, self.device)
+
+
+def spectrum(
+    models: Sequence[str],
+    out: str,
+    base: str | None = None,
+    coco_root: str = MINICOCO,
+    source: list[str] | None = None,
+    split: str | None = None,
+    sizes: list[int] | None = None,
+    per_size: int = 16,
+    seed: int = 0,
+    prefix: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    low_wavelength: float | None = None,
+    dtype: Dtype | None = None,
+    device: str | None = None,
+    command: str = "",
+) -> None:
+    """Splits the attention logits of several models into rotary frequencies, on the same haystacks.
+
+    Prints the share of low-frequency pairs by model, and writes spectrum.json, spectrum.csv and
+    figures. docs/spectrum.md has the formulas. An earlier report in the folder is replaced when the
+    new one is whole; other files stay.
+
+    Args:
+        models: NAME=WHAT for each: a folder in Hugging Face layout, a hub id, a model of the
+            package, a run's folder, a checkpoint, or last.
+        out: Folder to write into.
+        base: Name of the model that the others are compared with. None: the first.
+        coco_root: COCO folder, or minicoco.
+        source: Visual Haystacks JSONs to take haystacks from. None: built as for laid test.
+        split: Images of built haystacks. None: val2017.
+        sizes: Haystack sizes. None: 2 10 20 where they are built, all of a source.
+        per_size: How many of each size, an even number where they are built.
+        seed: Seed of built haystacks.
+        prefix: Text before every question. None: the runs', that of Visual Haystacks without a run.
+        min_pixels: Images with fewer pixels are enlarged. None: as the runs have it, as a model's
+            processor says without a run.
+        max_pixels: Images with more pixels are reduced. None: likewise.
+        low_wavelength: Pairs whose wavelength is longer, in positions, are low-frequency. None: the
+            length of the longest haystack.
+        dtype: Of the weights. None: a run's own, float32 for other models.
+        device: Such as cpu or cuda:0. None: the first GPU if there is one.
+
+    Raises:
+        UserError: a model that is none, is named twice or can't be read; an option out of range;
+            runs that differ in prefix or pixels.
+    """
+    chosen = named_models(models, dtype)
+    names = [model.name for model in chosen]
+    if base is not None and base not in names:
+        raise UserError(f"--base {base}: expected a name of --models: {', '.join(names)}")
+    check_wavelength("--low_wavelength", low_wavelength)
+    if source is not None and split is not None:
+        raise UserError("--split is of haystacks that are built; leave it or --source out")
+    wanted = list(SIZES) if sizes is None and source is None else sizes
+    entries = EvaluationArgs(source, split or SPLIT, wanted, per_size)
+    notes: list[str] = []
+    typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
+    encoding = _encoding(chosen, typed, notes)
+    haystacks = _Haystacks(coco_root, entries, seed, encoding, _device(device))
+    with report_folder(out, _OF_A_REPORT) as folder:
+        measured: dict[str, MeasuredSpectrum] = {}
+        mixed: list[MixedSpectrum] = []
+        for model in chosen:
+            found = measure(model.load(haystacks.device), haystacks.batches(model.args))
+            log.info("%s: %d haystacks", model.name, len(found.sizes))
+            measured[model.name] = found
+            mixed += _mixed(model, found, haystacks, notes)
+        low = low_wavelength or max(of.positions for of in measured.values())
+        of_base = base or names[0]
+        report = SpectrumReport(
+            command=command,
+            laid_version=__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            haystacks=dict(sorted(Counter(found.sizes).items())),
+            low_wavelength=low,
+            base=of_base,
+            models=[
+                summarised(
+                    model.name,
+                    model.what,
+                    measured[model.name],
+                    low,
+                    None if model.name == of_base else measured[of_base],
+                )
+                for model in chosen
+            ],
+            mixed=mixed,
+            notes=notes,
+        )
+        content = json.dumps(to_json(report), allow_nan=False) + "\n"
+        (folder / "spectrum.json").write_text(content, encoding="utf-8")
+        (folder / "spectrum.csv").write_text(comma_separated(pair_table(report)), encoding="utf-8")
+        save_png(usage_figure(report.models), folder / "usage.png")
+        save_png(share_figure(report.models), folder / "low_frequency.png")
+        for number, made in enumerate(report.models):
+            if of := [one for one in mixed if one.model == made.name]:
+                safe = re.sub(r"[^\w.-]+", "-", made.name)[:80]
+                save_png(mixed_figure(of, made.section), folder / f"mixed_{number}_{safe}.png")
+    tables = [*share_tables(report), *([mixed_table(report)] if mixed else [])]
+    print(printable("\n\n".join(map(text, tables))))
+    for line in (*notes, f"{out}/spectrum.json"):
+        log.info("%s", line)
+
+
+def _mixed(
+    model: NamedModel, measured: MeasuredSpectrum, haystacks: _Haystacks, notes: list[str]
+) -> list[MixedSpectrum]:
+    """The student's aligned queries beside their mixtures; nothing, and a note, where the teacher
+    can't be had."""
+    mixings = model.mixings()
+    if not mixings:
+        if model.found is not None:
+            notes.append(f"{model.name}: no mixtures of teacher heads, it has no alignment term")
+        return []
+    args = model.teacher
+    try:
+        teacher = VLM.load(args).requires_grad_(False).to(haystacks.device)
+    except UserError as reason:
+        notes.append(f"{model.name}: mixtures of teacher heads are left out: {reason}")
+        return []
+    for mixing in mixings.values():
+        mixing.to(haystacks.device)
+    found = mixed_queries(teacher, haystacks.batches(model.args), mixings)
+    return [
+        MixedSpectrum(
+            model=model.name,
+            teacher=args.path,
+            student_layer=s,
+            teacher_layer=t,
+            overlap=round(float(np.minimum(measured.query_NHF[s], mixed_SF).sum(1).mean()), 6),
+            student=nested(measured.query_NHF[s]),
+            mixed=nested(mixed_SF),
+        )
+        for (s, t), mixed_SF in found.items()
+    ]
+
+
+def _encoding(
+    models: Sequence[NamedModel], typed: dict[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    """Prefix and pixel limits, the same for all models: as typed, else as the runs have them; notes
+    a run that was trained with others."""
+    runs = {m.name: m.found.config["data"] for m in models if m.found is not None}
+    chosen = {}
+    for key, value in typed.items():
+        of_runs = {name: data[key] for name, data in runs.items()}
+        if value is None and len(set(of_runs.values())) > 1:
+            each = ", ".join(f"{name} {has!r}" for name, has in of_runs.items())
+            raise UserError(f"the runs differ in data.{key} ({each}): say which with --{key}")
+        chosen[key] = next(iter(of_runs.values()), None) if value is None else value
+        for name, has in of_runs.items():
+            if has != chosen[key]:
+                notes.append(f"{name}: trained with data.{key} {has!r}, not {chosen[key]!r}")
+    if chosen["prefix"] is None:
+        chosen["prefix"] = PREFIX
+    return chosen
+
+
+def _device(given: str | None) -> torch.device:
+    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as reason:
+        first = str(reason).splitlines()[0]
+        raise UserError(f"--device {given}: {first}; expected such as cpu or cuda:0") from reason
+
+
+def run(argv: list[str]) -> None:
+    """The command line of ``spectrum``."""
+    parser = CommandParser(prog="laid spectrum", description="Attention by rotary frequency.")
+    named = "NAME=WHAT for each: a model's folder, hub id or packaged name, a run, or a checkpoint"
+    parser.add_argument("--models", nargs="+", type=str, required=True, help=named)
+    which = "Haystack sizes. Default: 2 10 20 where they are built, all of a source."
+    parser.add_argument("--sizes", nargs="+", type=int, help=which)
+    parser.add_function_arguments(spectrum, skip={"models", "sizes", "command"})
+    spectrum(**vars(parser.parse_args(argv)), command=shlex.join(["laid", "spectrum", *argv]))

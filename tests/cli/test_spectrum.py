@@ -1,0 +1,116 @@
+"""``laid spectrum``: a report on several models, and the callback that follows a run."""
+
+import csv
+import json
+
+import matplotlib.image
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from laid.common.json_codec import from_json
+from laid.spectrum.spectrum_report import SpectrumReport
+
+
+def small(drawn, out):
+    return "--coco_root", drawn, "--sizes", 1, 3, "--per_size", 2, "--device", "cpu", "--out", out
+
+
+def test_a_report_on_a_base_a_run_and_its_teacher(laid, fitted, pair, drawn, work):
+    out = work / "spectrum"
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    (out / "spectrum.json").write_text("an earlier report")
+    models = f"base={pair[0]}", f"run={fitted}", f"teacher={pair[1]}"
+    done = laid("spectrum", "--models", *models, *small(drawn, out))
+    report = from_json(SpectrumReport, json.loads((out / "spectrum.json").read_text()))
+    assert (out / "mine.txt").read_text() == "kept"
+    assert [model.name for model in report.models] == ["base", "run", "teacher"]
+    assert report.base == "base"
+    assert report.haystacks == {1: 2, 3: 2}
+    base, run, teacher = report.models
+    assert base.less_base is None
+    assert teacher.less_base.keys() == {"usage", "variance"}
+    assert len(teacher.usage) == 3 != len(base.usage)
+    for model in report.models:
+        for heads in model.usage:
+            for pairs in heads:
+                assert sum(pairs) == pytest.approx(1, abs=1e-4)
+    # Training has changed the run's weights, and its report with them.
+    assert run.usage != base.usage
+    for name, share in run.shares["usage"].items():
+        less = share.value - base.shares["usage"][name].value
+        assert run.less_base["usage"][name].value == pytest.approx(less, abs=2e-6)
+    assert [(m.model, m.student_layer, m.teacher_layer) for m in report.mixed] == [("run", 1, 2)]
+    assert 0 < report.mixed[0].overlap <= 1
+    assert len(report.mixed[0].mixed) == len(report.mixed[0].student) == 4
+    assert "run − base" in done.stdout
+    with (out / "spectrum.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    pairs = len(base.section)
+    assert len(rows) == (2 * 4 + 2 * 4 + 3 * 6) * pairs
+    last = rows[-1]
+    assert (last["model"], last["layer"], last["head"]) == ("teacher", "2", "5")
+    assert float(last["usage"]) == pytest.approx(teacher.usage[2][5][-1])
+    for figure in ("usage", "low_frequency", "mixed_1_run"):
+        assert matplotlib.image.imread(out / f"{figure}.png").std() > 0
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (["tiny/student"], "'tiny/student': expected NAME=WHAT"),
+        (["=tiny/student"], "expected NAME=WHAT"),
+        (["a="], "expected NAME=WHAT"),
+        (["a=tiny/student", "a=tiny/teacher"], "two models a"),
+        (["a=tiny/nobody"], "no packaged model 'tiny/nobody'"),
+        (["a=./nowhere"], "no model folder"),
+        (["a=nowhere.ckpt"], "no such file"),
+        (["a=."], "no config.json"),
+    ],
+)
+def test_a_model_that_is_none_is_refused(run, tmp_path, models, words):
+    code, error = run("spectrum", "--models", *models, "--out", tmp_path / "out")
+    assert code == 2
+    assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--base", "b"], "--base b: expected a name of --models: a"),
+        (["--low_wavelength", 0], "--low_wavelength 0.0"),
+        (["--per_size", 0], "per_size 0"),
+        (["--split", "train2017", "--source", "[x.json]"], "--split"),
+        (["--device", "abacus"], "--device abacus"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(run, tmp_path, options, words):
+    code, error = run("spectrum", "--models", "a=tiny/student", "--out", tmp_path / "out", *options)
+    assert code == 2
+    assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_logs_the_spectrum_of_its_student_after_each_validation(run, config, work):
+    code, error = run(
+        "fit", "--config", config, "--name", "spectral", "--head_flow.enabled", "false",
+        "--trainer.max_steps", 2, "--trainer.limit_val_batches", 1, "--data.workers", 0,
+        "--trainer.val_check_interval", 2, "--checkpoint.every_n_train_steps", 2,
+        "--spectrum.enabled", "true", "--spectrum.sizes", "[1, 2]", "--spectrum.per_size", 2,
+    )  # fmt: skip
+    assert code == 0, error
+    folder = work / "runs" / "spectral"
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    first, second = board.Scalars("spectrum/low_usage/all")
+    assert 0 < first.value < 1
+    assert second.value != first.value  # one optimizer step later
+    assert "spectrum" in board.Tags()["images"]
+    assert matplotlib.image.imread(folder / "figures" / "spectrum.png").std() > 0
+
+
+def test_a_spectrum_without_sizes_is_refused(run, config):
+    code, error = run("fit", "--config", config, "--spectrum.sizes", "[]")
+    assert code == 2
+    assert "spectrum.sizes is empty" in error
