@@ -27,18 +27,14 @@ WARM = (
     "matplotlib.pyplot",
     "tensorboard.backend.event_processing.event_accumulator",
     "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
-    "laid.cli.lightning_app",
-    "laid.cli.export_command",
-    "laid.comparison.compare_command",
-    "laid.data.build_command",
-    "laid.miniature.pretrain_command",
-    "laid.planning.plan_command",
 )
 
 
 def serve() -> dict[str, Any]:
     """Answers requests; returns in each child what it has to run."""
     import_module("torch").set_num_threads(1)
+    for command in import_module("laid.cli.main").COMMANDS:
+        import_module(command.function.partition(":")[0])
     for name in WARM:
         import_module(name)
     import_module("command_line.help_texts").read_once()
