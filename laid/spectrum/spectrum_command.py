@@ -132,9 +132,8 @@ def spectrum(
         raise UserError("--split is of haystacks that are built; leave it or --source out")
     wanted = list(SIZES) if sizes is None and source is None else sizes
     entries = EvaluationArgs(source, split or SPLIT, wanted, per_size)
-    notes: list[str] = []
     typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
-    encoding = _encoding(chosen, typed, notes)
+    encoding, notes = encoding_of(chosen, typed)
     haystacks = _Haystacks(coco_root, entries, seed, encoding, _device(device))
     with report_folder(out, _OF_A_REPORT) as folder:
         measured: dict[str, MeasuredSpectrum] = {}
@@ -214,13 +213,17 @@ def _mixed(
     ]
 
 
-def _encoding(
-    models: Sequence[NamedModel], typed: dict[str, Any], notes: list[str]
-) -> dict[str, Any]:
-    """Prefix and pixel limits, the same for all models: as typed, else as the runs have them; notes
-    a run that was trained with others."""
+def encoding_of(
+    models: Sequence[NamedModel], typed: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Prefix and pixel limits, the same for all models: as typed, else as the runs have them. Notes
+    name the runs that were trained with others.
+
+    Raises:
+        UserError: the runs differ in one that was not typed.
+    """
     runs = {m.name: m.found.config["data"] for m in models if m.found is not None}
-    chosen = {}
+    chosen, notes = {}, []
     for key, value in typed.items():
         of_runs = {name: data[key] for name, data in runs.items()}
         if value is None and len(set(of_runs.values())) > 1:
@@ -232,7 +235,7 @@ def _encoding(
                 notes.append(f"{name}: trained with data.{key} {has!r}, not {chosen[key]!r}")
     if chosen["prefix"] is None:
         chosen["prefix"] = PREFIX
-    return chosen
+    return chosen, notes
 
 
 def _device(given: str | None) -> torch.device:

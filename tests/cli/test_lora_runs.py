@@ -14,6 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from laid.checkpoints.runs import find_checkpoint
 from laid.cli.export_command import export
 from laid.signals.model_signals import Wanted
+from laid.spectrum.named_models import named_models
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.vision_language_model import VLM
@@ -91,6 +92,16 @@ def test_export_merges_them_and_the_folder_needs_no_peft(tuned, answering, hayst
         answering_base = VLM.load(ModelArgs(answering.base["path"])).signals(inputs, wanted)
     torch.testing.assert_close(theirs.logits_NV, ours.logits_NV, rtol=1e-5, atol=1e-5)
     assert (ours.logits_NV - answering_base.logits_NV).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_a_spectrum_is_that_of_the_base_with_its_adapters(tuned, answering, haystacks):
+    (named,) = named_models([f"tuned={tuned}"], None)
+    inputs, wanted = haystacks().inputs, Wanted(layers=(0, 1))
+    found = named.load(torch.device("cpu")).signals(inputs, wanted).qk
+    for layer, qk in answering.signals(inputs, wanted).qk.items():
+        assert torch.equal(found[layer].q, qk.q)
+    assert named.mixings() == {}
 
 
 def test_export_keeps_the_number_format_of_the_frozen_weights(tuned, work, tmp_path):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from laid.checkpoints.runs import find_checkpoint
+from laid.spectrum.named_models import named_models
 
 QUICK = (
     "--trainer.num_sanity_val_steps", 0, "--trainer.limit_val_batches", 0, "--data.workers", 0,
@@ -64,6 +65,14 @@ def test_a_test_of_the_checkpoint_answers_as_that_of_the_export(tuned, run, conf
         "--results", work / "gain-exported",
     )[0] == 0  # fmt: skip
     assert records(work / "gain-tested") == records(work / "gain-exported") != []
+
+
+def test_a_spectrum_is_that_of_queries_with_gains(tuned):
+    (model,) = named_models([f"tuned={tuned}"], None)
+    gains = model.load(torch.device("cpu")).gains()
+    logs = [v for k, v in content_of(tuned)["state_dict"].items() if "rope_gain" in k]
+    for gain_HF, log_gain_HF in zip(gains.values(), logs, strict=True):
+        assert torch.equal(gain_HF, log_gain_HF.exp())
 
 
 @pytest.mark.parametrize("option", ["null", "[0]"])

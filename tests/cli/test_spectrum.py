@@ -5,9 +5,11 @@ import json
 
 import matplotlib.image
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from laid.common.json_codec import from_json
+from laid.spectrum.named_models import named_models
 from laid.spectrum.spectrum_report import SpectrumReport
 
 
@@ -53,6 +55,30 @@ def test_a_report_on_a_base_a_run_and_its_teacher(laid, fitted, pair, drawn, wor
     assert float(last["usage"]) == pytest.approx(teacher.usage[2][5][-1])
     for figure in ("usage", "low_frequency", "mixed_1_run"):
         assert matplotlib.image.imread(out / f"{figure}.png").std() > 0
+
+
+def test_without_its_teacher_a_run_is_measured_and_its_mixtures_are_left_out(
+    run, fitted, pair, drawn, tmp_path
+):
+    away = pair[1].rename(pair[1].with_name("away"))
+    try:
+        code, error = run("spectrum", "--models", f"a={fitted}", *small(drawn, tmp_path / "out"))
+    finally:
+        away.rename(pair[1])
+    assert code == 0
+    assert "a: mixtures of teacher heads are left out: no model folder" in error
+    report = from_json(SpectrumReport, json.loads((tmp_path / "out" / "spectrum.json").read_text()))
+    assert report.mixed == []
+    assert len(report.notes) == 1
+
+
+def test_a_run_is_the_model_that_it_exports(run, fitted, tmp_path):
+    code, _ = run("export", "--ckpt_path", fitted, "--out", tmp_path / "exported")
+    assert code == 0
+    models = named_models([f"run={fitted}", f"exported={tmp_path / 'exported'}"], None)
+    one, other = (model.load(torch.device("cpu")).state_dict() for model in models)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(
