@@ -11,7 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from laid.callbacks.head_flow_figure import flow_figure, mixing_figure
+from laid.callbacks.head_flow_figure import flow_figure, gain_figure, mixing_figure
 from laid.callbacks.shown_figures import boards, show_figure
 from laid.checkpoints.runs import run_folder
 from laid.common.atomic_files import atomic_write_text
@@ -27,7 +27,8 @@ class HeadFlow(Callback):
     """Plots each key head's normalised activation against haystack size.
 
     Of the student before and after training, and of the teacher; the mixing matrices before and
-    after too. docs/head_flow.md has the formula: the paper gives none.
+    after too, and the RoPE response gains after. docs/head_flow.md has the formula: the paper gives
+    none.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class HeadFlow(Callback):
             return
         self._measure(trainer, pl_module, "student_after")
         titles = self._mix(pl_module, "after")
+        gains = {f"layer_{n}": gain.tolist() for n, gain in pl_module.student.gains().items()}
         if trainer.is_global_zero:
-            self._write(trainer, titles)
+            self._write(trainer, titles, gains)
 
     def _mix(self, pl_module: LightningModule, stage: str) -> dict[str, str]:
         """Records the mixing matrices, on all ranks (sharded ones are gathered); their titles."""
@@ -134,14 +136,19 @@ class HeadFlow(Callback):
                 sums[name].append(torch.stack(rows).mean(0).cpu())
         return {name: normalised(torch.stack(rows)).tolist() for name, rows in sums.items()}
 
-    def _write(self, trainer: Trainer, titles: dict[str, str]) -> None:
+    def _write(
+        self, trainer: Trainer, titles: dict[str, str], gains: dict[str, list[list[float]]]
+    ) -> None:
         folder = run_folder(trainer)
         keys = ("sizes", "per_size", "tokens", "curves", "mixing")
         everything = {key: getattr(self, key) for key in keys}
+        everything |= {"rope_gain": gains} if gains else {}
         atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
         show_figure(trainer, flow_figure(self.sizes, self.curves), folder, "head_flow")
         if self.mixing["after"]:
             show_figure(trainer, mixing_figure(self.mixing, titles), folder, "mixing")
+        if gains:
+            show_figure(trainer, gain_figure(gains), folder, "rope_gain")
         for board in boards(trainer):
             for who, curves in self.curves.items():
                 for layer, rows in curves.items():

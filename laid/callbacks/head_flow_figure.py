@@ -1,10 +1,11 @@
-"""``figures/head_flow.json`` of a run, and the figures of head flow and mixing weights."""
+"""``figures/head_flow.json`` of a run; the figures of head flow, mixing weights and gains."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -24,6 +25,7 @@ class HeadFlowFile:
     per_size: int | None = None
     tokens: str | None = None
     mixing: Json | None = None
+    rope_gain: Json | None = None
 
     def __post_init__(self) -> None:
         layers = [rows for of_model in self.curves.values() for rows in of_model.values()]
@@ -103,4 +105,31 @@ def mixing_figure(
             axis.set_title(f"{titles[name]}, {stage}", fontsize=10)
             axis.set_xlabel("teacher head", fontsize=8)
             axis.set_ylabel("student head", fontsize=8)
+    return figure
+
+
+def gain_figure(gains: dict[str, list[list[float]]]) -> Figure:
+    """The gains of each layer as an image: query heads down, rotary pairs across.
+
+    Args:
+        gains: by layer (``layer_27``), all positive.
+    """
+    columns = min(4, len(gains))
+    rows = -(-len(gains) // columns)
+    figure = Figure(figsize=(3.4 * columns + 0.8, 2.2 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    # One scale for all layers, on which g and 1 / g are as far from white.
+    values = [max(gain, 1e-9) for matrix in gains.values() for line in matrix for gain in line]
+    top = max(1.01, *values, *(1 / gain for gain in values))
+    for axis, (layer, matrix) in zip(axes.flat, gains.items(), strict=False):
+        image = axis.imshow(matrix, cmap="RdBu_r", norm=LogNorm(1 / top, top), aspect="auto")
+        for of in (axis.xaxis, axis.yaxis):
+            of.set_major_locator(MaxNLocator(integer=True))
+        axis.set_title(f"RoPE response gain, {layer.replace('_', ' ')}", fontsize=10)
+        axis.set_xlabel("rotary pair, fast to slow", fontsize=8)
+        axis.set_ylabel("query head", fontsize=8)
+    for axis in axes.flat[len(gains) :]:
+        axis.set_axis_off()
+    bar = figure.colorbar(image, ax=axes, ticks=[1 / top, 1, top], format="%.2f", shrink=0.85)
+    bar.minorticks_off()
     return figure

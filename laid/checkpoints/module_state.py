@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from lightning import LightningModule
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
@@ -19,6 +20,11 @@ def without_frozen(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
     return {name: value for name, value in state.items() if name not in frozen}
 
 
+def held(module: LightningModule, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint holds of the module's state: with adapters not the weights beneath them."""
+    return state if module.strict_loading else without_frozen(module, state)
+
+
 def check_fits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
     """Compares names and shapes of a module's weights with a checkpoint's.
 
@@ -31,8 +37,8 @@ def check_fits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None
         raise UserError(
             f"the checkpoint does not fit the model: {len(odd)} tensors differ, such as "
             f"{first} ({_shape(theirs, first)} there, {_shape(ours, first)} here). Leave "
-            "model.student, model.lora and the terms of model.objective as the run "
-            "has them."
+            "model.student, model.lora, model.rope_gain and the terms of model.objective as the "
+            "run has them."
         )
 
 

@@ -42,8 +42,8 @@ from laid.checkpoints.module_state import (
     OBJECTIVE,
     check_fits,
     drop,
+    held,
     refuse_not_finite,
-    without_frozen,
 )
 from laid.checkpoints.shard_index import (
     PlainLoadPlanner,
@@ -109,7 +109,7 @@ def load_sharded(
     if not path.is_dir():
         return _load_file(path, module, optimizers)
     content, metadata = _open(path)
-    weights = _ours(module, cast(dict[str, Tensor], get_model_state_dict(module)))
+    weights = held(module, cast(dict[str, Tensor], get_model_state_dict(module)))
     _fitting(weights, _shapes(metadata))
     _read(path, metadata, {WEIGHTS: weights})
     refuse_not_finite(weights, f"checkpoint {path}")
@@ -181,11 +181,6 @@ def _read(path: Path, metadata: Metadata, into: dict[str, Any], no_dist: bool = 
         dcp.load(into, storage_reader=reader, planner=PlainLoadPlanner(), no_dist=no_dist)
 
 
-def _ours(module: L.LightningModule, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a checkpoint holds of the module: with adapters not the weights beneath them."""
-    return state if module.strict_loading else without_frozen(module, state)
-
-
 def _fitting(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's tensors for a model, without the objective where it has none.
 
@@ -211,7 +206,7 @@ def _load_file(
     path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Any]:
     content = _load_together(path)
-    ours = _ours(module, module.state_dict())
+    ours = held(module, module.state_dict())
     theirs = _fitting(ours, content.pop(WEIGHTS))
     for name, tensor in ours.items():
         mine, first = local_rows(tensor)

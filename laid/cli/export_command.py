@@ -17,6 +17,8 @@ from laid.vlm.hf_folder import write_model, write_processor
 from laid.vlm.lora import LoraArgs, base_of, check_base, merged
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.processor import ProcessorArgs, load_processor
+from laid.vlm.rope_gain import RopeGainArgs, folded
+from laid.vlm.weight_files import is_gain
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,8 @@ def export(
     """Write a checkpoint's student as a plain Hugging Face folder.
 
     ``Qwen2_5_VLForConditionalGeneration.from_pretrained`` loads it, in transformers 5 and 4.57,
-    with tokenizer and processor; adapters (LoRA) are merged into the weights. The folder appears
-    whole or not at all.
+    with tokenizer and processor; adapters (LoRA) are merged into the weights, and RoPE response
+    gains folded into them. The folder appears whole or not at all.
 
     Args:
         ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
@@ -72,7 +74,8 @@ def export(
 
 
 def _write(folder: Path, found: Found, dtype: str | None) -> None:
-    args = ModelArgs(**found.config["model"]["student"])
+    model = found.config["model"]
+    args = ModelArgs(**model["student"])
     data = found.config["data"]
     processor = load_processor(
         ProcessorArgs(args.path, args.revision, data["min_pixels"], data["max_pixels"]),
@@ -84,9 +87,14 @@ def _write(folder: Path, found: Found, dtype: str | None) -> None:
         if name.startswith(STUDENT)
     }
     written = dtype
-    if (lora := found.config["model"].get("lora")) is not None:
+    gain = model.get("rope_gain")
+    logs = {name: state.pop(name) for name in list(state) if gain is not None and is_gain(name)}
+    if (lora := model.get("lora")) is not None:
         check_base(base_of(args), content["base"])
         state = merged(args, LoraArgs(**lora), state)
+        written = dtype or args.dtype
+    if gain is not None:
+        state = folded(args, RopeGainArgs(**gain), state, logs)
         written = dtype or args.dtype
     write_model(folder, args, state, getattr(torch, written) if written else None)
     write_processor(folder, processor)

@@ -90,8 +90,9 @@ def model_identity(config: Namespace, found: Found | None) -> dict[str, Any]:
         student = {k: v for k, v in student.items() if k not in ("seed", "random_weights")}
     elif not student["random_weights"]:
         weights = weights_fingerprint(path, revision)
-    if config.model.lora is not None:
-        student["lora"] = config.model.lora.as_dict()
+    for added in ("lora", "rope_gain"):
+        if config.model[added] is not None:
+            student[added] = config.model[added].as_dict()
     return {
         "checkpoint": found.identity if found else None,
         "student": student,

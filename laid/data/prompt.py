@@ -110,6 +110,7 @@ class PromptEncoder:
             pixel_values_PC=pixel_values_PC,
             image_grid_thw_I3=grid_I3,
             image_names=list(entry.images),
+            needle_I=torch.tensor([i in entry.needles for i in range(len(entry.images))]),
         )
 
 

@@ -23,6 +23,7 @@ class AlignmentArgs(TermArgs):
     """Head-level alignment of queries and keys, L_LAid (Eq. 7)."""
 
     name: ClassVar[str] = "laid"
+    compares_heads: ClassVar[bool] = True
 
     weight: float = 1.0
     """lambda_LAid in Eq. 8; at 0 the term is not built."""

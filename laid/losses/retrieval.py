@@ -28,10 +28,6 @@ from laid.losses.virtual_haystack import HIDDEN, VirtualHaystack, as_shown, at_r
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
 
-SECOND_NEEDLE = 1 / 400
-"""An image of another haystack is left out where the teacher's squared attention to it is more than
-this share of what it pays the row's own best image: it may be a needle too."""
-
 
 @dataclass
 class RetrievalArgs(TermArgs):
@@ -59,6 +55,12 @@ class RetrievalArgs(TermArgs):
     the first step."""
     gamma: float = 0.0
     """Exponent of the weight (1 + distance / longest distance)^gamma of an image."""
+    second_needle: float = 0.0025
+    """An image of another haystack is left out where the teacher's squared attention to it is more
+    than this share of what it pays the row's own best image: it may be a needle too. 0: none is."""
+    target: Literal["teacher", "label"] = "teacher"
+    """Which image a row shall find: the one that the teacher looks at, or the entry's needles.
+    Rows, heads and candidates are the teacher's with both."""
     calibration: int = 48
     """Training entries on which the student's retrieving heads are found."""
 
@@ -69,6 +71,10 @@ class RetrievalArgs(TermArgs):
                 raise UserError(f"objective.retrieval.{name} {value}: expected at least {least}")
         if not 0 <= self.growth <= 1:
             raise UserError(f"objective.retrieval.growth {self.growth}: expected 0 to 1")
+        if not 0 <= self.second_needle <= 1:
+            raise UserError(
+                f"objective.retrieval.second_needle {self.second_needle}: expected 0 to 1"
+            )
         if not 0 <= self.gamma <= 100:  # 2^gamma is the highest weight, in float32
             raise UserError(f"objective.retrieval.gamma {self.gamma}: expected 0 to 100")
 
@@ -149,11 +155,18 @@ class Retrieval(LayerPairTerm):
                 torch.Generator().manual_seed(self.step),
                 distractors=args.distractors != "none",
             )
+        needle_BM = needles(inputs, place.own_BM) if args.target == "label" else None
         logits = self._logits(place, pool, student, teacher)
         weight_M = (1 + place.distance_M / place.length) ** args.gamma
         losses = [
             mean_by_entry(
-                retrieval_loss(ours, *looked_for(theirs, place), heads_S, weight_M), rows.valid_BR
+                retrieval_loss(
+                    ours,
+                    *looked_for(theirs, place, args.second_needle, needle_BM),
+                    heads_S,
+                    weight_M,
+                ),
+                rows.valid_BR,
             )
             for (ours, theirs), heads_S in zip(logits, self.heads, strict=True)
         ]
@@ -199,21 +212,47 @@ class Retrieval(LayerPairTerm):
         ]
 
 
-def looked_for(teacher_BRTM: Tensor, place: VirtualHaystack) -> tuple[Tensor, Tensor, Tensor]:
-    """Which image the teacher looks for.
+def needles(inputs: ModelInputs, own_BM: Tensor) -> Tensor:
+    """``needle_BM``, which of a haystack's own images are its needles.
 
-    An image of another haystack that the teacher looks at too (``SECOND_NEEDLE``) may be a needle
-    as well, and is no candidate.
+    Raises:
+        UserError: a haystack without one.
+    """
+    needle_BM = torch.zeros_like(own_BM)
+    needle_BM[own_BM] = inputs.needle_I  # in both, haystack by haystack and in its order
+    if not needle_BM.any(1).all():
+        raise UserError(
+            "objective.retrieval.target label: the entry of a training haystack does not say which "
+            "images the question is about; expected needles in each, or target teacher"
+        )
+    return needle_BM
+
+
+def looked_for(
+    teacher_BRTM: Tensor, place: VirtualHaystack, second_needle: float, needle_BM: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which image each row shall find.
+
+    An image of another haystack that the teacher looks at too (``RetrievalArgs.second_needle``) may
+    be a needle as well, and is no candidate.
+
+    Args:
+        teacher_BRTM: logits over images.
+        needle_BM: to be found in place of what the teacher looks at.
 
     Returns:
         ``p_BRM``, in proportion to the square of its heads' summed squared attention; ``focus_BR``,
         the most that one head pays to one image; and ``candidate_BRM``.
     """
     squared_BRM = teacher_BRTM.softmax(-1).square().sum(2)
-    best_BR1 = squared_BRM.masked_fill(~place.own_BM[:, None], 0.0).amax(-1, keepdim=True)
-    candidate_BRM = place.candidate_BM[:, None] & (
-        place.own_BM[:, None] | (squared_BRM < SECOND_NEEDLE * best_BR1)
-    )
+    candidate_BRM = place.candidate_BM[:, None].expand_as(squared_BRM)
+    if second_needle:
+        own_B1M = place.own_BM[:, None]
+        best_BR1 = squared_BRM.masked_fill(~own_B1M, 0.0).amax(-1, keepdim=True)
+        candidate_BRM = candidate_BRM & (own_B1M | (squared_BRM < second_needle * best_BR1))
+    if needle_BM is not None:
+        p_BRM = (needle_BM / needle_BM.sum(-1, keepdim=True))[:, None].expand_as(squared_BRM)
+        return p_BRM, torch.ones_like(p_BRM[..., 0]), candidate_BRM
     each_BRTM = teacher_BRTM.masked_fill(~candidate_BRM[:, :, None], HIDDEN).softmax(-1)
     p_BRM = each_BRTM.square().sum(2).square()
     return p_BRM / p_BRM.sum(-1, keepdim=True), each_BRTM.amax((2, 3)), candidate_BRM

@@ -116,6 +116,8 @@ class TermArgs:
     """The field of ``ObjectiveArgs``, and the name in logs and checkpoints."""
     has_teacher: ClassVar[bool] = True
     """Whether it compares the student with a teacher."""
+    compares_heads: ClassVar[bool] = False
+    """Whether it compares queries or keys as vectors; head_dim and RoPE must then be the same."""
 
     weight: float = 0.0
     """Its weight in Eq. 8, 0 or more; at 0 the term is not built."""

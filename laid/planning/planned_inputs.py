@@ -46,4 +46,5 @@ def haystack_inputs(
         pixel_values_PC=torch.empty(len(grid_I3) * math.prod(grid), *family.planned_piece()),
         image_grid_thw_I3=grid_I3,
         image_names=[str(image) for image in range(len(grid_I3))],
+        needle_I=torch.ones(len(grid_I3), dtype=torch.bool),
     )

@@ -31,6 +31,8 @@ class ModelInputs:
             none (P = 0) where the model has learned their features beforehand.
         image_grid_thw_I3: pieces of each image in time, height and width.
         image_names: what each image is called; an image that recurs has the same name.
+        needle_I: whether the question is about an image; False for all where the entry does not
+            say.
     """
 
     input_ids_BL: Tensor
@@ -41,6 +43,7 @@ class ModelInputs:
     pixel_values_PC: Tensor
     image_grid_thw_I3: Tensor
     image_names: list[str]
+    needle_I: Tensor
 
     @property
     def tokens(self) -> int:
@@ -84,6 +87,7 @@ def pad_batch(
         pixel_values_PC=torch.cat([row.pixel_values_PC for row in rows]),
         image_grid_thw_I3=torch.cat([row.image_grid_thw_I3 for row in rows]),
         image_names=[name for row in rows for name in row.image_names],
+        needle_I=torch.cat([row.needle_I for row in rows]),
     )
 
 

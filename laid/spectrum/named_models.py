@@ -16,6 +16,7 @@ from laid.common.errors import UserError
 from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.rope_gain import RopeGainArgs
 from laid.vlm.vision_language_model import VLM
 
 log = logging.getLogger(__name__)
@@ -44,10 +45,11 @@ class NamedModel:
         if self.found is None:
             vlm = VLM.load(self.args)
         else:
-            lora = self.found.config["model"].get("lora")
+            lora, gain = (self.found.config["model"].get(key) for key in ("lora", "rope_gain"))
             lora_args = None if lora is None else LoraArgs(**lora)
+            gain_args = None if gain is None else RopeGainArgs(**gain)
             # A checkpoint of adapters has no other weights.
-            vlm = VLM.load(self.args, lora_args, weights=lora is not None)
+            vlm = VLM.load(self.args, lora_args, weights=lora is not None, gain=gain_args)
             content = read_without_optimizer(self.found.path)
             state = _part(content[WEIGHTS], _STUDENT)
             ours = vlm.state_dict()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from laid.callbacks.global_batch import GlobalBatch
 from laid.callbacks.throughput import Throughput
-from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, without_frozen
+from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, held, without_frozen
 from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.distributed.sharded_tensors import full_tensor
@@ -31,6 +31,7 @@ from laid.vlm.model_paths import model_folder
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
+from laid.vlm.rope_gain import RopeGainArgs
 from laid.vlm.vision_language_model import VLM
 from laid.vlm.window_extension import (
     TRAINING_FREE,
@@ -44,8 +45,7 @@ from laid.vlm.window_extension import (
 class LaidModule(L.LightningModule):
     """Distils a long window from a teacher into a student, and lets the student answer.
 
-    Training computes the objective of Eq. 8; validation, test and prediction run the student
-    alone, and the teacher is not built for them.
+    Validation, test and prediction run the student alone; no teacher is built for them.
     """
 
     _tokenizer_of = staticmethod(load_tokenizer)
@@ -57,6 +57,7 @@ class LaidModule(L.LightningModule):
         student: ModelArgs,
         teacher: ModelArgs | None = None,
         lora: LoraArgs | None = None,
+        rope_gain: RopeGainArgs | None = None,
         objective: ObjectiveArgs | None = None,
         optimizer: OptimizerArgs | None = None,
         max_new_tokens: int = 16,
@@ -69,6 +70,7 @@ class LaidModule(L.LightningModule):
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
             lora: Train low-rank adapters of the student rather than its weights.
+            rope_gain: Train a gain on each head and rotary pair of the student's queries.
             objective: Weights and settings of the loss terms.
             optimizer: AdamW, its learning rates and their schedule.
             max_new_tokens: Longest answer in tokens, in validation, test and prediction.
@@ -82,6 +84,7 @@ class LaidModule(L.LightningModule):
         self.student_args = student
         self.teacher_args = teacher
         self.lora_args = lora
+        self.gain_args = rope_gain
         self.strict_loading = lora is None  # adapters come without the frozen weights
         self.objective_args = objective or ObjectiveArgs()
         self.optimizer_args = optimizer or OptimizerArgs()
@@ -112,13 +115,13 @@ class LaidModule(L.LightningModule):
             check_teacher(self.student_args, self.teacher_args, self._tokenizer_of, of_teacher)
         placement = placement_of(self.trainer)
         if first:
-            self.student = placement.student(self.student_args, self.lora_args, self.extension)
+            added = self.lora_args, self.extension, self.gain_args
+            self.student = placement.student(self.student_args, *added)
         if training:
             self._build_for_training(placement)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What is needed whoever drives it: stops on signals; and to train, accumulation as the
-        data says, and speed."""
+        """Stops on signals; and to train, accumulation as the data says, and speed."""
         training = [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
         return [StopRequest(), *training]
 
@@ -149,8 +152,7 @@ class LaidModule(L.LightningModule):
             )
         self._steps = int(steps)
         schedule = build_schedule(optimizer, self.optimizer_args, self._steps)
-        lr_scheduler = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
@@ -288,8 +290,7 @@ class LaidModule(L.LightningModule):
         if (state := checkpoint.get("state_dict")) is not None:
             if not hasattr(self, "objective"):
                 drop(state, OBJECTIVE)
-            ours = self.state_dict()
-            check_fits(ours if self.lora_args is None else without_frozen(self, ours), state)
+            check_fits(held(self, self.state_dict()), state)
         check_base(self.student.base, checkpoint.get("base"))
 
     def on_train_start(self) -> None:

@@ -43,9 +43,11 @@ class ObjectiveArgs:
         return {name: args for name, args in every.items() if args.weight > 0}
 
     @property
-    def of_teacher(self) -> list[str]:
-        """The names of the chosen terms that compare the student with a teacher."""
-        return [name for name, args in self.chosen.items() if args.has_teacher]
+    def of_teacher(self) -> dict[str, bool]:
+        """The chosen terms that compare the student with a teacher, by name, and whether they
+        compare queries or keys as vectors."""
+        chosen = self.chosen.items()
+        return {name: args.compares_heads for name, args in chosen if args.has_teacher}
 
 
 class Objective(nn.Module):

@@ -22,10 +22,13 @@ class OptimizerArgs:
     lora_lr: float = 1e-4
     """Learning rate of LoRA's adapters, with model.lora: then `student_lr` is that of the vision
     tower alone, if it is trained. The paper gives none; ten times `student_lr` is usual."""
+    gain_lr: float = 1e-3
+    """Learning rate of the logarithms of RoPE response gains, with model.rope_gain. Adam moves them
+    by up to this a step, so a gain can double in 700 steps; at `student_lr` it would stay 1."""
     mixing_lr: float = 1e-4
     """Learning rate of what the loss terms learn: the mixing weights."""
     weight_decay: float = 0.01
-    """Weight decay of the student's matrices; biases, norms and mixing weights have none."""
+    """Weight decay of the student's matrices; biases, norms, gains and mixing weights have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's moments."""
     warmup_ratio: float = 0.05
@@ -35,10 +38,10 @@ class OptimizerArgs:
     paper names the warm-up only; linear is the usual default."""
 
     def __post_init__(self) -> None:
-        if min(self.student_lr, self.lora_lr, self.mixing_lr) < 0:
+        if min(self.student_lr, self.lora_lr, self.gain_lr, self.mixing_lr) < 0:
             raise UserError(
-                f"optimizer: student_lr {self.student_lr}, lora_lr {self.lora_lr}, mixing_lr "
-                f"{self.mixing_lr}: expected 0 or more"
+                f"optimizer: student_lr {self.student_lr}, lora_lr {self.lora_lr}, gain_lr "
+                f"{self.gain_lr}, mixing_lr {self.mixing_lr}: expected 0 or more"
             )
         if self.weight_decay < 0:
             raise UserError(f"optimizer.weight_decay {self.weight_decay}: expected 0 or more")
@@ -55,19 +58,20 @@ def build_optimizer(
 
     The paper's two groups, student and mixing weights (all that the loss terms learn); the
     student's is split into one with weight decay (matrices) and one without, and LoRA's adapters
-    are another. Groups have a ``name``, and empty ones are left out.
+    and its RoPE response gains are two more. Groups have a ``name``, and empty ones are left out.
 
     Args:
         fused: use PyTorch's fused kernel, three times as fast on a CPU. Lightning refuses to clip
             gradients with it under mixed precision.
     """
-    adapters = student.adapters()
-    adapter_ids = {id(p) for p in adapters}
-    trained = [p for p in student.parameters() if p.requires_grad and id(p) not in adapter_ids]
+    adapters, gains = student.adapters(), student.gain_parameters()
+    others = {id(p) for p in (*adapters, *gains)}
+    trained = [p for p in student.parameters() if p.requires_grad and id(p) not in others]
     groups: list[dict[str, Any]] = [
         _group("student", (p for p in trained if p.ndim > 1), args.student_lr, args.weight_decay),
         _group("student_no_decay", (p for p in trained if p.ndim <= 1), args.student_lr, 0.0),
         _group("lora", adapters, args.lora_lr, args.weight_decay),
+        _group("rope_gain", gains, args.gain_lr, 0.0),
         _group("mixing", objective.parameters(), args.mixing_lr, 0.0),
     ]
     groups = [g for g in groups if g["params"]]
@@ -105,7 +109,7 @@ def set_rates(optimizer: torch.optim.Optimizer, schedule: LambdaLR, args: Optimi
     A checkpoint restores those it was saved with; without this, overrides of a resumed run would
     have no effect.
     """
-    rates = {"mixing": args.mixing_lr, "lora": args.lora_lr}
+    rates = {"mixing": args.mixing_lr, "lora": args.lora_lr, "rope_gain": args.gain_lr}
     for at, group in enumerate(optimizer.param_groups):
         base = rates.get(group["name"], args.student_lr)
         schedule.base_lrs[at] = group["initial_lr"] = base

@@ -7,6 +7,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
 from laid.checkpoints.module_state import refuse_not_finite
+from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import local_rows, set_full_tensor
 from laid.distributed.sharding import (
     shard,
@@ -17,6 +18,7 @@ from laid.distributed.sharding import (
 from laid.training.objective import Objective
 from laid.vlm.lora import LoraArgs, base_of, begin_adapters
 from laid.vlm.model_loading import ModelArgs, empty_model, materialise
+from laid.vlm.rope_gain import RopeGainArgs, begin_gains
 from laid.vlm.vision_language_model import VLM
 from laid.vlm.window_extension import Settings
 
@@ -36,7 +38,11 @@ class Placement:
     weights: bool = True
 
     def student(
-        self, args: ModelArgs, lora: LoraArgs | None = None, extension: Settings | None = None
+        self,
+        args: ModelArgs,
+        lora: LoraArgs | None = None,
+        extension: Settings | None = None,
+        gain: RopeGainArgs | None = None,
     ) -> VLM:
         """The model that is trained or tested.
 
@@ -44,7 +50,7 @@ class Placement:
             UserError: as ``laid.vlm.model_loading.load_model``, or a weight is NaN or infinite.
         """
         policy = student_policy(self.compute)
-        return self._checked(self._build(args, policy, lora=lora, extension=extension), args)
+        return self._checked(self._build(args, policy, False, lora, extension, gain), args)
 
     def teacher(self, args: ModelArgs) -> VLM:
         """The model that stays as it is."""
@@ -68,11 +74,18 @@ class Placement:
         frozen: bool = False,
         lora: LoraArgs | None = None,
         extension: Settings | None = None,
+        gain: RopeGainArgs | None = None,
     ) -> VLM:
         if self.mesh is None:
-            return VLM.load(args, lora, extension, self.weights)
+            return VLM.load(args, lora, extension, self.weights, gain)
+        if gain is not None and lora is None and args.dtype != "float32":
+            raise UserError(
+                f"model.rope_gain is float32 and model.student.dtype {args.dtype}: laid_fsdp "
+                "shards a layer's trained weights in one dtype. Set model.student.dtype float32, "
+                "or train adapters (model.lora)"
+            )
         # Sharded before there is any memory: no process ever holds a whole model.
-        vlm = VLM(empty_model(args, extension), lora)
+        vlm = VLM(empty_model(args, extension), lora, gain)
         if frozen:
             vlm.requires_grad_(False)
         shard(vlm.hf, vlm.blocks, self.mesh, policy)
@@ -80,6 +93,8 @@ class Placement:
         register_fsdp_forward_method(vlm.hf, "get_image_features")
         vlm.in_step = self.mesh.size() > 1
         materialise(vlm.hf, args, _device(self.mesh), local_rows if self.weights else None)
+        if self.weights:
+            begin_gains(vlm.hf)
         if lora is not None and self.weights:
             begin_adapters(vlm.hf, set_full_tensor)
             vlm.base = base_of(args)

@@ -13,13 +13,14 @@ def check_teacher(
     student: ModelArgs,
     teacher: ModelArgs | None,
     tokenizer_of: Callable[[ModelArgs], Any],
-    terms: Sequence[str],
+    terms: Mapping[str, bool],
 ) -> None:
     """Compares configurations and tokenizers before any weight is read.
 
     Args:
         tokenizer_of: loads a model's tokenizer.
-        terms: names of the loss terms that need a teacher.
+        terms: the loss terms that need a teacher, by name, and whether they compare queries or keys
+            as vectors.
 
     Raises:
         UserError: there is no teacher, or as ``check_pair``.
@@ -28,36 +29,53 @@ def check_teacher(
         raise UserError(
             f"the objective's terms {', '.join(terms)} compare student and teacher, but "
             "model.teacher is not given: name one (--model.teacher.path …), or set their weights "
-            f"to 0 (--model.objective.{terms[0]}.weight 0)"
+            f"to 0 (--model.objective.{next(iter(terms))}.weight 0)"
         )
-    vocabularies = (tokenizer_of(args).get_vocab() for args in (student, teacher))
-    check_pair(load_config(student), load_config(teacher), *vocabularies)
+    ours, theirs = (tokenizer_of(args).get_vocab() for args in (student, teacher))
+    of_heads = [name for name, as_vectors in terms.items() if as_vectors]
+    check_pair(load_config(student), load_config(teacher), ours, theirs, of_heads)
 
 
 def check_pair(
-    student: Config, teacher: Config, our_ids: Mapping[str, int], their_ids: Mapping[str, int]
+    student: Config,
+    teacher: Config,
+    our_ids: Mapping[str, int],
+    their_ids: Mapping[str, int],
+    of_heads: Sequence[str],
 ) -> None:
-    """Refuses a pair whose heads or tokens (with the tokenizers' ids) can't be compared.
+    """Refuses a pair that can't read the same inputs (by the tokenizers' ids, among others), or
+    whose heads can't be compared as the terms ``of_heads`` do.
 
     Raises:
-        UserError: names everything that differs: the family or its facts (head_dim, the rotation,
-            image tokens, ...), or the tokenizer.
+        UserError: names everything that differs: the family or its facts (image tokens, ...), the
+            tokenizer, head_dim or the rotation.
     """
-    ours, theirs = family_of(student).facts(), family_of(teacher).facts()
-    differing = [
-        f"{name}: student {ours.get(name)}, teacher {theirs.get(name)}"
-        for name in {**ours, **theirs}
-        if ours.get(name) != theirs.get(name)
-    ]
+    ours, theirs = family_of(student), family_of(teacher)
+    differing = _differing(ours.facts(), theirs.facts())
     moved = sorted({token for token, _ in our_ids.items() ^ their_ids.items()})
     if moved:
         differing.append(
             f"tokenizer: {len(moved)} tokens have other ids or are on one side only, "
             f"the first {moved[0]!r}"
         )
-    if differing:
+    heads = _differing(ours.head_facts(), theirs.head_facts()) if of_heads else []
+    if differing or heads:
         raise UserError(
             "student and teacher do not fit together, expected the same on both sides:\n  "
-            + "\n  ".join(differing)
-            + "\nChoose a teacher of the student's family."
+            + "\n  ".join(differing + heads)
+            + "\nChoose a teacher of the student's family"
+            + (
+                f", or leave out {', '.join(f'objective.{name}' for name in of_heads)}, which "
+                "compares queries and keys as vectors."
+                if heads
+                else "."
+            )
         )
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: student {ours.get(name)}, teacher {theirs.get(name)}"
+        for name in {**ours, **theirs}
+        if ours.get(name) != theirs.get(name)
+    ]

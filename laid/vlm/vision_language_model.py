@@ -1,8 +1,8 @@
 """One model with the three things that distillation and testing ask of it.
 
 Shape suffixes: B batch, L tokens, U columns of the batch that predict an answer token in some row,
-N answer tokens of the whole batch, T generated tokens, V vocabulary, H heads, D head_dim, R rows of
-positions (3 for M-RoPE).
+N answer tokens of the whole batch, T generated tokens, V vocabulary, H heads, D head_dim, F rotary
+pairs, R rows of positions (3 for M-RoPE).
 """
 
 from typing import Any
@@ -18,16 +18,21 @@ from laid.vlm.image_features import ImageFeatures, features_of_batch
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.qk_capture import captured_qk
+from laid.vlm.rope_gain import RopeGainArgs, add_gains, gain_parameters, gains_of
 from laid.vlm.window_extension import Settings
 
 
 class VLM(nn.Module):
     """A model that gives signals for training and answers for testing."""
 
-    def __init__(self, hf: PreTrainedModel, lora: LoraArgs | None = None):
+    def __init__(
+        self, hf: PreTrainedModel, lora: LoraArgs | None = None, gain: RopeGainArgs | None = None
+    ):
         super().__init__()
         if lora is not None:
             add_lora(hf, lora)
+        if gain is not None:
+            add_gains(hf, gain)
         self.hf = hf
         self.family = family_of(hf.config)
         self.shape = self.family.shape
@@ -43,9 +48,10 @@ class VLM(nn.Module):
         lora: LoraArgs | None = None,
         extension: Settings | None = None,
         weights: bool = True,
+        gain: RopeGainArgs | None = None,
     ) -> "VLM":
         """Builds it from a hub id, folder or configuration (``laid/vlm/model_loading.py``)."""
-        vlm = cls(load_model(args, extension, weights), lora)
+        vlm = cls(load_model(args, extension, weights), lora, gain)
         if lora is not None and weights:
             vlm.base = base_of(args)
         return vlm
@@ -69,6 +75,15 @@ class VLM(nn.Module):
     def adapters(self) -> list[nn.Parameter]:
         """LoRA's matrices, which an optimizer gives a rate of their own; none without LoRA."""
         return adapters(self)
+
+    def gain_parameters(self) -> list[nn.Parameter]:
+        """The logarithms of RoPE response gains, which an optimizer gives a rate of their own; none
+        without gains."""
+        return gain_parameters(self)
+
+    def gains(self) -> dict[int, Tensor]:
+        """``gain_HF`` of each decoder layer that has gains; all ranks call it together."""
+        return gains_of(self.hf)
 
     def forget_images(self) -> None:
         """Drops what was learned of images."""

@@ -30,18 +30,27 @@ ADAPTER = "default"
 """peft's name for an adapter that has none."""
 
 
+GAIN = "rope_gain"
+"""Name of the module of an attention's RoPE response gains."""
+
+
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name is LoRA's A or B."""
     return f".{ADAPTER}." in name
 
 
+def is_gain(name: str) -> bool:
+    """Whether a parameter of this name is of RoPE response gains."""
+    return f".{GAIN}." in name
+
+
 def own_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
-    """A model's parameters less adapters, by the names that they have without adapters."""
+    """A model's parameters less adapters and gains, by the names that they have without them."""
     return {
         # peft puts a layer that gets an adapter one level down.
         name.replace(".base_layer.", "."): parameter
         for name, parameter in model.named_parameters()
-        if not is_adapter(name)
+        if not (is_adapter(name) or is_gain(name))
     }
 
 

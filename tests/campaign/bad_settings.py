@@ -10,9 +10,10 @@ KIND = "bad settings"
 NO_NUMBER = ("nan", "inf", "-inf")
 RATES = (
     "model.optimizer.student_lr", "model.optimizer.mixing_lr", "model.optimizer.lora_lr",
-    "model.optimizer.weight_decay", "model.optimizer.warmup_ratio", "model.objective.laid.weight",
-    "model.objective.kl.weight", "model.objective.sft.weight", "model.objective.kl.temperature",
-    "data.min_area", "data.feature_gib", "trainer.gradient_clip_val",
+    "model.optimizer.gain_lr", "model.optimizer.weight_decay", "model.optimizer.warmup_ratio",
+    "model.objective.laid.weight", "model.objective.kl.weight", "model.objective.sft.weight",
+    "model.objective.kl.temperature", "data.min_area", "data.feature_gib",
+    "trainer.gradient_clip_val",
 )  # fmt: skip
 """Numbers of 0 or more."""
 
@@ -29,6 +30,10 @@ OF_FIT: tuple[tuple[str, object, str], ...] = (
     ("model.lora.alpha", "nan", "alpha"),
     ("model.lora.dropout", 1.5, "dropout"),
     ("model.lora.dropout", "nan", "dropout"),
+    ("model.rope_gain.layers", "[]", "model.rope_gain.layers"),
+    ("model.rope_gain.layers", "[9]", "model.rope_gain.layers"),
+    ("model.rope_gain.layers", "[-1]", "model.rope_gain.layers"),
+    ("model.rope_gain.layers", "final", "model.rope_gain"),
     ("model.max_new_tokens", 0, "max_new_tokens 0"),
     ("model.max_new_tokens", -1, "max_new_tokens -1"),
     ("model.student.dtype", "float12", "float12"),
@@ -164,7 +169,7 @@ CASES: list[Case] = [
         for value in (*NO_NUMBER, "-1")
     ),
     *(
-        refusal(KIND, f"{key} {str(value)[:20]}", _fit(key, value), word, sample=n == 110)
+        refusal(KIND, f"{key} {str(value)[:20]}", _fit(key, value), word, sample=n == 114)
         for n, (key, value, word) in enumerate(OF_FIT)
     ),
 ]

@@ -102,6 +102,11 @@ VARIANTS = {
         "--model.student.activation_checkpointing", "true",
     ),
     "lora": ("--data.global_batch_size", 2, "--model.lora.rank", 4),
+    "rope-gain": ("--data.global_batch_size", 2, "--model.rope_gain.layers", "all"),
+    "lora-and-gain": (
+        "--data.global_batch_size", 2, "--model.lora.rank", 4, "--model.rope_gain.layers", "[1]",
+        "--model.student.activation_checkpointing", "true",
+    ),
     "no-clipping": ("--data.global_batch_size", 2, "--trainer.gradient_clip_val", "null"),
 }  # fmt: skip
 
@@ -131,8 +136,10 @@ def test_four_ranks_with_fewer_key_heads_than_ranks(witnessed):
 
 @pytest.mark.slow
 def test_low_precision_keeps_float32_weights(witnessed):
-    """bf16-mixed, as the full-size configurations have it, with clipping."""
-    (first, second) = witnessed("bf16", 2, "--trainer.precision", "bf16-mixed", steps=3)
+    """bf16-mixed, as the full-size configurations have it, with clipping; and with gains, which
+    are gathered with their layer."""
+    options = ("--trainer.precision", "bf16-mixed", "--model.rope_gain.layers", "all")
+    (first, second) = witnessed("bf16", 2, *options, steps=3)
     assert all(p.dtype == torch.float32 for p in first["parameters"][-1].values())
     assert all(g.dtype == torch.float32 for g in first["gradients"][-1].values())
     assert apart(first["parameters"][-1], second["parameters"][-1]) == 0

@@ -159,14 +159,22 @@ def test_export_of_a_folder_and_of_its_weights_in_a_file(laid, sharded, work):
 
 
 @pytest.mark.slow
-def test_adapters_trained_on_two_ranks_go_on_and_are_tested_and_merged_on_one(laid, config, work):
-    options = ("--config", config, "--model.lora.rank", 4, *QUICK)
-    laid("fit", *options, "--name", "lora-two", *TWO)
-    laid("fit", *options, "--name", "lora-one")
-    of_two, of_one = work / "runs" / "lora-two", work / "runs" / "lora-one"
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("lora", ("--model.lora.rank", 4)), ("rope_gain", ("--model.rope_gain.layers", "all"))],
+)
+def test_what_is_added_is_trained_on_two_ranks_goes_on_and_is_tested_and_exported_on_one(
+    laid, config, work, name, setting
+):
+    options = ("--config", config, *setting, *QUICK)
+    laid("fit", *options, "--name", f"{name}-two", *TWO)
+    laid("fit", *options, "--name", f"{name}-one")
+    of_two, of_one = work / "runs" / f"{name}-two", work / "runs" / f"{name}-one"
     state = read_whole(find_checkpoint(str(of_two), work).path)["state_dict"]
-    assert state
-    assert all(".lora_" in name or name.startswith("objective.") for name in state)
+    added = [key for key in state if f".{name}" in key]
+    assert added
+    if name == "lora":
+        assert all(key in added or key.startswith("objective.") for key in state)
     alone = ("--trainer.devices", 1, "--trainer.strategy", "auto")
     for run, how in ((of_two, alone), (of_one, TWO)):  # a folder to a process, a file to two
         folder = begin_at(run, 5, work, f"{run.name}-goes-on")
@@ -176,14 +184,14 @@ def test_adapters_trained_on_two_ranks_go_on_and_are_tested_and_merged_on_one(la
             for at, value in values.items():
                 assert value == pytest.approx(losses(of_one)[tag][at], abs=1e-5), (tag, at)
     laid("test", "--ckpt_path", of_two)
-    laid("test", "--ckpt_path", of_two, *TWO, "--results", work / "lora-by-two")
-    assert records(of_two) == records(work / "lora-by-two") != []
-    laid("export", "--ckpt_path", of_two, "--out", "lora-merged")
+    laid("test", "--ckpt_path", of_two, *TWO, "--results", work / f"{name}-by-two")
+    assert records(of_two) == records(work / f"{name}-by-two") != []
+    laid("export", "--ckpt_path", of_two, "--out", f"{name}-exported")
     laid(
-        "test", "--config", config, "--model.student.path", work / "lora-merged",
-        "--results", work / "lora-by-merged",
+        "test", "--config", config, "--model.student.path", work / f"{name}-exported",
+        "--results", work / f"{name}-by-export",
     )  # fmt: skip
-    assert records(work / "lora-by-merged") == records(of_two)
+    assert records(work / f"{name}-by-export") == records(of_two)
 
 
 def alive(pid):

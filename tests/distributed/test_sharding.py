@@ -20,6 +20,7 @@ from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.model_paths import model_folder
+from laid.vlm.rope_gain import RopeGainArgs
 from laid.vlm.vision_language_model import VLM
 from laid.vlm.window_extension import SelfExtendArgs, YarnArgs
 
@@ -74,10 +75,11 @@ def test_parameters_buffers_logits_and_answers_equal_from_pretrained(on_ranks, p
         assert sum(p.numel() for p in share.values()) < 1.1 * total / ranks
 
 
-def with_more(mesh, args, lora, extension, inputs):
-    """The same of a model with adapters or a longer window; adapters as one process draws them."""
+def with_more(mesh, args, more, inputs):
+    """The same of a model with adapters and gains or a longer window; adapters as one process
+    draws them."""
     torch.manual_seed(3)
-    vlm = Placement(mesh).student(args, lora, extension)
+    vlm = Placement(mesh).student(args, **more)
     with torch.no_grad():
         logits_NV = vlm.signals(inputs, EVERYTHING).logits_NV
     found = {name: full_tensor(p.detach()) for name, p in vlm.hf.named_parameters()}
@@ -86,25 +88,40 @@ def with_more(mesh, args, lora, extension, inputs):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("lora", "extension"),
+    "more",
     [
-        (LoraArgs(rank=4, target_modules=["q_proj", "down_proj"]), None),
-        (None, YarnArgs(4.0, 64)),
-        (None, SelfExtendArgs(4, 8)),
+        {
+            "lora": LoraArgs(rank=4, target_modules=["q_proj", "down_proj"]),
+            "gain": RopeGainArgs([1]),
+        },
+        {"extension": YarnArgs(4.0, 64)},
+        {"extension": SelfExtendArgs(4, 8)},
     ],
-    ids=["lora", "yarn", "self-extend"],
+    ids=["lora and gains", "yarn", "self-extend"],
 )
-def test_adapters_and_window_extensions_are_those_of_one_process(
-    on_ranks, pair, inputs, lora, extension, dtype
+def test_adapters_gains_and_window_extensions_are_those_of_one_process(
+    on_ranks, pair, inputs, more, dtype
 ):
     args = ModelArgs(str(pair[0]), dtype=dtype)
-    found, buffers, logits_NV, answer, base = with_more(None, args, lora, extension, inputs)
-    for of_rank in on_ranks(2, with_more, args, lora, extension, inputs):
+    found, buffers, logits_NV, answer, base = with_more(None, args, more, inputs)
+    for of_rank in on_ranks(2, with_more, args, more, inputs):
         assert_equal(of_rank[0], found)
         assert_equal(of_rank[1], buffers)
         assert torch.equal(of_rank[2], logits_NV)
         assert torch.equal(of_rank[3], answer)
         assert of_rank[4] == base
+
+
+def refusal(mesh, args):
+    try:
+        Placement(mesh).student(args, gain=RopeGainArgs())
+    except UserError as error:
+        return str(error)
+
+
+def test_gains_beside_trained_weights_of_another_dtype_are_refused(on_ranks, pair):
+    (said,) = on_ranks(1, refusal, ModelArgs(str(pair[0]), dtype="bfloat16"))
+    assert "model.rope_gain is float32 and model.student.dtype bfloat16" in said
 
 
 def test_a_teacher_in_bfloat16_equals_from_pretrained(on_ranks, pair, inputs):

@@ -52,6 +52,7 @@ def random_batch(seed=0):
         pixel_values_PC=nothing,
         image_grid_thw_I3=nothing,
         image_names=[],
+        needle_I=nothing.bool(),
     )
     return inputs, q_BLHD, k_BLKD
 

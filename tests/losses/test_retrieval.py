@@ -240,14 +240,16 @@ def test_an_image_that_may_be_a_second_needle_is_left_out(haystacks):
         ~place.candidate_BM[:, None, None], -1e9
     )
     logits[0, 0, :, 0] = 5.0  # the best of its own
-    p, focus, candidate = looked_for(logits, place)
+    p, focus, candidate = looked_for(logits, place, 1 / 400, None)
     assert candidate[0, 0, other]
     assert p[0, 0].argmax() == 0
     assert 0.5 < focus[0, 0] < 1
     logits[0, 0, 1, other] = 5.0  # one teacher head looks at another's image as much
-    _, _, candidate = looked_for(logits, place)
+    _, _, candidate = looked_for(logits, place, 1 / 400, None)
     assert not candidate[0, 0, other]
     assert candidate[0, 0][place.own_BM[0]].all()
+    _, _, candidate = looked_for(logits, place, 0.0, None)  # the rule is off
+    assert candidate[0, 0, other]
 
 
 def test_teacher_and_student_may_have_other_heads_and_head_dims(student, haystacks):

@@ -78,6 +78,8 @@ def test_calibration_on_single_images_is_refused(student, teacher, haystacks, bu
         {"growth": 1.5},
         {"gamma": -0.1},
         {"gamma": 101},
+        {"second_needle": -0.1},
+        {"second_needle": 1.5},
     ],
 )
 def test_a_setting_out_of_range_is_refused(setting):

@@ -27,6 +27,7 @@ from laid.planning.simulated_step import (
 from laid.planning.workload import Cost
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
+from laid.vlm.rope_gain import RopeGainArgs
 
 SETTING = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6), clip=1.0)
 
@@ -90,6 +91,15 @@ def test_adapters_need_gradients_and_moments_for_themselves_alone(pair, whole):
     adapted = highest(simulate_training(with_lora, SETTING))
     assert 0 < adapted["optimizer"] < highest(whole)["optimizer"] / 3
     assert adapted["student"] > highest(whole)["student"]
+
+
+def test_gains_are_counted_in_what_a_shard_holds(pair):
+    args = ModelArgs(str(pair[0])), ModelArgs(str(pair[1]), dtype="bfloat16")
+    made = (PlannedModule(*args, rope_gain=gain) for gain in (RopeGainArgs(), None))
+    two = replace(SETTING, devices=2)
+    with_gains, base = (highest(simulate_training(module, two)) for module in made)
+    # Two layers of 4 heads and 32 / 2 pairs, half of them on a rank, in float32.
+    assert with_gains["student"] - base["student"] == 2 * 4 * 16 / 2 * 4
 
 
 def test_checkpointing_trades_activations_for_work(pair, whole):

@@ -28,6 +28,10 @@ COMMON = """
     --trainer.val_check_interval 2 --checkpoint.every_n_train_steps 4 --head_flow.enabled false
 """
 """After every configuration."""
+EARLIER = "--model.student.path tiny/student --model.teacher.path tiny/teacher"
+"""The models of all runs but those of ``tiny.yaml`` as it is."""
+ALIGNED = "laid.weight 1 retrieval.weight 0 "
+"""Before the settings of ``MORE``."""
 MORE = {
     "final": "laid.layers final",
     "pairs": "laid.layers [[0,3],[2,1]]",
@@ -43,6 +47,7 @@ MORE = {
     "--data.group_by_size false",
     "recomputed": "--model.student.activation_checkpointing true --data.cache_features false",
     "vision": "--model.student.freeze_vision false --data.cache_features false",
+    "rope-gain": "--model.rope_gain.layers all",
 }
 """What no shipped configuration sets, after ``tiny.yaml``; names without -- are the objective's."""
 
@@ -51,12 +56,15 @@ def variants() -> dict[str, list[str]]:
     """The command line of each run, by name."""
     tiny, common = ["--config", str(CONFIGS / "tiny.yaml")], COMMON.split()
     methods = sorted((CONFIGS / "method").glob("*.yaml"))
-    by_method = {m.stem: [*tiny, "--config", str(m), *common] for m in methods}
+    models = [*common, *EARLIER.split()]
+    by_method = {m.stem: [*tiny, "--config", str(m), *models] for m in methods}
     by_setting = {
         name: [
             *tiny,
-            *common,
-            *re.sub(r"(?<!\S)(laid|retrieval)\.", r"--model.objective.\1.", words).split(),
+            *models,
+            *re.sub(
+                r"(?<!\S)(laid|retrieval)\.", r"--model.objective.\1.", ALIGNED + words
+            ).split(),
         ]
         for name, words in MORE.items()
     }

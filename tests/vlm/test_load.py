@@ -60,7 +60,7 @@ def test_flash_attention_that_is_not_installed_is_refused(pair):
 def test_a_pair_of_the_same_family_fits(pair):
     student, teacher = (load_config(ModelArgs(str(path))) for path in pair)
     vocabulary = load_processor(ProcessorArgs(str(pair[0]))).tokenizer.get_vocab()
-    check_pair(student, teacher, vocabulary, vocabulary)
+    check_pair(student, teacher, vocabulary, vocabulary, ["laid"])
 
 
 def test_a_pair_that_does_not_fit_is_refused_with_everything_that_differs(pair):
@@ -70,11 +70,22 @@ def test_a_pair_that_does_not_fit_is_refused_with_everything_that_differs(pair):
     vocabulary = load_processor(ProcessorArgs(str(pair[0]))).tokenizer.get_vocab()
     other = {**vocabulary, "Yes": 5, "new": 9999}
     with pytest.raises(ValueError, match="do not fit together") as refusal:
-        check_pair(student, teacher, vocabulary, other)
+        check_pair(student, teacher, vocabulary, other, ["laid"])
     message = str(refusal.value)
     assert "head_dim: student 32, teacher 64" in message
     assert "rope_theta: student 1000000.0, teacher 10000.0" in message
     assert "2 tokens have other ids" in message
+    assert "leave out objective.laid" in message
+
+
+def test_heads_matter_to_terms_that_compare_them_alone(pair):
+    student, teacher = (load_config(ModelArgs(str(path))) for path in pair)
+    teacher.text_config.num_attention_heads = 3  # of head_dim 64
+    check_pair(student, teacher, {"a": 1}, {"a": 1}, [])
+    teacher.image_token_id += 1
+    with pytest.raises(ValueError, match="image_token_id: student") as refusal:
+        check_pair(student, teacher, {"a": 1}, {"a": 1}, [])
+    assert "head_dim" not in str(refusal.value)
 
 
 def test_qwens_configurations_have_the_known_heads_and_fit_together(qwen):
@@ -89,7 +100,7 @@ def test_qwens_configurations_have_the_known_heads_and_fit_together(qwen):
     }
     teacher = load_config(ModelArgs(str(qwen / "32b")))
     for size in ("3b", "7b"):
-        check_pair(load_config(ModelArgs(str(qwen / size))), teacher, {"a": 1}, {"a": 1})
+        check_pair(load_config(ModelArgs(str(qwen / size))), teacher, {"a": 1}, {"a": 1}, ["laid"])
 
 
 def test_every_word_of_a_haystack_is_one_token():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import AttentionShape
 
@@ -127,6 +128,20 @@ class Family(ABC):
         attention = layer.get_submodule("self_attn")
         return attention.get_submodule("q_proj"), attention.get_submodule("k_proj")
 
+    def q_projection(self, layer: nn.Module) -> nn.Module:
+        """The linear layer whose outputs are the queries right before RoPE: a RoPE response gain
+        is folded into its rows.
+
+        Raises:
+            UserError: a norm that all heads share is between it and RoPE.
+        """
+        if self.qk_layout != "flat":
+            raise UserError(
+                f"model.rope_gain: {self.title} has a norm of queries that all heads share, so a "
+                "gain of each head can't be folded into its weights; leave model.rope_gain out"
+            )
+        return self.qk_modules(layer)[0]
+
     def heads_apart(self, out: Tensor) -> Tensor:
         """What a module of ``qk_modules`` returns, as ``x_BLHD``."""
         if self.qk_layout == "flat":
@@ -227,13 +242,16 @@ class Family(ABC):
     # Whether two models fit together.
 
     def facts(self) -> dict[str, Any]:
-        """What student and teacher must have in common, by the name that a message gives it."""
+        """What student and teacher must have in common to read the same inputs, by the name that a
+        message gives it."""
+        return {"family": self.title, "image_token_id": self.config.image_token_id}
+
+    def head_facts(self) -> dict[str, Any]:
+        """What they must have in common for a loss that compares queries and keys as vectors."""
         rope = self.config.text_config.rope_parameters
         return {
-            "family": self.title,
             "head_dim": self.shape.head_dim,
             **{key: rope.get(key) for key in self.rope_keys},
-            "image_token_id": self.config.image_token_id,
         }
 
     # Files.

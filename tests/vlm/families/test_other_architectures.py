@@ -25,6 +25,7 @@ from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.registry import FAMILIES, family_of
 from laid.vlm.pair_check import check_pair
 from laid.vlm.qk_capture import captured_qk
+from laid.vlm.rope_gain import RopeGainArgs, add_gains
 from laid.vlm.vision_language_model import VLM
 
 
@@ -127,6 +128,11 @@ def test_norms_of_q_and_k_are_part_of_what_is_captured(qwen3, inputs, monkeypatc
     assert_logits(spy, found, lambda x, _: qwen3.turn(x, positions), 2, 32**-0.5)
 
 
+def test_a_gain_of_each_head_is_refused_behind_a_norm_that_all_heads_share(qwen3):
+    with pytest.raises(ValueError, match=r"Qwen3-VL has a norm of queries.*leave model\.rope_gain"):
+        add_gains(qwen3.hf, RopeGainArgs())
+
+
 def test_features_of_several_layers_are_kept_and_given_back(qwen3, inputs):
     stock = qwen3.hf(**qwen3.family.arguments(inputs), pixel_values=inputs.pixel_values_PC).logits
     qwen3.learn(inputs.image_names, inputs.pixel_values_PC, inputs.image_grid_thw_I3, 1.0)
@@ -198,7 +204,7 @@ def test_head_dim_is_hidden_size_by_heads_where_none_is_stated(encoder):
     config = tiny_config(encoder.processor.tokenizer, layers=1, heads=4, kv_heads=2, head_dim=16)
     assert family_of(config).shape.head_dim == 16
     config.text_config.head_dim = 64
-    assert family_of(config).shape.head_dim == family_of(config).facts()["head_dim"] == 64
+    assert family_of(config).shape.head_dim == family_of(config).head_facts()["head_dim"] == 64
 
 
 def test_student_and_teacher_of_two_families_are_refused(qwen3, encoder):
@@ -206,5 +212,5 @@ def test_student_and_teacher_of_two_families_are_refused(qwen3, encoder):
     with pytest.raises(
         ValueError, match=r"family: student Qwen2\.5-VL, teacher Qwen3-VL"
     ) as refusal:
-        check_pair(config, qwen3.hf.config, {"a": 1}, {"a": 1})
+        check_pair(config, qwen3.hf.config, {"a": 1}, {"a": 1}, ["laid"])
     assert "mrope_interleaved: student None, teacher True" in str(refusal.value)
