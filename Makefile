@@ -23,7 +23,7 @@ STAMP := $(VENV)/.laid-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo table tiny-checkpoints test test-slow campaign lint clean distclean
+.PHONY: help setup demo table table-student tiny-checkpoints test test-slow campaign lint clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,9 +38,21 @@ demo: $(STAMP)  ## Train the tiny student on the CPU, test it, its base and its 
 	$(BIN)/laid compare runs/demo-base runs/demo-distilled runs/demo-teacher --base demo-base --teacher demo-teacher \
 	  --out runs/demo-report
 
-table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, into docs/results (50 minutes; resumes)
+# laid compare reads the folder of each seed.
+TABLE := runs/table
+METHODS := base yarn self_extend sft-seed? kd-seed? laid_final-seed? laid_all-seed? retrieval-seed? laid_retrieval-seed? teacher
+PARTS := base kd-seed? retrieval-seed? wo_kl-seed? wo_sft-seed? own_places-seed? own_images-seed? wo_needle_rule-seed? labels-seed? teacher
+SHARED := base shared_kd-seed? shared_laid-seed? shared_retrieval-seed? shared_laid_retrieval-seed? shared_teacher
+
+table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, into docs/results (two hours; resumes)
 	$(BIN)/python benchmarks/sweep.py benchmarks/table.yaml
-	$(BIN)/laid compare runs/table/*/results.json --base base --teacher teacher --out docs/results
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(METHODS) --base base --teacher teacher --out $(CURDIR)/docs/results
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(PARTS) --base kd --teacher teacher --out $(CURDIR)/docs/results/parts
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(SHARED) --base base --teacher shared_teacher --out $(CURDIR)/docs/results/shared
+
+table-student: $(STAMP)  ## The same on the student that never saw long positions, into docs/results/student (two hours)
+	$(BIN)/python benchmarks/sweep.py benchmarks/table_student.yaml
+	$(BIN)/laid compare runs/table_student/*/results.json --base base --teacher teacher --out docs/results/student
 
 tiny-checkpoints: $(STAMP)  ## Train the packaged tiny models from scratch, into tiny-checkpoints/ (long; resumes)
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints

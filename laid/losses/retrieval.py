@@ -22,9 +22,10 @@ from laid.losses.image_bank import ImageBank, KeyedImages, joined_keys, newest, 
 from laid.losses.image_tokens import BatchImages, images_of, plain
 from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
+from laid.losses.retrieval_loss import at_one_level, looked_for, needles, retrieval_loss
 from laid.losses.retrieval_rows import HeadCorrelation, looking_rows
 from laid.losses.term import CalibrationData, ModelPair, TermArgs
-from laid.losses.virtual_haystack import HIDDEN, VirtualHaystack, as_shown, at_random_slots
+from laid.losses.virtual_haystack import VirtualHaystack, as_shown, at_random_slots
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
 
@@ -156,7 +157,8 @@ class Retrieval(LayerPairTerm):
                 distractors=args.distractors != "none",
             )
         needle_BM = needles(inputs, place.own_BM) if args.target == "label" else None
-        logits = self._logits(place, pool, student, teacher)
+        live_M = torch.arange(pool.images.images, device=own_BM.device) < step.images.images
+        logits = self._logits(place, pool, student, teacher, live_M)
         weight_M = (1 + place.distance_M / place.length) ** args.gamma
         losses = [
             mean_by_entry(
@@ -199,81 +201,26 @@ class Retrieval(LayerPairTerm):
         return KeyedImages(plain(images), keys)
 
     def _logits(
-        self, place: VirtualHaystack, pool: KeyedImages, student: Signals, teacher: Signals
+        self,
+        place: VirtualHaystack,
+        pool: KeyedImages,
+        student: Signals,
+        teacher: Signals,
+        live_M: Tensor | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Logits over images, by pair: ``[B, R, S, M]`` and ``[B, R, T, M]``."""
-        ours, theirs = self.models.turn, self.models.teacher_turn
-        return [
-            (
-                place.logits(student.qk[s].q, pool.keys[f"student.{pair}"], ours),
-                place.logits(teacher.qk[t].q, pool.keys[f"teacher.{pair}"], theirs),
-            )
-            for pair, (s, t) in enumerate(self.pairs)
-        ]
+        """Logits over images, by pair: ``[B, R, S, M]`` and ``[B, R, T, M]``.
 
-
-def needles(inputs: ModelInputs, own_BM: Tensor) -> Tensor:
-    """``needle_BM``, which of a haystack's own images are its needles.
-
-    Raises:
-        UserError: a haystack without one.
-    """
-    needle_BM = torch.zeros_like(own_BM)
-    needle_BM[own_BM] = inputs.needle_I  # in both, haystack by haystack and in its order
-    if not needle_BM.any(1).all():
-        raise UserError(
-            "objective.retrieval.target label: the entry of a training haystack does not say which "
-            "images the question is about; expected needles in each, or target teacher"
-        )
-    return needle_BM
-
-
-def looked_for(
-    teacher_BRTM: Tensor, place: VirtualHaystack, second_needle: float, needle_BM: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Which image each row shall find.
-
-    An image of another haystack that the teacher looks at too (``RetrievalArgs.second_needle``) may
-    be a needle as well, and is no candidate.
-
-    Args:
-        teacher_BRTM: logits over images.
-        needle_BM: to be found in place of what the teacher looks at.
-
-    Returns:
-        ``p_BRM``, in proportion to the square of its heads' summed squared attention; ``focus_BR``,
-        the most that one head pays to one image; and ``candidate_BRM``.
-    """
-    squared_BRM = teacher_BRTM.softmax(-1).square().sum(2)
-    candidate_BRM = place.candidate_BM[:, None].expand_as(squared_BRM)
-    if second_needle:
-        own_B1M = place.own_BM[:, None]
-        best_BR1 = squared_BRM.masked_fill(~own_B1M, 0.0).amax(-1, keepdim=True)
-        candidate_BRM = candidate_BRM & (own_B1M | (squared_BRM < second_needle * best_BR1))
-    if needle_BM is not None:
-        p_BRM = (needle_BM / needle_BM.sum(-1, keepdim=True))[:, None].expand_as(squared_BRM)
-        return p_BRM, torch.ones_like(p_BRM[..., 0]), candidate_BRM
-    each_BRTM = teacher_BRTM.masked_fill(~candidate_BRM[:, :, None], HIDDEN).softmax(-1)
-    p_BRM = each_BRTM.square().sum(2).square()
-    return p_BRM / p_BRM.sum(-1, keepdim=True), each_BRTM.amax((2, 3)), candidate_BRM
-
-
-def retrieval_loss(
-    student_BRSM: Tensor,
-    p_BRM: Tensor,
-    focus_BR: Tensor,
-    candidate_BRM: Tensor,
-    heads_S: Tensor,
-    weight_M: Tensor,
-) -> Tensor:
-    """Cross-entropy ``[B, R]`` of the student's heads with the image that is looked for.
-
-    Args:
-        student_BRSM: logits over images.
-        p_BRM, focus_BR, candidate_BRM: as ``looked_for``.
-        heads_S: the weight of each head.
-        weight_M: the weight of each image, by its distance.
-    """
-    logits_BRSM = student_BRSM.masked_fill(~candidate_BRM[:, :, None], HIDDEN)
-    each_BRS = -(p_BRM * weight_M)[:, :, None].mul(logits_BRSM.log_softmax(-1)).sum(-1)
-    return focus_BR * (each_BRS * heads_S).sum(-1) / heads_S.sum().clamp(min=1e-12)
+        Args:
+            live_M: which images' keys have a gradient; None: all.
+        """
+        found = []
+        for pair, (s, t) in enumerate(self.pairs):
+            q_BLHD, k_NKD = student.qk[s].q, pool.keys[f"student.{pair}"]
+            ours = place.logits(q_BLHD, k_NKD, self.models.turn)
+            if live_M is not None and not live_M.all():
+                of_keys = place.logits(q_BLHD.detach(), k_NKD, self.models.turn)
+                ours = at_one_level(ours, of_keys, place.candidate_BM & live_M)
+            keys_NKD = pool.keys[f"teacher.{pair}"]
+            theirs = place.logits(teacher.qk[t].q, keys_NKD, self.models.teacher_turn)
+            found.append((ours, theirs))
+        return found

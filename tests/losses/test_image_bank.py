@@ -5,6 +5,7 @@ import torch
 
 from laid.losses.image_bank import ImageBank, KeyedImages
 from laid.losses.image_tokens import ImageTokens
+from laid.losses.retrieval_loss import at_one_level
 
 SHAPES = {"student.0": (2, 4), "teacher.1": (3, 8)}
 
@@ -80,3 +81,29 @@ def test_a_checkpoint_brings_it_back():
     resumed.add(shown([3, 4, 5, 6, 7], seed=1))
     assert names(resumed) == names(bank)
     assert torch.equal(resumed.content().keys["teacher.1"], bank.content().keys["teacher.1"])
+
+
+def test_no_gradient_raises_all_keys_of_a_step_alike():
+    """Distractors of the bank push queries away, as keys with a gradient would, and do not raise
+    the keys of the step as a whole."""
+    generator = torch.Generator().manual_seed(0)
+    q_D, k_MD = torch.randn(8, generator=generator), torch.randn(6, 8, generator=generator)
+    live_BM = torch.tensor([[True, True, True, False, False, False]])
+
+    def gradients(levelled):
+        q, k = q_D.clone().requires_grad_(), k_MD.clone().requires_grad_()
+        logits = (k @ q)[None, None, None]
+        if levelled:
+            again = at_one_level(logits, (k @ q.detach())[None, None, None], live_BM)
+            assert torch.equal(again, logits)
+            logits = again
+        (-logits.log_softmax(-1)[..., 0].sum()).backward()
+        return q.grad, k.grad @ q_D / q_D.square().sum()  # of each key's logit
+
+    (plain_q, plain_M), (level_q, level_M) = gradients(False), gradients(True)
+    torch.testing.assert_close(level_q, plain_q)
+    live_M = live_BM[0]
+    assert plain_M[live_M].sum() < -0.01
+    torch.testing.assert_close(level_M[live_M].sum(), torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(level_M[live_M] - level_M[0], plain_M[live_M] - plain_M[0])
+    torch.testing.assert_close(level_M[~live_M], plain_M[~live_M])

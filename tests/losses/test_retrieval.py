@@ -9,7 +9,8 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.losses.attention_rows import question_rows
 from laid.losses.image_tokens import images_of
-from laid.losses.retrieval import RetrievalArgs, looked_for
+from laid.losses.retrieval import RetrievalArgs
+from laid.losses.retrieval_loss import looked_for
 from laid.losses.retrieval_rows import looking_rows
 from laid.losses.term import ModelPair
 from laid.losses.virtual_haystack import as_shown, at_random_slots

@@ -8,7 +8,7 @@ import torch
 from laid.common.errors import UserError
 from laid.losses.attention_rows import question_rows
 from laid.losses.image_tokens import images_of
-from laid.losses.retrieval import looked_for, needles
+from laid.losses.retrieval_loss import looked_for, needles
 from laid.losses.virtual_haystack import as_shown, at_random_slots
 
 
