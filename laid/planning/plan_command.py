@@ -128,6 +128,11 @@ class _Plan:
         return setting, rounds
 
     def _check(self) -> None:
+        if self.module.chosen_teacher.folder is not None:
+            raise UserError(
+                "model.teacher_source: a plan is of a run with its teacher beside the student; "
+                "plan with --model.teacher_source online"
+            )
         entries, step = self.data.train_args.count, self.data.global_batch_size
         if entries < step:
             raise UserError(
