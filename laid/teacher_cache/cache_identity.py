@@ -44,13 +44,11 @@ def teacher_identity(args: ModelArgs, trainer: Trainer) -> Json:
 def reading_identity(data: HaystackDataModule) -> Json:
     """Of what a teacher reads: processor with its pixel limits, prefix, and the training entries
     with the content of their images."""
+    entries = data.train_entries
     return {
         "processor": data.encoder.processor.identity(),
         "prefix": data.prefix,
-        "entries": {
-            "count": len(data.train_entries),
-            "content": data.source.fingerprint(data.train_entries),
-        },
+        "entries": {"count": len(entries), "content": data.source.fingerprint(entries)},
     }
 
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from laid.common.atomic_files import atomic_write_text, discard, locked
+from laid.common.atomic_files import atomic_write_text, discard, locked, sweep
 from laid.common.cached_folders import cached_folder, is_whole
 from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, to_json
@@ -120,7 +120,10 @@ class SignalStore:
         try:
             return cls(folder, from_json(CacheHeader, read_json(path)))
         except UserError as reason:
-            raise UserError(f"{path}: {reason}") from reason
+            raise UserError(
+                f"{path}: {reason}. Remove it and run `laid cache` with the settings that "
+                "the cache was made with, which keeps its shards"
+            ) from reason
 
     @classmethod
     def begin(cls, folder: Path, header: CacheHeader) -> "SignalStore":
@@ -134,12 +137,16 @@ class SignalStore:
         # Not the folder itself, which is locked for what is written into it.
         with locked(folder.absolute().parent):
             if not (folder / HEADER).is_file():
-                if other := [path.name for path in folder.iterdir() if path.name[0] != "."]:
+                names = {path.name for path in folder.iterdir() if path.name[0] != "."}
+                if other := names - {TEACHER, SHARDS}:
                     raise UserError(
                         f"{folder} is not empty and no cache (it holds {min(other)}): name a "
                         "folder for the cache alone"
                     )
                 atomic_write_text(folder / HEADER, json.dumps(to_json(header), indent=1) + "\n")
+        (folder / SHARDS).mkdir(exist_ok=True)
+        for place in (folder, folder / SHARDS):
+            sweep(place)
         return cls.open(folder)
 
     def keep_teacher(self, write: Callable[[Path], object]) -> None:

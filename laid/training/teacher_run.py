@@ -99,7 +99,8 @@ class CacheEntries(L.LightningDataModule):
         ids = list(self.data.train_entries["id"])
         if len(set(ids)) < len(ids):
             raise UserError("data.train.source: an id is there twice; expected one for each entry")
-        self.store, self.missing = on_rank_zero(self._begun)
+        header, self.missing = on_rank_zero(self._begun)
+        self.store = SignalStore(self.out, header)
 
     def predict_dataloader(self) -> DataLoader:
         """Entries with answers, batches of one; where features are kept, they are made first, as
@@ -119,7 +120,7 @@ class CacheEntries(L.LightningDataModule):
         if self.filling is not None:
             self.filling.close()
 
-    def _begun(self) -> tuple[SignalStore, Sequence[int]]:
+    def _begun(self) -> tuple[CacheHeader, Sequence[int]]:
         assert self.trainer is not None
         each = self._bytes_each()
         header = CacheHeader(
@@ -147,7 +148,7 @@ class CacheEntries(L.LightningDataModule):
         if left < header.entries:
             log.info("%s entries are in %s", f"{header.entries - left:,}", self.out)
             self._check_space(each, left)
-        return store, missing
+        return there, missing
 
     def _bytes_each(self) -> float:
         """Mean bytes of an entry, from the tokens of some: they go with the images."""

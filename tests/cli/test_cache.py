@@ -6,6 +6,9 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from laid.cli.main import main
+
+KL = ("--model.objective.laid.weight", 0, "--head_flow.enabled", "false", "--data.workers", 0)
 TERMS = ("laid", "retrieval", "kl", "sft")
 
 
@@ -66,3 +69,78 @@ def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(all_terms, 
     fit(run, "--ckpt_path", folder, *cached)
     late = {tag: {s: v for s, v in values.items() if s >= 4} for tag, values in whole.items()}
     assert losses(folder) == late
+
+
+@pytest.fixture(scope="module")
+def cache(config, work):
+    """A cache for the KL term alone."""
+    folder = work / "kl-cache"
+    words = ("--config", config, *KL, "--out", folder)
+    main(["cache", *map(str, words), "--trainer.enable_progress_bar", "false"])
+    return folder
+
+
+REFUSED = {
+    "another prefix": (("--data.prefix", "Look: "), "prefix: the cache 'You are given"),
+    "other pixels": (("--data.max_pixels", 2000), "processor.image_processor.max_pixels: the cac"),
+    "other entries": (("--data.seed", 1), "entries.content: the cache "),
+    "fewer entries": (("--data.train.entries", 10), "entries.count: the cache 12, this run 10"),
+    "another dtype": (("--model.teacher.dtype", "bfloat16"), "teacher.dtype: the cache 'float32'"),
+    "another precision": (
+        ("--trainer.precision", "bf16-mixed"),
+        "teacher.autocast: the cache None",
+    ),
+    "another teacher": (("--model.teacher.path", "tiny/teacher"), "teacher.weights: the cache "),
+    "a teacher that is not here, of another name": (
+        ("--model.teacher.path", "some/teacher"),
+        "teacher.path: the cache ",
+    ),
+    "more terms": (
+        ("--model.objective.laid.weight", 1),
+        "lacks teacher layers [2]: it holds none",
+    ),
+    "no source": (("--model.teacher_source", "elsewhere"), "expected online, or cache:"),
+    "no cache": (("--model.teacher_source", "cache:runs"), "it has no cache.json"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), REFUSED.values(), ids=REFUSED)
+def test_a_cache_of_something_else_is_refused(cache, config, run, work, words, expected):
+    """Naming what differs, and leaving no run."""
+    before = sorted(work.glob("runs/*"))
+    options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}", *words)
+    code, said = run("fit", *options, "--name", "refused")
+    assert code == 2
+    assert expected in said
+    assert sorted(work.glob("runs/*")) == before
+
+
+def test_the_teacher_need_not_be_named(cache, config, run, work):
+    options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+    fit(run, *options, "--model.teacher", "null", "--trainer.max_steps", 1, "--name", "unnamed")
+
+
+def test_a_cache_is_added_to_by_the_same_settings_only(cache, config, run, work):
+    code, said = run("cache", "--config", config, *KL, "--out", cache, "--data.prefix", "Look: ")
+    assert code == 2
+    assert "prefix: the cache 'You are given" in said
+    code, said = run("cache", "--config", config, "--out", cache)
+    assert code == 2
+    assert "layers: the cache (), now (2,)" in said
+    shutil.rmtree(cache / "shards" / "00000")
+    code, said = run("fit", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+    assert code == 2
+    assert "the first shards/00000 (missing)" in said
+    code, said = run("cache", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+    assert code == 0
+    assert "is complete" in said
+
+
+def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
+    none = ("--model.objective.laid.weight", 0, "--model.objective.kl.weight", 0)
+    code, said = run("cache", "--config", config, *none, "--out", "nothing")
+    assert code == 2
+    assert "the objective has no term with a teacher" in said
+    code, said = run("cache", "--config", config)
+    assert code == 2
+    assert "--out is missing" in said
