@@ -35,8 +35,9 @@ from laid.vlm.online_teacher import OnlineTeacher
 
 log = logging.getLogger(__name__)
 
-SHARD_BYTES = 256 * 2**20
-"""A shard has as many entries as take about so much, at least one."""
+SHARD_BYTES, SHARD_ENTRIES = 256 * 2**20, 64
+"""About the most of a shard, which has at least one entry. What a process that dies has not written
+of its shard is computed again."""
 _MEASURED = 16
 """Entries whose tokens are counted to estimate the size of all."""
 
@@ -128,7 +129,7 @@ class CacheEntries(L.LightningDataModule):
             reading_identity(self.data),
             tuple(sorted(self.wanted.layers)),
             self.wanted.logits,
-            max(1, int(SHARD_BYTES / each)),
+            max(1, min(SHARD_ENTRIES, int(SHARD_BYTES / each))),
         )
         if not (self.out / HEADER).is_file():
             self._check_space(each, header.entries)

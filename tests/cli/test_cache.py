@@ -144,3 +144,15 @@ def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
     code, said = run("cache", "--config", config)
     assert code == 2
     assert "--out is missing" in said
+
+
+@pytest.mark.slow
+def test_two_ranks_make_a_cache_and_train_from_it_as_with_the_teacher(all_terms, laid, work):
+    """Sharded teacher and student."""
+    config, _ = all_terms
+    two = ("--trainer.devices", 2, "--trainer.strategy", "laid_fsdp", "--trainer.max_steps", 3)
+    options = ("--config", config, *two)
+    laid("fit", *options, "--name", "two-online")
+    assert "two is complete" in laid("cache", *options, "--out", "two").err
+    laid("fit", *options, "--name", "two-cached", "--model.teacher_source", "cache:two")
+    assert losses(work / "runs" / "two-cached") == losses(work / "runs" / "two-online")
