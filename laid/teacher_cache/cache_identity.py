@@ -23,7 +23,8 @@ _COMPUTED = ("dtype", "autocast")
 
 def teacher_identity(args: ModelArgs, trainer: Trainer) -> Json:
     """Of a teacher under a trainer's precision: its name, hashes of its weights and of its
-    config.json (None for what is not on this machine), dtype and autocast."""
+    config.json (None for what is not on this machine), dtype, and of a teacher in float32 the
+    precision that it is autocast to: one in 16 bits computes in 16 bits with or without."""
     weights, config = f"random, seed {args.seed}", None
     try:
         folder = model_folder(args.path, args.revision, local_files_only=True)
@@ -31,13 +32,14 @@ def teacher_identity(args: ModelArgs, trainer: Trainer) -> Json:
     except UserError:
         pass  # it is not here
     plugin = trainer.precision_plugin
+    autocast = args.dtype == "float32" and isinstance(plugin, MixedPrecision)
     return {
         "path": args.path,
         "revision": args.revision,
         "weights": weights if args.random_weights else local_fingerprint(args.path, args.revision),
         "config": config,
         "dtype": args.dtype,
-        "autocast": plugin.precision if isinstance(plugin, MixedPrecision) else None,
+        "autocast": plugin.precision if autocast else None,
     }
 
 

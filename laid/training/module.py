@@ -47,6 +47,7 @@ class LaidModule(L.LightningModule):
     """
 
     _tokenizer_of = staticmethod(load_tokenizer)
+    _choice = TeacherChoice
     student: VLM  # since ``configure_model``
     objective: Objective  # since ``configure_model``, for training only
 
@@ -83,7 +84,7 @@ class LaidModule(L.LightningModule):
             raise UserError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
         self.student_args = student
         self.teacher_args = teacher
-        self.chosen_teacher = TeacherChoice(teacher, teacher_source)
+        self.chosen_teacher = self._choice(teacher, teacher_source)
         self.lora_args = lora
         self.gain_args = rope_gain
         self.strict_loading = lora is None  # adapters come without the frozen weights

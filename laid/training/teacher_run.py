@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
@@ -25,10 +26,10 @@ from laid.teacher_cache.cache_identity import (
     teacher_differences,
     teacher_identity,
 )
+from laid.teacher_cache.cache_size import bytes_of, described
 from laid.teacher_cache.shard_filling import ShardFilling
 from laid.teacher_cache.signal_store import HEADER, CacheHeader, EntrySignals, SignalStore
 from laid.training.sharded_strategy import check_precision, placement_of
-from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import model_folder
 from laid.vlm.online_teacher import OnlineTeacher
@@ -153,31 +154,23 @@ class CacheEntries(L.LightningDataModule):
 
     def _bytes_each(self) -> float:
         """Mean bytes of an entry, from the tokens of some: they go with the images."""
-        config = load_config(self.teacher)
-        shape, numbers = family_of(config).shape, 0
+        assert self.trainer is not None
         entries = self.data.train_entries
-        some = range(0, len(entries), math.ceil(len(entries) / _MEASURED))
-        for inputs in (batch.inputs for batch in self.data.probe(entries.select(some), "cpu")):
-            numbers += (
-                inputs.tokens * len(self.wanted.layers)
-                * (shape.heads + shape.kv_heads) * shape.head_dim
-            )  # fmt: skip
-            if self.wanted.logits:
-                numbers += len(answer_labels(inputs.labels_BL)) * config.text_config.vocab_size
-        images = sum(entries[at]["size"] for at in some)
-        plugin = self.trainer.precision_plugin if self.trainer else None
-        half = self.teacher.dtype != "float32" or isinstance(plugin, MixedPrecision)
-        return (2 if half else 4) * numbers * sum(entries["size"]) / images / len(entries)
+        some = entries.select(range(0, len(entries), math.ceil(len(entries) / _MEASURED)))
+        inputs = [batch.inputs for batch in self.data.probe(some, torch.device("cpu"))]
+        tokens = sum(one.tokens for one in inputs)
+        answers = sum(len(answer_labels(one.labels_BL)) for one in inputs)
+        autocast = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        found = bytes_of(self.teacher, autocast, self.wanted, tokens, answers)
+        return found / sum(some["size"]) * sum(entries["size"]) / len(entries)
 
     def _check_space(self, each: float, entries: int) -> None:
         """Says what the entries will take, and refuses what does not fit."""
         place = next(path for path in (self.out, *self.out.parents) if path.is_dir())
         free, takes = shutil.disk_usage(place).free, each * entries
-        layers = ", ".join(map(str, sorted(self.wanted.layers)))
-        held = [f"teacher layers {layers}"] * bool(layers) + ["logits"] * self.wanted.logits
         text = (
-            f"{entries:,} entries of about {each / 1e6:,.1f} MB ({' and '.join(held)}) take about "
-            f"{takes / 1e9:,.2f} GB in {self.out}, where {free / 1e9:,.2f} GB are free"
+            f"{entries:,} entries of about {each / 1e6:,.2f} MB ({described(self.wanted)}) take "
+            f"about {takes / 1e9:,.2f} GB in {self.out}, where {free / 1e9:,.2f} GB are free"
         )
         log.info("%s", text)
         if takes > free:

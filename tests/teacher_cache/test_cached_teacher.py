@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from laid.common.errors import UserError
+from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
+from laid.teacher_cache.cache_size import bytes_of
 from laid.teacher_cache.cached_teacher import CachedTeacher
 from laid.teacher_cache.signal_store import CacheHeader, EntrySignals, SignalStore
+from laid.vlm.model_loading import ModelArgs
 
 ALL = Wanted((0, 2), logits=True)
 READING = {"entries": {"count": 6, "content": "2b"}}
@@ -58,6 +61,15 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
     positions_3BL = inputs.position_ids_3BL
     assert torch.equal(cached.turn(x_BLHD, positions_3BL), teacher.turn(x_BLHD, positions_3BL))
     assert cached.shape == teacher.shape
+
+
+def test_it_takes_what_was_estimated(cached, haystacks, pair, tmp_path):
+    inputs = haystacks().inputs
+    answers = len(answer_labels(inputs.labels_BL))
+    expected = bytes_of(ModelArgs(str(pair[1])), False, ALL, inputs.tokens, answers)
+    files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/signals.safetensors"))
+    assert 1 < files / expected < 1.05
+    assert 2 * bytes_of(ModelArgs(str(pair[1])), True, ALL, inputs.tokens, answers) == expected
 
 
 def test_it_says_what_it_lacks(cached):
