@@ -58,12 +58,9 @@ def test_a_plan_gives_hours_at_the_speed_that_is_stated(text):
 
 
 def test_a_teacher_from_a_cache_takes_no_memory_and_no_flops(planned):
-    """And both plans say what the cache takes: 79 or 93 tokens, a layer of 6 + 3 heads of 8, and 2
-    logits of 800, in float32."""
-    online, cached = (
-        planned("--devices=1"),
-        planned("--devices=1", "--model.teacher_source=cache:x"),
-    )
+    """And both plans say what the cache takes."""
+    online = planned("--devices=1")
+    cached = planned("--devices=1", "--model.teacher_source=cache:x")
     assert "teacher forward" in online
     assert "teacher forward" not in cached
     assert "from a cache" in cached
