@@ -4,6 +4,7 @@ Shape suffixes: B batch, L tokens, K KV heads, D head_dim.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Wanted
+
+log = logging.getLogger(__name__)
 
 Curves = dict[str, list[list[float]]]
 """By layer (``layer_27``): one row a haystack size, one column a key head."""
@@ -86,7 +89,14 @@ class HeadFlow(Callback):
         self._measure(trainer, pl_module, "student_before")
         teacher = pl_module.teacher
         layers = self.teacher_layers or pl_module.objective.of_teacher.layers
-        if teacher is not None and layers:
+        if teacher is not None and not teacher.any_input:
+            if self.teacher_layers:
+                raise UserError(
+                    f"head_flow.teacher_layers {self.teacher_layers}: the teacher's signals come "
+                    "from a cache, which has training entries only; leave it out"
+                )
+            log.info("head_flow: without the teacher, whose cache has training entries only")
+        elif teacher is not None and layers:
             if reason := teacher.missing(Wanted(layers=tuple(layers))):
                 raise UserError(f"head_flow.teacher_layers: {reason}")
             self.curves["teacher"] = self._probe(trainer, pl_module, teacher.signals, layers)

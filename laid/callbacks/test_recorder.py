@@ -62,7 +62,7 @@ class TestRecorder(Callback):
 
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records file; returns the entries that are answered in it."""
-        identity = {**self.identity(), "entries": data.test_fingerprint()}
+        identity = {**self.identity(), "entries": data.source.fingerprint(data.test_entries)}
         entries = map(HaystackEntry.of, data.test_entries)
         self.file = RecordFile(self.folder / RECORDS, identity, entries)
         if self.file.kept:

@@ -175,12 +175,14 @@ def training_of(found: Found, folder: Path, without: Collection[str]) -> Trainin
     config = found.config
     seed = config.get("seed_everything")
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
+    model = dict(config.get("model") or {})
+    model.pop("teacher_source", None)  # the signals are the same wherever they come from
     return Training(
         name=config.get("name"),
         seed=None if isinstance(seed, bool) else seed,
         run=os.path.relpath(found.run, folder),
         settings={
-            "model": config.get("model"),
+            "model": model,
             "data": {k: v for k, v in data.items() if k not in without},
             "trainer": {k: trainer.get(k) for k in _TRAINER},
         },

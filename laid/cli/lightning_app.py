@@ -177,9 +177,18 @@ def _trainer(
     ]
     reader = AtomicCheckpointIO(with_optimizer=command == "fit")
     options["plugins"] = [*_listed(options["plugins"]), reader]
+    return trainer_of(options)
+
+
+def trainer_of(options: dict[str, Any]) -> L.Trainer:
+    """Lightning's Trainer.
+
+    Raises:
+        UserError: a strategy, precision or interval that is none.
+    """
     try:
         return L.Trainer(**options)
-    except (ValueError, TypeError) as reason:  # a strategy, precision or interval that is none
+    except (ValueError, TypeError) as reason:
         raise UserError(f"trainer: {reason}") from reason
 
 

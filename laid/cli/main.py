@@ -58,6 +58,8 @@ COMMANDS = (
             "laid.cli.lightning_app:test"),
     Command("predict", "answer a Visual Haystacks file, or a question about a folder of images",
             "laid.cli.lightning_app:predict"),
+    Command("cache", "store a teacher's signals, to train without the teacher",
+            "laid.cli.cache_command:run"),
     Command("plan", "memory, FLOPs and hours of a run, without weights or a GPU",
             "laid.planning.plan_command:run"),
     Command("compare", "several results side by side: tables, figures, paired tests",

@@ -25,18 +25,20 @@ def cached_folder(folder: Path, fill: Callable[[Path], object]) -> None:
     Raises:
         OSError: it can't be written.
     """
-    if _is_whole(folder):
+    if is_whole(folder):
         return
     if folder.exists():
         log.warning("%s is not as it was made: it is made again", folder)
-    with atomic_dir(folder, lambda there: not _is_whole(there)) as temporary:
+    with atomic_dir(folder, lambda there: not is_whole(there)) as temporary:
         fill(temporary)
         hashes = {name: sha256_of(temporary / name) for name in _names(temporary)}
         content = {"folder": folder.name, "sha256": hashes}
         (temporary / _MANIFEST).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Whether ``cached_folder`` made it and no byte has changed since; its files are read once
+    (``laid.common.file_hashes``)."""
     try:
         recorded = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         names = _names(folder)

@@ -21,6 +21,8 @@ _UNHELPFUL_WARNINGS = (
     # Lightning's own, with the torch of today.
     ".*treespec, LeafSpec.*",
     # The command that tests a run needs none of them.
+    # What is predicted for a cache is in the cache.
+    "predict returned None if it was on purpose",
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     # Every rank has the sums of all.
     r"It is recommended to use `self.log\('val/accuracy",

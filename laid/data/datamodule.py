@@ -1,6 +1,5 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
@@ -10,16 +9,15 @@ from typing import Any
 import lightning as L
 from datasets import Dataset
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
 from laid.common.errors import UserError
-from laid.common.file_hashes import file_hashes
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
 from laid.data.image_files import check_images, patches_of
 from laid.data.loader import EpochSampler, HaystackLoader
-from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
+from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder, Side
 from laid.data.question_text import QuestionCheck
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
@@ -173,16 +171,6 @@ class HaystackDataModule(L.LightningDataModule):
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
             check_images(self.root, self._images(stage), self.encoder.patches)
 
-    def test_fingerprint(self) -> str:
-        """A hash of what the test asks and shows: entries, and the content of each image file."""
-        digest = hashlib.sha256()
-        for entry in self.test_entries:
-            digest.update(repr(sorted(entry.items())).encode())
-        names = sorted(self._images("test"))
-        hashes = file_hashes(self.root / name for name in names)
-        digest.update(repr(list(zip(names, hashes, strict=True))).encode())
-        return digest.hexdigest()[:16]
-
     def _check_training(self) -> None:
         if len(self.train_entries) < self.global_batch_size:
             raise UserError(
@@ -271,13 +259,24 @@ class HaystackDataModule(L.LightningDataModule):
         for at in range(len(data)):
             yield collate([data[at]]).to(device)
 
+    def one_by_one(self, sampler: Sampler[int]) -> DataLoader:
+        """Training entries with answers as batches of one, in the order of ``sampler``."""
+        return self._loader(self._dataset(self.train_entries, True), sampler, 1, "right")
+
     def _prompts(self, entries: Dataset) -> DataLoader:
         data = self._dataset(entries, with_answer=False)
+        sampler = EpochSampler(len(data), shuffle=False, even=True, **self._rank())
+        return self._loader(data, sampler, self.eval_batch_size, "left")
+
+    def _loader(
+        self, data: HaystackDataset, sampler: Sampler[int], size: int, side: Side
+    ) -> DataLoader:
+        collate = Collate(self.encoder.pad_id, side)
         return DataLoader(
             data,
-            sampler=EpochSampler(len(data), shuffle=False, even=True, **self._rank()),
-            batch_size=self.eval_batch_size,
-            collate_fn=Collate(self.encoder.pad_id, "left"),
+            batch_size=size,
+            sampler=sampler,
+            collate_fn=collate,
             num_workers=self.workers,
         )
 

@@ -1,5 +1,6 @@
 """The entries of each stage: built from COCO, or read from where the user says."""
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from laid.common.errors import UserError
+from laid.common.file_hashes import file_hashes
 from laid.data.coco_index import CocoIndex
 from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.entry_args import PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
@@ -105,6 +107,16 @@ class EntrySource:
         if args.source is None:
             return self.built(role, args.split, sizes, per_size)
         return _choose(self._read("validate", args.source), sizes, per_size, f"{role}.sizes")
+
+    def fingerprint(self, entries: Dataset) -> str:
+        """A hash of entries and of the content of each image file that they show."""
+        digest = hashlib.sha256()
+        for entry in entries:
+            digest.update(repr(sorted(entry.items())).encode())
+        names = sorted({name for images in entries["images"] for name in images})
+        hashes = file_hashes(self.root / name for name in names)
+        digest.update(repr(list(zip(names, hashes, strict=True))).encode())
+        return digest.hexdigest()[:16]
 
     def prediction(self, args: PredictArgs) -> tuple[Path, Dataset]:
         """Where the images are, and what to answer.

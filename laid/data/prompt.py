@@ -21,6 +21,8 @@ from laid.vlm.processor import ImageTextProcessor
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
 """What Visual Haystacks puts before each question."""
 
+Side = Literal["left", "right"]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -111,6 +113,7 @@ class PromptEncoder:
             image_grid_thw_I3=grid_I3,
             image_names=list(entry.images),
             needle_I=torch.tensor([i in entry.needles for i in range(len(entry.images))]),
+            entry_ids=[entry.id],
         )
 
 
@@ -149,7 +152,7 @@ class Collate:
     """Pads samples to a batch: on the right to train, on the left to answer."""
 
     pad_id: int
-    side: Literal["left", "right"]
+    side: Side
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         inputs = pad_batch([sample.inputs for sample in samples], self.pad_id, self.side)

@@ -42,6 +42,12 @@ class LayerPairTerm(Term):
     def of_teacher(self) -> Wanted:  # type: ignore[override]  # read only
         return wanted_of(self.pairs)[1]
 
+    @property
+    def ever_of_teacher(self) -> Wanted:
+        assert self.models.teacher is not None
+        every = Wanted(tuple(range(self.models.teacher.layers)))
+        return every if self.is_matched else self.of_teacher
+
     def calibrate(self, data: CalibrationData) -> str | None:
         """Under ``matched`` pairs each student layer with the teacher layer whose heads look at the
         same images."""

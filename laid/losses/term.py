@@ -88,6 +88,12 @@ class Term(nn.Module, ABC):
         """The loss of a batch, a scalar, unweighted: a mean within each haystack, then over
         haystacks (``laid.losses.reduction``)."""
 
+    @property
+    def ever_of_teacher(self) -> Wanted:
+        """What it may ask of the teacher in a run: in its loss, now or after calibration, and in
+        calibration."""
+        return self.of_teacher
+
     def calibrate(self, data: CalibrationData) -> str | None:
         """Initialises its state on training batches, without labels; once a run.
 

@@ -5,6 +5,7 @@ GPU: of the models, only their ``config.json``.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -23,9 +24,10 @@ from laid.planning.planned_inputs import ANSWER, tokens_of
 from laid.planning.simulated_step import PlannedModule, Setting, simulate_test, simulate_training
 from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
 from laid.settings.run_settings import read_settings, settings_parser
+from laid.teacher_cache.cache_size import bytes_of, described
 from laid.training.sharded_strategy import NAME
 from laid.vlm.families.registry import family_of
-from laid.vlm.model_loading import load_config
+from laid.vlm.model_loading import ModelArgs, load_config
 
 _PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed"}
 
@@ -71,11 +73,13 @@ class _Plan:
         tester = copy.deepcopy(module)
         tracker = simulate_training(module, setting)
         teacher = module.teacher_args if module.teacher is not None else None
+        whose = teacher.path if teacher else "none"
+        if module.chosen_teacher.folder is not None:
+            whose += ", from a cache"
         where = f"{NAME} on {setting.devices} devices" if setting.devices else "one device"
         lines = [
             f"laid plan: {self.config.name}",
-            f"student {module.student_args.path}, teacher {teacher.path if teacher else 'none'}; "
-            f"{where}, {setting.precision}",
+            f"student {module.student_args.path}, teacher {whose}; {where}, {setting.precision}",
             f"training on {images} images of {options.image_width} x {options.image_height}, "
             f"{length:,} tokens; {setting.batch} at a time on a device, {rounds} times a step",
             *("", memory_table(tracker)),
@@ -83,6 +87,8 @@ class _Plan:
             *("", self._hours(tracker, setting, tokens)),
             *("", verdict("training", tracker, limit, self._remedies(setting))),
         ]
+        if teacher is not None:
+            lines.append(self._cache(teacher, setting, tokens))
         if data.cache_features:
             lines.append(
                 "data.cache_features is planned as false: vision towers at work in every step; "
@@ -175,6 +181,18 @@ class _Plan:
         speed, how = self.options.speed
         hours = total / speed / 1e12 / 3600
         return f"{text}\n{hours:.1f} hours at {speed:g} TFLOP/s a device ({how}); training alone"
+
+    def _cache(self, teacher: ModelArgs, setting: Setting, tokens: Callable[[int], int]) -> str:
+        """What a cache of the teacher's signals takes."""
+        sizes = sizes_of(self.data.train_args, setting.images)
+        wanted = self.module.objective.ever_of_teacher
+        total = sum(count * (tokens(size) + ANSWER) for size, count in Counter(sizes).items())
+        autocast = setting.devices is None and setting.precision != "32-true"
+        found = bytes_of(teacher, autocast, wanted, total, ANSWER * len(sizes))
+        return (
+            f"laid cache of {len(sizes):,} entries: {found / 1e9:,.1f} GB, "
+            f"{found / len(sizes) / 1e6:,.1f} MB each ({described(wanted)})"
+        )
 
     def _remedies(self, setting: Setting) -> list[str]:
         """What to change, the cheapest first."""

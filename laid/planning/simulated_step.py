@@ -23,6 +23,7 @@ from laid.data.prompt import Batch
 from laid.planning.fake_floats import fake_floats
 from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.planned_inputs import haystack_inputs
+from laid.planning.planned_teacher import PlannedChoice
 from laid.signals.model_inputs import ModelInputs
 from laid.training.module import LaidModule
 from laid.training.placement import Placement
@@ -61,7 +62,10 @@ class Setting:
 
 
 class PlannedModule(LaidModule):
-    """``LaidModule`` without a tokenizer: of the vocabulary, a plan needs only the size."""
+    """``LaidModule`` without a tokenizer, of whose vocabulary a plan needs only the size, and
+    without a cache of a teacher's signals."""
+
+    _choice = PlannedChoice
 
     @staticmethod
     def _tokenizer_of(args: ModelArgs) -> Any:

@@ -6,7 +6,7 @@ for Qwen2.5-VL: 3 colours x 2 frames x 14 x 14), I images of the whole batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -33,6 +33,8 @@ class ModelInputs:
         image_names: what each image is called; an image that recurs has the same name.
         needle_I: whether the question is about an image; False for all where the entry does not
             say.
+        entry_ids: one a haystack, by which a teacher's stored signals are found; none where the
+            haystacks are of no entries.
     """
 
     input_ids_BL: Tensor
@@ -44,6 +46,7 @@ class ModelInputs:
     image_grid_thw_I3: Tensor
     image_names: list[str]
     needle_I: Tensor
+    entry_ids: list[str] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
@@ -88,6 +91,7 @@ def pad_batch(
         image_grid_thw_I3=torch.cat([row.image_grid_thw_I3 for row in rows]),
         image_names=[name for row in rows for name in row.image_names],
         needle_I=torch.cat([row.needle_I for row in rows]),
+        entry_ids=[entry for row in rows for entry in row.entry_ids],
     )
 
 

@@ -28,6 +28,11 @@ class TeacherSource(ABC):
         Asked once, before training, so that a mismatch fails at the start.
         """
 
+    @property
+    @abstractmethod
+    def any_input(self) -> bool:
+        """Whether it has signals of any batch, rather than of training entries alone."""
+
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Goes to the device that batches will be on."""

@@ -24,12 +24,10 @@ from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
 from laid.training.sharded_strategy import check_precision, placement_of
-from laid.vlm.families.registry import family_of
+from laid.training.teacher_choice import ONLINE, TeacherChoice
 from laid.vlm.lora import LoraArgs, check_base
-from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.model_loading import ModelArgs
 from laid.vlm.model_paths import model_folder
-from laid.vlm.online_teacher import OnlineTeacher
-from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
 from laid.vlm.rope_gain import RopeGainArgs
 from laid.vlm.vision_language_model import VLM
@@ -49,6 +47,7 @@ class LaidModule(L.LightningModule):
     """
 
     _tokenizer_of = staticmethod(load_tokenizer)
+    _choice = TeacherChoice
     student: VLM  # since ``configure_model``
     objective: Objective  # since ``configure_model``, for training only
 
@@ -56,6 +55,7 @@ class LaidModule(L.LightningModule):
         self,
         student: ModelArgs,
         teacher: ModelArgs | None = None,
+        teacher_source: str = ONLINE,
         lora: LoraArgs | None = None,
         rope_gain: RopeGainArgs | None = None,
         objective: ObjectiveArgs | None = None,
@@ -69,6 +69,7 @@ class LaidModule(L.LightningModule):
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
+            teacher_source: online, beside the student; or cache:FOLDER, which laid cache has made.
             lora: Train low-rank adapters of the student rather than its weights.
             rope_gain: Train a gain on each head and rotary pair of the student's queries.
             objective: Weights and settings of the loss terms.
@@ -83,6 +84,7 @@ class LaidModule(L.LightningModule):
             raise UserError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
         self.student_args = student
         self.teacher_args = teacher
+        self.chosen_teacher = self._choice(teacher, teacher_source)
         self.lora_args = lora
         self.gain_args = rope_gain
         self.strict_loading = lora is None  # adapters come without the frozen weights
@@ -98,7 +100,7 @@ class LaidModule(L.LightningModule):
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
         training = self.trainer.state.fn == "fit" and bool(self.objective_args.of_teacher)
-        for args in (self.student_args, self.teacher_args if training else None):
+        for args in (self.student_args, self.chosen_teacher.online if training else None):
             if args is not None and not args.random_weights:
                 model_folder(args.path, args.revision)
 
@@ -112,7 +114,8 @@ class LaidModule(L.LightningModule):
             check_precision(self.trainer)
             self.tokenizer = self._tokenizer_of(self.student_args)
         if training and (of_teacher := self.objective_args.of_teacher):
-            check_teacher(self.student_args, self.teacher_args, self._tokenizer_of, of_teacher)
+            check = self.chosen_teacher.check
+            check(self.student_args, self._tokenizer_of, of_teacher, self.trainer)
         placement = placement_of(self.trainer)
         if first:
             added = self.lora_args, self.extension, self.gain_args
@@ -128,18 +131,12 @@ class LaidModule(L.LightningModule):
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
-        theirs = None
-        if self.objective_args.of_teacher:
-            assert self.teacher_args is not None
-            theirs = family_of(load_config(self.teacher_args)).shape
+        theirs = self.chosen_teacher.shape if self.objective_args.of_teacher else None
         turns = self.student.turn, lambda *x: self.teacher.turn(*x)  # type: ignore[union-attr]
         models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
-        if wanted := self.objective.of_teacher:
-            assert self.teacher_args is not None
-            self.teacher = OnlineTeacher(placement.teacher(self.teacher_args))
-            if reason := self.teacher.missing(wanted):
-                raise UserError(f"the teacher can't supply what the objective asks for: {reason}")
+        if wanted := self.objective.ever_of_teacher:
+            self.teacher = self.chosen_teacher.source(placement, wanted)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW in the paper's two groups; the schedule counts optimizer steps."""

@@ -50,6 +50,16 @@ class ObjectiveArgs:
         return {name: args.compares_heads for name, args in chosen if args.has_teacher}
 
 
+def wanted_of_teacher(args: ObjectiveArgs, models: ModelPair) -> Wanted:
+    """What the terms may ask of the teacher in a whole run; they are built without memory.
+
+    Raises:
+        UserError: as the terms' ``build``.
+    """
+    with torch.device("meta"):
+        return Objective(args, models).ever_of_teacher
+
+
 class Objective(nn.Module):
     """The chosen terms, with whatever they learn: parameters and buffers of ``terms.NAME``."""
 
@@ -74,6 +84,11 @@ class Objective(nn.Module):
     def of_teacher(self) -> Wanted:
         """What it asks of the teacher; nothing for supervised fine-tuning."""
         return reduce(or_, (term.of_teacher for term in self), Wanted())
+
+    @property
+    def ever_of_teacher(self) -> Wanted:
+        """What it may ask of the teacher in a whole run."""
+        return reduce(or_, (term.ever_of_teacher for term in self), Wanted())
 
     def __iter__(self) -> Iterator[Term]:
         return iter(self._terms.values())

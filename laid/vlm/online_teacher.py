@@ -23,6 +23,10 @@ class OnlineTeacher(TeacherSource):
     def layers(self) -> int:
         return self.vlm.shape.layers
 
+    @property
+    def any_input(self) -> bool:
+        return True
+
     def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
         return self.vlm.turn(x_BLHD, positions_3BL)
 

@@ -3,8 +3,11 @@
 Shape suffixes as in ``laid/vlm/families/family.py``.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,6 +44,18 @@ class ImageTextProcessor:
         """Token id of a visual token."""
         image_id: int = self.family.config.image_token_id
         return image_id
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tokens of a text and the pieces of an image: hashes of vocabulary and
+        chat template, and the image processor's settings, pixel limits included."""
+        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        return {
+            "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+            "chat_template": hashlib.sha256(repr(self.stock.chat_template).encode()).hexdigest()[
+                :16
+            ],
+            "image_processor": self.family.preprocessor_config(self.stock),
+        }
 
     def prompt(self, text: str, grid_I3: Tensor) -> str:
         """A user's turn of images, then text, in the chat template, up to where an answer begins.

@@ -17,7 +17,7 @@ from laid.common.errors import UserError
 from laid.common.json_files import read_json
 from laid.vlm.export_marker import check_export
 from laid.vlm.families.registry import family_of
-from laid.vlm.model_paths import INDEX, cannot_load, model_folder
+from laid.vlm.model_paths import INDEX, cannot_load, model_folder, weights_fingerprint
 
 Rows = Callable[[Tensor], tuple[Tensor, int]]
 """Of a parameter: the part that this process holds (some of its rows, or none), and the first of
@@ -143,6 +143,18 @@ def shard_names(folder: Path) -> list[str]:
         if not (folder / name).is_file():
             raise UserError(f"{index}: weight_map.{key} is {name!r}, but {folder} has no such file")
     return sorted(set(found.values()))
+
+
+def local_fingerprint(path: str, revision: str | None) -> str | None:
+    """``weights_fingerprint`` of a model whose weights are all on this machine, else None; nothing
+    is downloaded."""
+    try:
+        folder = model_folder(path, revision, local_files_only=True)
+        if not all((folder / name).is_file() for name in shard_names(folder)):
+            return None
+    except UserError:
+        return None
+    return weights_fingerprint(str(folder), None)
 
 
 def _files(folder: Path, path: str) -> list[Path]:

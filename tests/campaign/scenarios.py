@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from campaign.stored_signals import shards_are_whole, signals, signals_over
 from campaign.world import Place, tree
 from command_line.commands import Done
 
@@ -292,6 +293,8 @@ SCENARIOS = (
     Scenario("export over", _export_over, _export_is_there, _exported),
     Scenario("data build", _build, _files_are_whole, _made),
     Scenario("data build over", _build_over, _all_files, _made),
+    Scenario("signals", signals, shards_are_whole, _made, begin="out"),
+    Scenario("signals over", signals_over, shards_are_whole, _made, begin="shards"),
     Scenario("compare over", _compare_over, _report_is_whole, _made),
     Scenario("caches", _test_uncached, lambda place: None, answers, cache=True),
 )

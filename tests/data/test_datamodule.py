@@ -17,7 +17,8 @@ def fingerprint(coco, pair, **settings):
     chosen = {"sizes": [2], "per_size": 2} | settings
     data = HaystackDataModule(str(coco), str(pair[0]), test=EvaluationArgs(**chosen))
     data.setup("test")
-    return data.test_fingerprint(), {n for images in data.test_entries["images"] for n in images}
+    entries = data.test_entries
+    return data.source.fingerprint(entries), {n for images in entries["images"] for n in images}
 
 
 def test_the_fingerprint_of_a_test_covers_the_bytes_of_the_images_that_it_shows(coco, pair):

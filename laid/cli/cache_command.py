@@ -1,0 +1,98 @@
+"""``laid cache``: what the objective asks of a teacher, for each training entry, on disk."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from laid.cli.lightning_app import trainer_of
+from laid.common.errors import UserError
+from laid.common.stopping import Stopped
+from laid.losses.term import ModelPair
+from laid.settings.run_settings import RUNS, read_settings, settings_parser
+from laid.signals.model_signals import Wanted
+from laid.training.module import LaidModule
+from laid.training.objective import wanted_of_teacher
+from laid.training.teacher_run import CacheEntries, TeacherRun
+from laid.vlm.families.registry import family_of
+from laid.vlm.model_loading import load_config
+from laid.vlm.pair_check import check_teacher
+from laid.vlm.processor import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def run(words: Sequence[str]) -> None:
+    """Makes a cache, or what is missing or damaged in one.
+
+    Args:
+        words: the command line after ``cache``.
+
+    Raises:
+        UserError: a setting that ``laid fit`` would refuse, a folder that holds something else, or
+            too little space on the disk.
+    """
+    parser = settings_parser("laid cache", (__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="Folder of the cache; what it holds already is kept. Default: that of "
+        "model.teacher_source cache:FOLDER.",
+    )
+    config = read_settings(parser, words).config
+    config.trainer.default_root_dir = config.trainer.default_root_dir or RUNS
+    made = parser.instantiate(config)
+    module: LaidModule = made.model
+    out = Path(config.out) if config.out is not None else module.chosen_teacher.folder
+    if out is None:
+        raise UserError("--out is missing: name the folder of the cache")
+    wanted = _wanted(module)
+    assert module.teacher_args is not None
+    options = dict(vars(made.trainer))
+    options |= {"logger": False, "callbacks": None, "enable_checkpointing": False}
+    trainer = trainer_of(options)
+    entries = CacheEntries(made.data, out, module.teacher_args, wanted)
+    try:
+        trainer.predict(
+            TeacherRun(module.teacher_args, wanted), datamodule=entries, return_predictions=False
+        )
+    except Stopped as stop:
+        stop.advice = f"To resume: {shlex.join(['laid', 'cache', *words])}"
+        raise
+    finally:
+        entries.close()
+    if trainer.is_global_zero:
+        _report(entries, out)
+
+
+def _wanted(module: LaidModule) -> Wanted:
+    """What a run may ask of the teacher, by configurations alone."""
+    terms, student = module.objective_args.of_teacher, module.student_args
+    if not terms:
+        raise UserError(
+            "the objective has no term with a teacher, so there is nothing to store: give one a "
+            "weight, such as --model.objective.kl.weight 1"
+        )
+    check_teacher(student, module.teacher_args, load_tokenizer, terms)
+    assert module.teacher_args is not None
+    ours, theirs = (family_of(load_config(m)).shape for m in (student, module.teacher_args))
+    models = ModelPair(ours, theirs, len(load_tokenizer(student)), _no_turn, _no_turn)
+    return wanted_of_teacher(module.objective_args, models)
+
+
+def _no_turn(x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
+    raise AssertionError("no term rotates anything before its loss")
+
+
+def _report(entries: CacheEntries, out: Path) -> None:
+    unfinished = entries.store.unfinished()
+    if not unfinished:
+        log.info("%s is complete: --model.teacher_source cache:%s trains from it", out, out)
+        return
+    count = sum(len(entries.store.entries_of(shard)) for shard in unfinished)
+    assert entries.filling is not None
+    others = f", {len(entries.filling.left)} shards by another process" * bool(entries.filling.left)
+    log.warning("%s lacks %s entries%s", out, f"{count:,}", others)

@@ -1,0 +1,134 @@
+"""A teacher whose signals were stored beforehand: no weights in memory, nor on the machine.
+
+Shape suffixes: B batch, L tokens, H query heads, K KV heads, D head_dim, N answer tokens of the
+whole batch, V vocabulary.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from laid.common.differences import differences
+from laid.common.errors import UserError
+from laid.common.json_codec import Json
+from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_signals import QK, AttentionShape, Signals, Wanted
+from laid.signals.teacher_source import TeacherSource
+from laid.teacher_cache.cache_identity import refuse, teacher_differences
+from laid.teacher_cache.signal_store import SignalStore
+from laid.vlm.families.family import Config
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.rotation import Rotation
+
+log = logging.getLogger(__name__)
+
+
+class CachedTeacher(TeacherSource):
+    """The signals of a cache that is complete, whole, and of what the run asks."""
+
+    def __init__(self, folder: Path, teacher: Json | None, reading: Json):
+        """
+        Args:
+            folder: that ``laid cache`` made.
+            teacher: as ``teacher_identity``, of the teacher that the run names, if it names one.
+            reading: as ``reading_identity``, of the run.
+
+        Raises:
+            UserError: there is no cache, it is of something else, or a part is missing or damaged.
+        """
+        store = self._store = SignalStore.open(folder)
+        found = differences(store.header.reading, reading)
+        if teacher is not None:
+            found = teacher_differences(store.header.teacher, teacher) | found
+        refuse(
+            f"the cache {folder}",
+            found,
+            "this run",
+            "Train with the settings that it was made with, or make another (laid cache)",
+        )
+        store.check_whole()
+        self._rotation = Rotation(ModelArgs(str(store.teacher)))
+        self._places: dict[str, tuple[int, int, int]] = {}
+        for shard in store.shards:
+            index = store.index(shard)
+            for n, (name, tokens) in enumerate(zip(index.ids, index.tokens, strict=True)):
+                self._places[name] = shard, n, tokens
+        log.info("the teacher's signals of %s entries are in %s", f"{len(self._places):,}", folder)
+
+    @property
+    def config(self) -> Config:
+        """The teacher's configuration."""
+        return self._rotation.family.config
+
+    @property
+    def shape(self) -> AttentionShape:
+        """The teacher's attention."""
+        return self._rotation.family.shape
+
+    @property
+    def layers(self) -> int:
+        return self.shape.layers
+
+    @property
+    def any_input(self) -> bool:
+        return False
+
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
+        return self._rotation.turn(x_BLHD, positions_3BL)
+
+    def missing(self, wanted: Wanted) -> str | None:
+        held, lacks = self._store.header.wanted, []
+        if layers := sorted(set(wanted.layers) - set(held.layers)):
+            lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
+        if wanted.logits and not held.logits:
+            lacks.append("the logits of answers: it holds none")
+        where = f"the cache {self._store.folder} lacks "
+        return where + " and ".join(lacks) if lacks else None
+
+    def to(self, device: torch.device) -> None:
+        self._rotation.to(device)
+
+    def forget_images(self) -> None:
+        pass
+
+    def learn(
+        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
+    ) -> None:
+        pass
+
+    def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
+        """Raises:
+        UserError: an entry is not in the cache, or can't be read.
+        """
+        length, device = inputs.input_ids_BL.shape[1], inputs.input_ids_BL.device
+        rows = [self._entry(name, length, wanted) for name in inputs.entry_ids]
+
+        def padded(parts_LHD: Sequence[Tensor]) -> Tensor:
+            out_BLHD = parts_LHD[0].new_zeros(len(parts_LHD), length, *parts_LHD[0].shape[1:])
+            for row_LHD, part_LHD in zip(out_BLHD, parts_LHD, strict=True):
+                row_LHD[: len(part_LHD)] = part_LHD
+            return out_BLHD.to(device, non_blocking=True)
+
+        qk = {
+            layer: QK(
+                padded([row.qk[layer].q for row in rows]),
+                padded([row.qk[layer].k for row in rows]),
+            )
+            for layer in wanted.layers
+        }
+        logits = [row.logits_NV for row in rows if row.logits_NV is not None]
+        return Signals(qk, torch.cat(logits).to(device) if wanted.logits else None)
+
+    def _entry(self, name: str, length: int, wanted: Wanted) -> Signals:
+        if name not in self._places:
+            raise UserError(f"entry {name} is not in the cache {self._store.folder}")
+        shard, n, tokens = self._places[name]
+        if tokens > length:
+            raise UserError(
+                f"entry {name} has {tokens} tokens in the cache {self._store.folder} and at most "
+                f"{length} in this run: make another cache"
+            )
+        return self._store.read(shard, n, wanted)

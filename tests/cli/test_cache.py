@@ -1,0 +1,158 @@
+"""``laid cache``, and fits without the teacher: what they compute, and what they refuse."""
+
+import shutil
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from laid.cli.main import main
+
+KL = ("--model.objective.laid.weight", 0, "--head_flow.enabled", "false", "--data.workers", 0)
+TERMS = ("laid", "retrieval", "kl", "sft")
+
+
+def losses(folder):
+    """Every logged loss and gradient norm by step."""
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    board.Reload()
+    tags = [tag for tag in board.Tags()["scalars"] if tag.startswith(("train/", "grad_norm/"))]
+    assert {f"train/{term}" for term in TERMS} <= set(tags)
+    return {tag: {e.step: e.value for e in board.Scalars(tag)} for tag in tags}
+
+
+@pytest.fixture
+def all_terms(config, work, pair):
+    """A configuration with every term that has a teacher, and that teacher in a folder of its
+    own."""
+    teacher = shutil.copytree(pair[1], work / "moved-teacher", dirs_exist_ok=True)
+    content = yaml.safe_load(config.read_text())
+    content["model"]["teacher"]["path"] = str(teacher)
+    content["model"]["objective"] = {
+        "laid": {"weight": 1.0, "layers": "matched", "calibration": 2},
+        "retrieval": {"weight": 1.0, "layers": "final", "calibration": 2},
+        "kl": {"weight": 1.0},
+    }
+    content["data"]["workers"] = 0
+    content["checkpoint"]["every_n_train_steps"] = 2
+    content["head_flow"]["enabled"] = False
+    path = work / "all_terms.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path, teacher
+
+
+def fit(run, *words):
+    """Fits in this process."""
+    code, said = run("fit", *words)
+    assert code == 0, said
+
+
+def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(all_terms, run, work):
+    """To the last bit, also where a run with the teacher is taken up in mid-epoch without it; with
+    neither the teacher nor the place where the cache was made."""
+    config, teacher = all_terms
+    fit(run, "--config", config, "--name", "online")
+    code, said = run("cache", "--config", config, "--out", "made")
+    assert code == 0, said
+    assert "12 entries of about" in said
+    assert "made is complete" in said
+    (work / "made").rename(work / "used")
+    shutil.rmtree(teacher)
+    cached = ("--model.teacher_source", "cache:used")
+    fit(run, "--config", config, *cached, "--name", "cached")
+    whole = losses(work / "runs" / "online")
+    assert losses(work / "runs" / "cached") == whole
+
+    folder = work / "runs" / "resumed"
+    (folder / "checkpoints").mkdir(parents=True)
+    shutil.copy(work / "runs" / "online" / "checkpoints" / "step=4.ckpt", folder / "checkpoints")
+    fit(run, "--ckpt_path", folder, *cached)
+    late = {tag: {s: v for s, v in values.items() if s >= 4} for tag, values in whole.items()}
+    assert losses(folder) == late
+
+
+@pytest.fixture(scope="module")
+def cache(config, work):
+    """A cache for the KL term alone."""
+    folder = work / "kl-cache"
+    words = ("--config", config, *KL, "--out", folder)
+    main(["cache", *map(str, words), "--trainer.enable_progress_bar", "false"])
+    return folder
+
+
+REFUSED = {
+    "another prefix": (("--data.prefix", "Look: "), "prefix: the cache 'You are given"),
+    "other pixels": (("--data.max_pixels", 2000), "processor.image_processor.max_pixels: the cac"),
+    "other entries": (("--data.seed", 1), "entries.content: the cache "),
+    "fewer entries": (("--data.train.entries", 10), "entries.count: the cache 12, this run 10"),
+    "another dtype": (("--model.teacher.dtype", "bfloat16"), "teacher.dtype: the cache 'float32'"),
+    "another precision": (
+        ("--trainer.precision", "bf16-mixed"),
+        "teacher.autocast: the cache None",
+    ),
+    "another teacher": (("--model.teacher.path", "tiny/teacher"), "teacher.weights: the cache "),
+    "a teacher that is not here, of another name": (
+        ("--model.teacher.path", "some/teacher"),
+        "teacher.path: the cache ",
+    ),
+    "more terms": (
+        ("--model.objective.laid.weight", 1),
+        "lacks teacher layers [2]: it holds none",
+    ),
+    "no source": (("--model.teacher_source", "elsewhere"), "expected online, or cache:"),
+    "no cache": (("--model.teacher_source", "cache:runs"), "it has no cache.json"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), REFUSED.values(), ids=REFUSED)
+def test_a_cache_of_something_else_is_refused(cache, config, run, work, words, expected):
+    """Naming what differs, and leaving no run."""
+    before = sorted(work.glob("runs/*"))
+    options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}", *words)
+    code, said = run("fit", *options, "--name", "refused")
+    assert code == 2
+    assert expected in said
+    assert sorted(work.glob("runs/*")) == before
+
+
+def test_the_teacher_need_not_be_named(cache, config, run, work):
+    options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+    fit(run, *options, "--model.teacher", "null", "--trainer.max_steps", 1, "--name", "unnamed")
+
+
+def test_a_cache_is_added_to_by_the_same_settings_only(cache, config, run, work):
+    code, said = run("cache", "--config", config, *KL, "--out", cache, "--data.prefix", "Look: ")
+    assert code == 2
+    assert "prefix: the cache 'You are given" in said
+    code, said = run("cache", "--config", config, "--out", cache)
+    assert code == 2
+    assert "layers: the cache (), now (2,)" in said
+    shutil.rmtree(cache / "shards" / "00000")
+    code, said = run("fit", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+    assert code == 2
+    assert "the first shards/00000 (missing)" in said
+    code, said = run("cache", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+    assert code == 0
+    assert "is complete" in said
+
+
+def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
+    none = ("--model.objective.laid.weight", 0, "--model.objective.kl.weight", 0)
+    code, said = run("cache", "--config", config, *none, "--out", "nothing")
+    assert code == 2
+    assert "the objective has no term with a teacher" in said
+    code, said = run("cache", "--config", config)
+    assert code == 2
+    assert "--out is missing" in said
+
+
+@pytest.mark.slow
+def test_two_ranks_make_a_cache_and_train_from_it_as_with_the_teacher(all_terms, laid, work):
+    """Sharded teacher and student."""
+    config, _ = all_terms
+    two = ("--trainer.devices", 2, "--trainer.strategy", "laid_fsdp", "--trainer.max_steps", 3)
+    options = ("--config", config, *two)
+    laid("fit", *options, "--name", "two-online")
+    assert "two is complete" in laid("cache", *options, "--out", "two").err
+    laid("fit", *options, "--name", "two-cached", "--model.teacher_source", "cache:two")
+    assert losses(work / "runs" / "two-cached") == losses(work / "runs" / "two-online")

@@ -1,0 +1,91 @@
+"""A cache in place of a teacher: the same signals, whatever an entry is batched with."""
+
+import pytest
+import torch
+
+from laid.common.errors import UserError
+from laid.signals.model_inputs import answer_labels
+from laid.signals.model_signals import Wanted
+from laid.teacher_cache.cache_size import bytes_of
+from laid.teacher_cache.cached_teacher import CachedTeacher
+from laid.teacher_cache.signal_store import CacheHeader, EntrySignals, SignalStore
+from laid.vlm.model_loading import ModelArgs
+
+ALL = Wanted((0, 2), logits=True)
+READING = {"entries": {"count": 6, "content": "2b"}}
+
+
+@pytest.fixture
+def cached(teacher, haystacks, tmp_path):
+    """Of the six haystacks, in two shards."""
+    header = CacheHeader({}, READING, ALL.layers, True, entries_per_shard=4)
+    store = SignalStore.begin(tmp_path, header)
+    store.keep_teacher(teacher.hf.config.save_pretrained)
+    batches = [haystacks(rows=[row]).inputs for row in range(6)]
+    with torch.no_grad():
+        entries = [
+            EntrySignals(inputs.entry_ids[0], inputs.tokens, teacher.signals(inputs, ALL))
+            for inputs in batches
+        ]
+    store.write(0, entries[:4])
+    store.write(1, entries[4:])
+    return CachedTeacher(tmp_path, None, READING)
+
+
+def test_an_entry_alone_has_the_teachers_own_signals(cached, teacher, haystacks):
+    inputs = haystacks(rows=[3]).inputs
+    found, ours = cached.signals(inputs, ALL), teacher.signals(inputs, ALL)
+    assert torch.equal(found.logits_NV, ours.logits_NV)
+    for layer in ALL.layers:
+        assert torch.equal(found.qk[layer].q, ours.qk[layer].q)
+        assert torch.equal(found.qk[layer].k, ours.qk[layer].k)
+
+
+def test_a_batch_has_them_as_far_as_the_teachers_depend_on_the_batch(cached, teacher, haystacks):
+    """Matrix products of other sizes are rounded otherwise; what is padding has no meaning."""
+    inputs = haystacks(rows=[5, 0, 2]).inputs
+    found, ours = cached.signals(inputs, ALL), teacher.signals(inputs, ALL)
+    torch.testing.assert_close(found.logits_NV, ours.logits_NV, rtol=1e-5, atol=1e-5)
+    tokens_BL = inputs.attention_mask_BL.bool()
+    for layer in ALL.layers:
+        for name in "qk":
+            mine, theirs = getattr(found.qk[layer], name), getattr(ours.qk[layer], name)
+            assert mine.shape == theirs.shape
+            torch.testing.assert_close(mine[tokens_BL], theirs[tokens_BL], rtol=1e-5, atol=1e-5)
+            assert not mine[~tokens_BL].any()
+
+
+def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystacks):
+    inputs = haystacks().inputs
+    x_BLHD = torch.randn(*inputs.input_ids_BL.shape, 6, teacher.shape.head_dim)
+    positions_3BL = inputs.position_ids_3BL
+    assert torch.equal(cached.turn(x_BLHD, positions_3BL), teacher.turn(x_BLHD, positions_3BL))
+    assert cached.shape == teacher.shape
+
+
+def test_it_takes_what_was_estimated(cached, haystacks, pair, tmp_path):
+    inputs = haystacks().inputs
+    answers = len(answer_labels(inputs.labels_BL))
+    expected = bytes_of(ModelArgs(str(pair[1])), False, ALL, inputs.tokens, answers)
+    files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/signals.safetensors"))
+    assert 1 < files / expected < 1.05
+    assert 2 * bytes_of(ModelArgs(str(pair[1])), True, ALL, inputs.tokens, answers) == expected
+
+
+def test_it_says_what_it_lacks(cached):
+    assert cached.missing(Wanted((0,))) is None
+    assert "lacks teacher layers [1]: it holds [0, 2]" in cached.missing(Wanted((1, 2), True))
+
+
+def test_it_has_no_other_entries(cached, haystacks):
+    inputs = haystacks(rows=[0]).inputs
+    inputs.entry_ids = ["elsewhere"]
+    with pytest.raises(UserError, match="entry elsewhere is not in the cache"):
+        cached.signals(inputs, ALL)
+
+
+def test_an_entry_that_has_become_shorter_is_refused(cached, haystacks):
+    inputs = haystacks(rows=[0]).inputs
+    inputs.entry_ids = haystacks(rows=[5]).inputs.entry_ids
+    with pytest.raises(UserError, match=r"tokens in the cache .* and at most"):
+        cached.signals(inputs, ALL)
