@@ -118,6 +118,14 @@ def test_a_cache_of_something_else_is_refused(cache, config, run, work, words, e
     assert sorted(work.glob("runs/*")) == before
 
 
+def test_a_cache_that_is_not_complete_is_not_said_to_be(config, run):
+    words = ("cache", "--config", config, *KL, "--out", "limited")
+    code, said = run(*words, "--trainer.limit_predict_batches", 3)
+    assert code == 2
+    assert "limited lacks 12 entries: run the same command again" in said
+    assert run(*words)[0] == 0
+
+
 def test_the_teacher_need_not_be_named(cache, config, run, work):
     options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
     fit(run, *options, "--model.teacher", "null", "--trainer.max_steps", 1, "--name", "unnamed")
