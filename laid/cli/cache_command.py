@@ -31,8 +31,8 @@ def run(words: Sequence[str]) -> None:
         words: the command line after ``cache``.
 
     Raises:
-        UserError: a setting that ``laid fit`` would refuse, a folder that holds something else, or
-            too little space on the disk.
+        UserError: a setting that ``laid fit`` would refuse, a folder that holds something else,
+            too little space on the disk, or entries that are still missing at the end.
     """
     parser = settings_parser("laid cache", (__doc__ or "").splitlines()[0])
     parser.add_argument(
@@ -89,10 +89,9 @@ def _no_turn(x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
 
 def _report(entries: CacheEntries, out: Path) -> None:
     unfinished = entries.store.unfinished()
-    if not unfinished:
-        log.info("%s is complete: --model.teacher_source cache:%s trains from it", out, out)
-        return
-    count = sum(len(entries.store.entries_of(shard)) for shard in unfinished)
-    assert entries.filling is not None
-    others = f", {len(entries.filling.left)} shards by another process" * bool(entries.filling.left)
-    log.warning("%s lacks %s entries%s", out, f"{count:,}", others)
+    if unfinished:
+        assert entries.filling is not None
+        count = sum(len(entries.store.entries_of(shard)) for shard in unfinished)
+        others = ", some of which another process was writing" * bool(entries.filling.left)
+        raise UserError(f"{out} lacks {count:,} entries{others}: run the same command again")
+    log.info("%s is complete: --model.teacher_source cache:%s trains from it", out, out)

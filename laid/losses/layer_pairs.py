@@ -3,7 +3,8 @@
 Shape suffixes: S student heads, T teacher heads.
 """
 
-from typing import Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class LayerPairTerm(Term):
     """A term that compares student and teacher in pairs of layers."""
 
     layers: Tensor
+    every_query: ClassVar[bool] = True
+    """As that of ``Wanted``, of the teacher."""
 
     def __init__(self, layers: Layers, models: ModelPair, setting: str):
         """Raises:
@@ -40,13 +43,14 @@ class LayerPairTerm(Term):
 
     @property
     def of_teacher(self) -> Wanted:  # type: ignore[override]  # read only
-        return wanted_of(self.pairs)[1]
+        return replace(wanted_of(self.pairs)[1], every_query=self.every_query)
 
     @property
     def ever_of_teacher(self) -> Wanted:
         assert self.models.teacher is not None
-        every = Wanted(tuple(range(self.models.teacher.layers)))
-        return every if self.is_matched else self.of_teacher
+        if not self.is_matched:
+            return self.of_teacher
+        return replace(self.of_teacher, layers=tuple(range(self.models.teacher.layers)))
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Under ``matched`` pairs each student layer with the teacher layer whose heads look at the
@@ -121,7 +125,8 @@ def similarity(
     """
     products: dict[tuple[int, int], Tensor] = {}
     energies: dict[tuple[int, int], Tensor] = {}
-    for inputs, student, teacher in data.signals(*wanted_of(pairs)):
+    wanted = (replace(one, every_query=False) for one in wanted_of(pairs))
+    for inputs, student, teacher in data.signals(*wanted):
         rows = question_rows(inputs)
         ours_BSRL = {s: row_logits(x, rows, turn) for s, x in student.qk.items()}
         theirs_BTRL = {t: row_logits(x, rows, turn) for t, x in teacher.qk.items()}

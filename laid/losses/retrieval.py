@@ -88,6 +88,7 @@ class Retrieval(LayerPairTerm):
     heads, in pairs of layers."""
 
     heads: Tensor
+    every_query = False  # rows of the question look for images
 
     def __init__(self, args: RetrievalArgs, models: ModelPair):
         """Raises:

@@ -20,7 +20,7 @@ from laid.data.entry_args import SIZES
 from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_options import PlanOptions
 from laid.planning.plan_tables import flops_table, memory_table, verdict
-from laid.planning.planned_inputs import ANSWER, tokens_of
+from laid.planning.planned_inputs import ANSWER, question_of, tokens_of
 from laid.planning.simulated_step import PlannedModule, Setting, simulate_test, simulate_training
 from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
 from laid.settings.run_settings import read_settings, settings_parser
@@ -188,7 +188,9 @@ class _Plan:
         wanted = self.module.objective.ever_of_teacher
         total = sum(count * (tokens(size) + ANSWER) for size, count in Counter(sizes).items())
         autocast = setting.devices is None and setting.precision != "32-true"
-        found = bytes_of(teacher, autocast, wanted, total, ANSWER * len(sizes))
+        answers = ANSWER * len(sizes)
+        question = question_of(load_config(teacher)) * len(sizes)
+        found = bytes_of(teacher, autocast, wanted, total, question, answers)
         return (
             f"laid cache of {len(sizes):,} entries: {found / 1e9:,.1f} GB, "
             f"{found / len(sizes) / 1e6:,.1f} MB each ({described(wanted)})"

@@ -21,6 +21,13 @@ def tokens_of(config: Config, images: int, grid: Grid) -> int:
     return family.prompt_tokens + images * len(family.planned_image(grid))
 
 
+def question_of(config: Config) -> int:
+    """Tokens after the last image, the answer among them; the other half of a prompt's text comes
+    before the first."""
+    text = family_of(config).prompt_tokens
+    return text - text // 2 + ANSWER
+
+
 def haystack_inputs(
     config: Config, images: int, grid: Grid, batch: int, with_answer: bool
 ) -> ModelInputs:

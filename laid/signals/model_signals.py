@@ -47,10 +47,18 @@ class Signals:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the objective asks of a model: the decoder layers of Q and K, and whether logits."""
+    """What the objective asks of a model.
+
+    Attributes:
+        layers: decoder layers whose queries and keys are wanted.
+        logits: whether the logits that predict the answer are.
+        every_query: whether the queries of all tokens count, or those of the text after the last
+            image alone; others may then be anything finite.
+    """
 
     layers: tuple[int, ...] = ()
     logits: bool = False
+    every_query: bool = True
 
     def __bool__(self) -> bool:
         return bool(self.layers) or self.logits
@@ -58,4 +66,5 @@ class Wanted:
     def __or__(self, other: "Wanted") -> "Wanted":
         """What either asks for."""
         layers = tuple(dict.fromkeys((*self.layers, *other.layers)))
-        return Wanted(layers, self.logits or other.logits)
+        every_query = any(one.every_query for one in (self, other) if one.layers)
+        return Wanted(layers, self.logits or other.logits, every_query)

@@ -5,17 +5,22 @@ from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 
 
-def bytes_of(teacher: ModelArgs, autocast: bool, wanted: Wanted, tokens: int, answers: int) -> int:
+def bytes_of(
+    teacher: ModelArgs, autocast: bool, wanted: Wanted, tokens: int, question: int, answers: int
+) -> int:
     """Bytes of stored signals.
 
     Args:
         autocast: whether the teacher computes in 16 bits, whatever its weights are held in.
         tokens: of the entries.
+        question: those of them that come after the last image.
         answers: tokens of their answers, the end of the turn among them.
     """
     config = load_config(teacher)
     shape = family_of(config).shape
-    numbers = tokens * len(wanted.layers) * (shape.heads + shape.kv_heads) * shape.head_dim
+    queries = tokens if wanted.every_query else question
+    numbers = queries * shape.heads + tokens * shape.kv_heads
+    numbers *= len(wanted.layers) * shape.head_dim
     if wanted.logits:
         numbers += answers * config.text_config.vocab_size
     return numbers * (4 if teacher.dtype == "float32" and not autocast else 2)
@@ -24,4 +29,6 @@ def bytes_of(teacher: ModelArgs, autocast: bool, wanted: Wanted, tokens: int, an
 def described(wanted: Wanted) -> str:
     """What is stored, in words."""
     layers = ", ".join(map(str, sorted(wanted.layers)))
-    return " and ".join([f"teacher layers {layers}"] * bool(layers) + ["logits"] * wanted.logits)
+    queries = "" if wanted.every_query else " with the question's queries"
+    parts = [f"teacher layers {layers}{queries}"] * bool(layers) + ["logits"] * wanted.logits
+    return " and ".join(parts)

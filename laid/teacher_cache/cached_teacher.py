@@ -83,6 +83,8 @@ class CachedTeacher(TeacherSource):
         held, lacks = self._store.header.wanted, []
         if layers := sorted(set(wanted.layers) - set(held.layers)):
             lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
+        if wanted.layers and wanted.every_query and not held.every_query:
+            lacks.append("queries of all tokens: it holds those after the last image")
         if wanted.logits and not held.logits:
             lacks.append("the logits of answers: it holds none")
         where = f"the cache {self._store.folder} lacks "
@@ -104,13 +106,15 @@ class CachedTeacher(TeacherSource):
         UserError: an entry is not in the cache, or can't be read.
         """
         length, device = inputs.input_ids_BL.shape[1], inputs.input_ids_BL.device
+        assert not self.missing(wanted)
         rows = [self._entry(name, length, wanted) for name in inputs.entry_ids]
+        tokens = [self._places[name][2] for name in inputs.entry_ids]
 
         def padded(parts_LHD: Sequence[Tensor]) -> Tensor:
             out_BLHD = parts_LHD[0].new_zeros(len(parts_LHD), length, *parts_LHD[0].shape[1:])
-            for row_LHD, part_LHD in zip(out_BLHD, parts_LHD, strict=True):
-                row_LHD[: len(part_LHD)] = part_LHD
-            return out_BLHD.to(device, non_blocking=True)
+            for row_LHD, part_LHD, end in zip(out_BLHD, parts_LHD, tokens, strict=True):
+                row_LHD[end - len(part_LHD) : end] = part_LHD
+            return out_BLHD.to(device)
 
         qk = {
             layer: QK(

@@ -23,10 +23,12 @@ from typing import Any, ClassVar
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from tqdm import tqdm
 
 from laid.common.atomic_files import atomic_write_text, discard, locked, sweep
 from laid.common.cached_folders import cached_folder, is_whole
 from laid.common.errors import UserError
+from laid.common.first_rank import is_first_rank
 from laid.common.json_codec import Json, from_json, to_json
 from laid.common.json_files import read_json
 from laid.signals.model_signals import QK, Signals, Wanted
@@ -43,8 +45,7 @@ class CacheHeader:
 
     Attributes:
         teacher, reading: as ``laid.teacher_cache.cache_identity`` gives them.
-        layers: decoder layers whose queries and keys it holds, of all tokens.
-        logits: whether it holds the logits that predict the answer.
+        layers, logits, every_query: what it holds, as ``Wanted``; keys are those of all tokens.
         entries_per_shard: of every shard but the last.
     """
 
@@ -54,12 +55,13 @@ class CacheHeader:
     reading: Json
     layers: tuple[int, ...]
     logits: bool
+    every_query: bool
     entries_per_shard: int
 
     @property
     def wanted(self) -> Wanted:
         """What it holds, as it was asked for."""
-        return Wanted(self.layers, self.logits)
+        return Wanted(self.layers, self.logits, self.every_query)
 
     @property
     def key(self) -> str:
@@ -88,10 +90,15 @@ class ShardIndex:
 
 @dataclass(frozen=True)
 class EntrySignals:
-    """What a teacher says of one entry, as a batch of one."""
+    """What a teacher says of one entry, as a batch of one.
+
+    Attributes:
+        question: tokens after the last image, the answer among them.
+    """
 
     id: str
     tokens: int
+    question: int
     signals: Signals
 
 
@@ -174,7 +181,10 @@ class SignalStore:
 
     def unfinished(self) -> list[int]:
         """Shards that are missing, not as they were made, or of another cache."""
-        return [shard for shard in self.shards if not self.has(shard)]
+        bar = tqdm(
+            self.shards, "checking shards", delay=2, mininterval=1, disable=not is_first_rank()
+        )
+        return [shard for shard in bar if not self.has(shard)]
 
     def has(self, shard: int) -> bool:
         """Whether a shard is there, whole, and of this cache."""
@@ -202,8 +212,9 @@ class SignalStore:
         """
         tensors: dict[str, Tensor] = {}
         for n, entry in enumerate(entries):
+            first = 0 if self.header.every_query else entry.tokens - entry.question
             for layer, qk in entry.signals.qk.items():
-                tensors[f"{n}.{layer}.q"], tensors[f"{n}.{layer}.k"] = qk.q[0], qk.k[0]
+                tensors[f"{n}.{layer}.q"], tensors[f"{n}.{layer}.k"] = qk.q[0, first:], qk.k[0]
             if entry.signals.logits_NV is not None:
                 tensors[f"{n}.logits"] = entry.signals.logits_NV
         content = save({name: x.contiguous().cpu() for name, x in tensors.items()})
@@ -233,7 +244,8 @@ class SignalStore:
             raise UserError(f"{path}: {reason}") from reason
 
     def read(self, shard: int, n: int, wanted: Wanted) -> Signals:
-        """The signals of a shard's entry number ``n``: ``q_LHD``, ``k_LKD`` and ``logits_NV``.
+        """The signals of a shard's entry number ``n``: ``q_LHD``, of the last tokens where not all
+        are held, ``k_LKD`` and ``logits_NV``.
 
         Raises:
             UserError: they can't be read.

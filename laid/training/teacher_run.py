@@ -18,7 +18,8 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.prompt import Batch
 from laid.distributed.process_group import on_rank_zero
 from laid.distributed.stop_request import StopRequest
-from laid.signals.model_inputs import answer_labels
+from laid.losses.attention_rows import question_rows
+from laid.signals.model_inputs import ModelInputs, answer_labels
 from laid.signals.model_signals import Wanted
 from laid.teacher_cache.cache_identity import (
     reading_identity,
@@ -72,7 +73,7 @@ class TeacherRun(L.LightningModule):
         (entry,), (counted,) = batch.entries, batch.counted
         if counted:
             self.trainer.datamodule.filling.add(
-                EntrySignals(entry.id, batch.inputs.tokens, signals)
+                EntrySignals(entry.id, batch.inputs.tokens, _question(batch.inputs), signals)
             )
 
 
@@ -130,6 +131,7 @@ class CacheEntries(L.LightningDataModule):
             reading_identity(self.data),
             tuple(sorted(self.wanted.layers)),
             self.wanted.logits,
+            self.wanted.every_query,
             max(1, min(SHARD_ENTRIES, int(SHARD_BYTES / each))),
         )
         if not (self.out / HEADER).is_file():
@@ -161,7 +163,8 @@ class CacheEntries(L.LightningDataModule):
         tokens = sum(one.tokens for one in inputs)
         answers = sum(len(answer_labels(one.labels_BL)) for one in inputs)
         autocast = isinstance(self.trainer.precision_plugin, MixedPrecision)
-        found = bytes_of(self.teacher, autocast, self.wanted, tokens, answers)
+        question = sum(_question(one) for one in inputs)
+        found = bytes_of(self.teacher, autocast, self.wanted, tokens, question, answers)
         return found / sum(some["size"]) * sum(entries["size"]) / len(entries)
 
     def _check_space(self, each: float, entries: int) -> None:
@@ -178,3 +181,8 @@ class CacheEntries(L.LightningDataModule):
                 f"{text}: name another folder with --out, or cache fewer entries "
                 "(data.train.entries) or layers (model.objective)"
             )
+
+
+def _question(inputs: ModelInputs) -> int:
+    """How many tokens there are after the last image."""
+    return int(question_rows(inputs).valid_BR.sum())

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from laid.cli.main import main
 
 KL = ("--model.objective.laid.weight", 0, "--head_flow.enabled", "false", "--data.workers", 0)
-TERMS = ("laid", "retrieval", "kl", "sft")
+TERMS = ("retrieval", "kl", "sft")
 
 
 def losses(folder):
@@ -21,23 +21,26 @@ def losses(folder):
     return {tag: {e.step: e.value for e in board.Scalars(tag)} for tag in tags}
 
 
-@pytest.fixture
-def all_terms(config, work, pair):
-    """A configuration with every term that has a teacher, and that teacher in a folder of its
-    own."""
+@pytest.fixture(params=["all terms", "retrieval"])
+def with_terms(request, config, work, pair):
+    """A configuration with every term that has a teacher, or with those that need the question's
+    queries alone; and that teacher in a folder of its own."""
     teacher = shutil.copytree(pair[1], work / "moved-teacher", dirs_exist_ok=True)
     content = yaml.safe_load(config.read_text())
     content["model"]["teacher"]["path"] = str(teacher)
+    aligned = {"weight": 1.0, "layers": "matched", "calibration": 2}
     content["model"]["objective"] = {
-        "laid": {"weight": 1.0, "layers": "matched", "calibration": 2},
-        "retrieval": {"weight": 1.0, "layers": "final", "calibration": 2},
+        "laid": aligned if request.param == "all terms" else {"weight": 0.0},
+        "retrieval": {**aligned, "layers": "all"},
         "kl": {"weight": 1.0},
     }
-    content["data"]["workers"] = 0
+    content["data"] |= {"workers": 0, "cache_features": request.param == "retrieval"}
     content["checkpoint"]["every_n_train_steps"] = 2
     content["head_flow"]["enabled"] = False
-    path = work / "all_terms.yaml"
+    path = work / f"{request.param}.yaml"
     path.write_text(yaml.safe_dump(content))
+    for name in ("used", "runs/online", "runs/cached", "runs/resumed"):
+        shutil.rmtree(work / name, ignore_errors=True)
     return path, teacher
 
 
@@ -47,10 +50,10 @@ def fit(run, *words):
     assert code == 0, said
 
 
-def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(all_terms, run, work):
+def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(with_terms, run, work):
     """To the last bit, also where a run with the teacher is taken up in mid-epoch without it; with
     neither the teacher nor the place where the cache was made."""
-    config, teacher = all_terms
+    config, teacher = with_terms
     fit(run, "--config", config, "--name", "online")
     code, said = run("cache", "--config", config, "--out", "made")
     assert code == 0, said
@@ -115,6 +118,14 @@ def test_a_cache_of_something_else_is_refused(cache, config, run, work, words, e
     assert sorted(work.glob("runs/*")) == before
 
 
+def test_a_cache_that_is_not_complete_is_not_said_to_be(config, run):
+    words = ("cache", "--config", config, *KL, "--out", "limited")
+    code, said = run(*words, "--trainer.limit_predict_batches", 3)
+    assert code == 2
+    assert "limited lacks 12 entries: run the same command again" in said
+    assert run(*words)[0] == 0
+
+
 def test_the_teacher_need_not_be_named(cache, config, run, work):
     options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
     fit(run, *options, "--model.teacher", "null", "--trainer.max_steps", 1, "--name", "unnamed")
@@ -147,9 +158,10 @@ def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
 
 
 @pytest.mark.slow
-def test_two_ranks_make_a_cache_and_train_from_it_as_with_the_teacher(all_terms, laid, work):
+@pytest.mark.parametrize("with_terms", ["all terms"], indirect=True)
+def test_two_ranks_make_a_cache_and_train_from_it_as_with_the_teacher(with_terms, laid, work):
     """Sharded teacher and student."""
-    config, _ = all_terms
+    config, _ = with_terms
     two = ("--trainer.devices", 2, "--trainer.strategy", "laid_fsdp", "--trainer.max_steps", 3)
     options = ("--config", config, *two)
     laid("fit", *options, "--name", "two-online")

@@ -12,6 +12,7 @@ HEADER = CacheHeader(
     reading={"entries": {"count": 5, "content": "2b"}},
     layers=(1, 3),
     logits=True,
+    every_query=True,
     entries_per_shard=2,
 )
 
@@ -24,7 +25,7 @@ def entry(at):
         return torch.randn(*shape, generator=generator)
 
     qk = {n: QK(drawn(1, at + 3, 6, 4), drawn(1, at + 3, 2, 4)) for n in HEADER.layers}
-    return EntrySignals(IDS[at], at + 3, Signals(qk, drawn(2, 7)))
+    return EntrySignals(IDS[at], at + 3, 2, Signals(qk, drawn(2, 7)))
 
 
 def filled(store, missing=None, rank=0, ranks=1):

@@ -1,9 +1,12 @@
 """A cache in place of a teacher: the same signals, whatever an entry is batched with."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from laid.common.errors import UserError
+from laid.losses.attention_rows import question_rows
 from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
 from laid.teacher_cache.cache_size import bytes_of
@@ -12,24 +15,44 @@ from laid.teacher_cache.signal_store import CacheHeader, EntrySignals, SignalSto
 from laid.vlm.model_loading import ModelArgs
 
 ALL = Wanted((0, 2), logits=True)
+OF_QUESTION = replace(ALL, every_query=False)
 READING = {"entries": {"count": 6, "content": "2b"}}
 
 
 @pytest.fixture
-def cached(teacher, haystacks, tmp_path):
-    """Of the six haystacks, in two shards."""
-    header = CacheHeader({}, READING, ALL.layers, True, entries_per_shard=4)
-    store = SignalStore.begin(tmp_path, header)
-    store.keep_teacher(teacher.hf.config.save_pretrained)
-    batches = [haystacks(rows=[row]).inputs for row in range(6)]
-    with torch.no_grad():
-        entries = [
-            EntrySignals(inputs.entry_ids[0], inputs.tokens, teacher.signals(inputs, ALL))
-            for inputs in batches
-        ]
-    store.write(0, entries[:4])
-    store.write(1, entries[4:])
-    return CachedTeacher(tmp_path, None, READING)
+def cache_of(teacher, haystacks, tmp_path):
+    """Makes a cache of the six haystacks, in two shards: a function of what it holds."""
+
+    def make(held):
+        header = CacheHeader({}, READING, held.layers, held.logits, held.every_query, 4)
+        store = SignalStore.begin(tmp_path, header)
+        store.keep_teacher(teacher.hf.config.save_pretrained)
+        batches = [haystacks(rows=[row]).inputs for row in range(6)]
+        with torch.no_grad():
+            entries = [
+                EntrySignals(
+                    inputs.entry_ids[0],
+                    inputs.tokens,
+                    question(inputs),
+                    teacher.signals(inputs, ALL),
+                )
+                for inputs in batches
+            ]
+        store.write(0, entries[:4])
+        store.write(1, entries[4:])
+        return CachedTeacher(tmp_path, None, READING)
+
+    return make
+
+
+@pytest.fixture
+def cached(cache_of):
+    return cache_of(ALL)
+
+
+def question(inputs):
+    """Tokens after the last image, of a batch of any size."""
+    return int(question_rows(inputs).valid_BR.sum())
 
 
 def test_an_entry_alone_has_the_teachers_own_signals(cached, teacher, haystacks):
@@ -63,13 +86,28 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
     assert cached.shape == teacher.shape
 
 
-def test_it_takes_what_was_estimated(cached, haystacks, pair, tmp_path):
-    inputs = haystacks().inputs
-    answers = len(answer_labels(inputs.labels_BL))
-    expected = bytes_of(ModelArgs(str(pair[1])), False, ALL, inputs.tokens, answers)
+@pytest.mark.parametrize("held", [ALL, OF_QUESTION], ids=["all", "question"])
+def test_it_takes_what_was_estimated(cache_of, held, haystacks, pair, tmp_path):
+    inputs, args = haystacks().inputs, ModelArgs(str(pair[1]))
+    counts = inputs.tokens, question(inputs), len(answer_labels(inputs.labels_BL))
+    cache_of(held)
     files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/signals.safetensors"))
-    assert 1 < files / expected < 1.05
-    assert 2 * bytes_of(ModelArgs(str(pair[1])), True, ALL, inputs.tokens, answers) == expected
+    expected = bytes_of(args, False, held, *counts)
+    assert 1 < files / expected < 1.1
+    assert 2 * bytes_of(args, True, held, *counts) == expected
+
+
+def test_it_may_hold_the_queries_of_the_question_alone(cache_of, teacher, haystacks):
+    cached, inputs = cache_of(OF_QUESTION), haystacks(rows=[0, 3]).inputs
+    found, ours = cached.signals(inputs, OF_QUESTION), teacher.signals(inputs, ALL)
+    rows = question_rows(inputs)
+    for layer in ALL.layers:
+        q_BRHD, theirs_BRHD = (
+            qk.q[torch.arange(2)[:, None], rows.columns_BR][rows.valid_BR]
+            for qk in (found.qk[layer], ours.qk[layer])
+        )
+        torch.testing.assert_close(q_BRHD, theirs_BRHD, rtol=1e-5, atol=1e-5)
+    assert "lacks queries of all tokens" in cached.missing(ALL)
 
 
 def test_it_says_what_it_lacks(cached):
