@@ -67,6 +67,10 @@ class TeacherRun(L.LightningModule):
         """Stops on signals."""
         return [StopRequest()]
 
+    def on_predict_end(self) -> None:
+        """Every rank has written its shards when one of them looks what there is."""
+        self.trainer.strategy.barrier()
+
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """Gives the signals of an entry to the cache."""
         signals = self.teacher.signals(batch.inputs, self.wanted)
