@@ -53,7 +53,8 @@ class CachedTeacher(TeacherSource):
             f"the cache {folder}",
             found,
             "this run",
-            "Train with the settings that it was made with, or make another (laid cache)",
+            "Train with the settings that it was made with, or make another (laid cache); with "
+            "--model.teacher null its teacher is taken, whichever it is",
         )
         store.check_whole()
         self._rotation = Rotation(ModelArgs(str(store.teacher)))
