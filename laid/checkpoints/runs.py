@@ -176,7 +176,10 @@ def training_of(found: Found, folder: Path, without: Collection[str]) -> Trainin
     seed = config.get("seed_everything")
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
     model = dict(config.get("model") or {})
-    model.pop("teacher_source", None)  # the signals are the same wherever they come from
+    # The signals are the same wherever they come from, if they are stored as the teacher's own.
+    model.pop("teacher_source", None)
+    if model.get("teacher_stored_as") == "teacher":
+        del model["teacher_stored_as"]
     return Training(
         name=config.get("name"),
         seed=None if isinstance(seed, bool) else seed,

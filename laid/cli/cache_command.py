@@ -54,7 +54,8 @@ def run(words: Sequence[str]) -> None:
     options = dict(vars(made.trainer))
     options |= {"logger": False, "callbacks": None, "enable_checkpointing": False}
     trainer = trainer_of(options)
-    entries = CacheEntries(made.data, out, module.teacher_args, wanted)
+    stored_as = module.chosen_teacher.stored_as
+    entries = CacheEntries(made.data, out, module.teacher_args, wanted, stored_as)
     try:
         trainer.predict(
             TeacherRun(module.teacher_args, wanted), datamodule=entries, return_predictions=False

@@ -188,9 +188,9 @@ class _Plan:
         wanted = self.module.objective.ever_of_teacher
         total = sum(count * (tokens(size) + ANSWER) for size, count in Counter(sizes).items())
         autocast = setting.devices is None and setting.precision != "32-true"
-        answers = ANSWER * len(sizes)
+        answers, stored_as = ANSWER * len(sizes), self.module.chosen_teacher.stored_as
         question = question_of(load_config(teacher)) * len(sizes)
-        found = bytes_of(teacher, autocast, wanted, total, question, answers)
+        found = bytes_of(teacher, autocast, stored_as, wanted, total, question, answers)
         return (
             f"laid cache of {len(sizes):,} entries: {found / 1e9:,.1f} GB, "
             f"{found / len(sizes) / 1e6:,.1f} MB each ({described(wanted)})"

@@ -10,6 +10,7 @@ from torch import Tensor
 from laid.signals.model_inputs import ModelInputs, answer_labels
 from laid.signals.model_signals import QK, AttentionShape, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
+from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.placement import Placement
 from laid.training.teacher_choice import TeacherChoice
 from laid.vlm.families.registry import family_of
@@ -21,10 +22,11 @@ from laid.vlm.rotation import Rotation
 class PlannedCache(TeacherSource):
     """Signals of the teacher's shapes and dtype, with nothing in them."""
 
-    def __init__(self, args: ModelArgs):
+    def __init__(self, args: ModelArgs, stored_as: StoredAs):
         self._rotation = Rotation(args)
         self._vocabulary = load_config(args).text_config.vocab_size
-        self._dtype = getattr(torch, args.dtype)
+        read = {"teacher": args.dtype, "bfloat16": "bfloat16", "int8": "float32"}[stored_as]
+        self._dtype = getattr(torch, read)
 
     @property
     def layers(self) -> int:
@@ -88,4 +90,6 @@ class PlannedChoice(TeacherChoice):
 
     def source(self, placement: Placement, wanted: Wanted) -> TeacherSource:
         assert self.args is not None
-        return super().source(placement, wanted) if self.folder is None else PlannedCache(self.args)
+        if self.folder is None:
+            return super().source(placement, wanted)
+        return PlannedCache(self.args, self.stored_as)

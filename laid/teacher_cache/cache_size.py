@@ -1,13 +1,20 @@
 """How much a cache of a teacher's signals takes."""
 
 from laid.signals.model_signals import Wanted
+from laid.teacher_cache.stored_numbers import StoredAs, bytes_of_number
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 
 
 def bytes_of(
-    teacher: ModelArgs, autocast: bool, wanted: Wanted, tokens: int, question: int, answers: int
-) -> int:
+    teacher: ModelArgs,
+    autocast: bool,
+    stored_as: StoredAs,
+    wanted: Wanted,
+    tokens: int,
+    question: int,
+    answers: int,
+) -> float:
     """Bytes of stored signals.
 
     Args:
@@ -21,9 +28,12 @@ def bytes_of(
     queries = tokens if wanted.every_query else question
     numbers = queries * shape.heads + tokens * shape.kv_heads
     numbers *= len(wanted.layers) * shape.head_dim
+    computed = 4 if teacher.dtype == "float32" and not autocast else 2
+    found = numbers * bytes_of_number(stored_as, computed, shape.head_dim)
     if wanted.logits:
-        numbers += answers * config.text_config.vocab_size
-    return numbers * (4 if teacher.dtype == "float32" and not autocast else 2)
+        each = 2 if stored_as == "bfloat16" else computed
+        found += each * answers * config.text_config.vocab_size
+    return found
 
 
 def described(wanted: Wanted) -> str:

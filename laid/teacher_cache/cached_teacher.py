@@ -19,6 +19,7 @@ from laid.signals.model_signals import QK, AttentionShape, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.cache_identity import refuse, teacher_differences
 from laid.teacher_cache.signal_store import SignalStore
+from laid.teacher_cache.stored_numbers import StoredAs
 from laid.vlm.families.family import Config
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.rotation import Rotation
@@ -29,25 +30,31 @@ log = logging.getLogger(__name__)
 class CachedTeacher(TeacherSource):
     """The signals of a cache that is complete, whole, and of what the run asks."""
 
-    def __init__(self, folder: Path, teacher: Json | None, reading: Json):
+    def __init__(self, folder: Path, teacher: Json | None, reading: Json, stored_as: StoredAs):
         """
         Args:
             folder: that ``laid cache`` made.
             teacher: as ``teacher_identity``, of the teacher that the run names, if it names one.
             reading: as ``reading_identity``, of the run.
+            stored_as: the numbers that the run takes.
 
         Raises:
             UserError: there is no cache, it is of something else, or a part is missing or damaged.
         """
         store = self._store = SignalStore.open(folder)
         found = differences(store.header.reading, reading)
+        found |= differences(
+            {"model.teacher_stored_as": store.header.stored_as},
+            {"model.teacher_stored_as": stored_as},
+        )
         if teacher is not None:
             found = teacher_differences(store.header.teacher, teacher) | found
         refuse(
             f"the cache {folder}",
             found,
             "this run",
-            "Train with the settings that it was made with, or make another (laid cache)",
+            "Train with the settings that it was made with, or make another (laid cache); with "
+            "--model.teacher null its teacher is taken, whichever it is",
         )
         store.check_whole()
         self._rotation = Rotation(ModelArgs(str(store.teacher)))

@@ -1,6 +1,5 @@
 """Which entries a process gives to a cache, and their shards as they are done."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
@@ -9,8 +8,6 @@ from torch.utils.data import Sampler
 from laid.common.atomic_files import only_writer
 from laid.common.errors import UserError
 from laid.teacher_cache.signal_store import EntrySignals, SignalStore
-
-log = logging.getLogger(__name__)
 
 
 class ShardFilling(Sampler[int]):
@@ -65,10 +62,10 @@ class ShardFilling(Sampler[int]):
                 raise
             self.left.append(shard)
             return False
-        self._claims[shard] = claim
         if self._alone and self._store.has(shard):
             claim.close()
             return False
+        self._claims[shard] = claim
         return True
 
     def add(self, entry: EntrySignals) -> None:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -32,6 +33,7 @@ from laid.common.first_rank import is_first_rank
 from laid.common.json_codec import Json, from_json, to_json
 from laid.common.json_files import read_json
 from laid.signals.model_signals import QK, Signals, Wanted
+from laid.teacher_cache.stored_numbers import StoredAs, packed, unpacked
 
 HEADER, TEACHER, SHARDS = "cache.json", "teacher", "shards"
 _INDEX, _SIGNALS = "index.json", "signals.safetensors"
@@ -46,6 +48,7 @@ class CacheHeader:
     Attributes:
         teacher, reading: as ``laid.teacher_cache.cache_identity`` gives them.
         layers, logits, every_query: what it holds, as ``Wanted``; keys are those of all tokens.
+        stored_as: in which numbers.
         entries_per_shard: of every shard but the last.
     """
 
@@ -56,7 +59,14 @@ class CacheHeader:
     layers: tuple[int, ...]
     logits: bool
     every_query: bool
+    stored_as: str
     entries_per_shard: int
+
+    def __post_init__(self) -> None:
+        if self.stored_as not in (known := get_args(StoredAs)):
+            raise UserError(f"stored_as is {self.stored_as!r}, expected one of {known}")
+        if self.entries_per_shard < 1:
+            raise UserError(f"entries_per_shard is {self.entries_per_shard}, expected 1 or more")
 
     @property
     def wanted(self) -> Wanted:
@@ -211,12 +221,15 @@ class SignalStore:
             OSError: it can't be written.
         """
         tensors: dict[str, Tensor] = {}
+        stored_as = self.header.stored_as
         for n, entry in enumerate(entries):
             first = 0 if self.header.every_query else entry.tokens - entry.question
             for layer, qk in entry.signals.qk.items():
-                tensors[f"{n}.{layer}.q"], tensors[f"{n}.{layer}.k"] = qk.q[0, first:], qk.k[0]
-            if entry.signals.logits_NV is not None:
-                tensors[f"{n}.logits"] = entry.signals.logits_NV
+                tensors |= packed(f"{n}.{layer}.q", qk.q[0, first:], stored_as)
+                tensors |= packed(f"{n}.{layer}.k", qk.k[0], stored_as)
+            if (logits_NV := entry.signals.logits_NV) is not None:
+                half = stored_as == "bfloat16"
+                tensors[f"{n}.logits"] = logits_NV.to(torch.bfloat16) if half else logits_NV
         content = save({name: x.contiguous().cpu() for name, x in tensors.items()})
         index = ShardIndex(
             self.header.key, tuple(e.id for e in entries), tuple(e.tokens for e in entries)
@@ -253,7 +266,12 @@ class SignalStore:
         path = self.place(shard) / _SIGNALS
         try:
             tensor = self._opened(path).get_tensor
-            qk = {t: QK(tensor(f"{n}.{t}.q"), tensor(f"{n}.{t}.k")) for t in wanted.layers}
+            qk = {
+                layer: QK(
+                    *(unpacked(tensor, f"{n}.{layer}.{x}", self.header.stored_as) for x in "qk")
+                )
+                for layer in wanted.layers
+            }
             return Signals(qk, tensor(f"{n}.logits") if wanted.logits else None)
         except (OSError, SafetensorError) as reason:
             raise UserError(f"cannot read {path}: {reason}. {self.mend}") from reason

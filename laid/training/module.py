@@ -19,6 +19,7 @@ from laid.evaluation.records import Record
 from laid.evaluation.scoring import Answer
 from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
+from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.finite_guard import check_finite
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
@@ -56,6 +57,7 @@ class LaidModule(L.LightningModule):
         student: ModelArgs,
         teacher: ModelArgs | None = None,
         teacher_source: str = ONLINE,
+        teacher_stored_as: StoredAs = "teacher",
         lora: LoraArgs | None = None,
         rope_gain: RopeGainArgs | None = None,
         objective: ObjectiveArgs | None = None,
@@ -70,6 +72,7 @@ class LaidModule(L.LightningModule):
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
             teacher_source: online, beside the student; or cache:FOLDER, which laid cache has made.
+            teacher_stored_as: Numbers of the cache: the teacher's own, bfloat16, or int8.
             lora: Train low-rank adapters of the student rather than its weights.
             rope_gain: Train a gain on each head and rotary pair of the student's queries.
             objective: Weights and settings of the loss terms.
@@ -84,7 +87,7 @@ class LaidModule(L.LightningModule):
             raise UserError(f"model.max_new_tokens {max_new_tokens}: expected at least 1")
         self.student_args = student
         self.teacher_args = teacher
-        self.chosen_teacher = self._choice(teacher, teacher_source)
+        self.chosen_teacher = self._choice(teacher, teacher_source, teacher_stored_as)
         self.lora_args = lora
         self.gain_args = rope_gain
         self.strict_loading = lora is None  # adapters come without the frozen weights

@@ -11,6 +11,7 @@ from laid.signals.model_signals import AttentionShape, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.cache_identity import reading_identity, teacher_identity
 from laid.teacher_cache.cached_teacher import CachedTeacher
+from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.placement import Placement
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
@@ -21,14 +22,15 @@ ONLINE = "online"
 
 
 class TeacherChoice:
-    """``model.teacher`` and ``model.teacher_source``.
+    """``model.teacher``, ``model.teacher_source`` and ``model.teacher_stored_as``.
 
     Attributes:
         args: the teacher; None where none is named.
         folder: of the cache that its signals come from; None where it runs beside the student.
+        stored_as: numbers of a cache.
     """
 
-    def __init__(self, args: ModelArgs | None, source: str):
+    def __init__(self, args: ModelArgs | None, source: str, stored_as: StoredAs = "teacher"):
         """Raises:
         UserError: a source that is none.
         """
@@ -38,7 +40,7 @@ class TeacherChoice:
                 f"model.teacher_source {source!r}: expected {ONLINE}, or cache:FOLDER of a folder "
                 "that laid cache has made"
             )
-        self.args = args
+        self.args, self.stored_as = args, stored_as
         self.folder = Path(folder).expanduser() if folder else None
         self._cached: CachedTeacher | None = None
 
@@ -61,11 +63,17 @@ class TeacherChoice:
             UserError: it can't, or as ``CachedTeacher``.
         """
         if self.folder is None:
+            if self.stored_as != "teacher":
+                raise UserError(
+                    f"model.teacher_stored_as {self.stored_as}: the teacher's numbers are taken as "
+                    "it computes them; name a cache (model.teacher_source cache:FOLDER), or leave "
+                    "it out"
+                )
             check_teacher(student, self.args, tokenizer_of, terms)
             return
         named = None if self.args is None else teacher_identity(self.args, trainer)
         reading = reading_identity(trainer.datamodule)
-        self._cached = CachedTeacher(self.folder, named, reading)
+        self._cached = CachedTeacher(self.folder, named, reading, self.stored_as)
         # The teacher's tokenizer was compared with this one when the cache was made.
         ids = tokenizer_of(student).get_vocab()
         of_heads = [name for name, as_vectors in terms.items() if as_vectors]

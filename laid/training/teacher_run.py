@@ -30,6 +30,7 @@ from laid.teacher_cache.cache_identity import (
 from laid.teacher_cache.cache_size import bytes_of, described
 from laid.teacher_cache.shard_filling import ShardFilling
 from laid.teacher_cache.signal_store import HEADER, CacheHeader, EntrySignals, SignalStore
+from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.sharded_strategy import check_precision, placement_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import model_folder
@@ -67,6 +68,10 @@ class TeacherRun(L.LightningModule):
         """Stops on signals."""
         return [StopRequest()]
 
+    def on_predict_end(self) -> None:
+        """Every rank has written its shards when one of them looks what there is."""
+        self.trainer.strategy.barrier()
+
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """Gives the signals of an entry to the cache."""
         signals = self.teacher.signals(batch.inputs, self.wanted)
@@ -81,9 +86,17 @@ class CacheEntries(L.LightningDataModule):
     """The training entries whose signals a cache lacks, one by one: a teacher's last bits depend on
     what it is given together."""
 
-    def __init__(self, data: HaystackDataModule, out: Path, teacher: ModelArgs, wanted: Wanted):
+    def __init__(
+        self,
+        data: HaystackDataModule,
+        out: Path,
+        teacher: ModelArgs,
+        wanted: Wanted,
+        stored_as: StoredAs,
+    ):
         super().__init__()
         self.data, self.out, self.teacher, self.wanted = data, out, teacher, wanted
+        self.stored_as: StoredAs = stored_as
         self.filling: ShardFilling | None = None
 
     def prepare_data(self) -> None:
@@ -132,6 +145,7 @@ class CacheEntries(L.LightningDataModule):
             tuple(sorted(self.wanted.layers)),
             self.wanted.logits,
             self.wanted.every_query,
+            self.stored_as,
             max(1, min(SHARD_ENTRIES, int(SHARD_BYTES / each))),
         )
         if not (self.out / HEADER).is_file():
@@ -142,7 +156,8 @@ class CacheEntries(L.LightningDataModule):
             f"the cache {self.out}",
             teacher_differences(there.teacher, header.teacher)
             | differences(there.reading, header.reading)
-            | differences(vars(there.wanted), vars(header.wanted)),
+            | differences(vars(there.wanted), vars(header.wanted))
+            | differences({"stored_as": there.stored_as}, {"stored_as": self.stored_as}),
             "now",
             "Give the settings that it was made with, or name another folder",
         )
@@ -164,7 +179,8 @@ class CacheEntries(L.LightningDataModule):
         answers = sum(len(answer_labels(one.labels_BL)) for one in inputs)
         autocast = isinstance(self.trainer.precision_plugin, MixedPrecision)
         question = sum(_question(one) for one in inputs)
-        found = bytes_of(self.teacher, autocast, self.wanted, tokens, question, answers)
+        counts = tokens, question, answers
+        found = bytes_of(self.teacher, autocast, self.stored_as, self.wanted, *counts)
         return found / sum(some["size"]) * sum(entries["size"]) / len(entries)
 
     def _check_space(self, each: float, entries: int) -> None:

@@ -102,6 +102,14 @@ REFUSED = {
         ("--model.objective.laid.weight", 1),
         "lacks teacher layers [2]: it holds none",
     ),
+    "other numbers": (
+        ("--model.teacher_stored_as", "int8"),
+        "model.teacher_stored_as: the cache 'teacher', this run 'int8'",
+    ),
+    "numbers of no cache": (
+        ("--model.teacher_stored_as", "int8", "--model.teacher_source", "online"),
+        "name a cache",
+    ),
     "no source": (("--model.teacher_source", "elsewhere"), "expected online, or cache:"),
     "no cache": (("--model.teacher_source", "cache:runs"), "it has no cache.json"),
 }
@@ -116,6 +124,22 @@ def test_a_cache_of_something_else_is_refused(cache, config, run, work, words, e
     assert code == 2
     assert expected in said
     assert sorted(work.glob("runs/*")) == before
+
+
+@pytest.mark.parametrize("with_terms", ["all terms"], indirect=True)
+def test_a_fit_from_a_cache_in_int8_has_nearly_the_losses(with_terms, run, work):
+    config, _ = with_terms
+    stored = ("--model.teacher_stored_as", "int8")
+    assert run("cache", "--config", config, *stored, "--out", "used")[0] == 0
+    one = ("--config", config, "--trainer.max_steps", 1)
+    fit(run, *one, "--name", "online")
+    fit(run, *one, *stored, "--model.teacher_source", "cache:used", "--name", "cached")
+    exact, found = (losses(work / "runs" / name) for name in ("online", "cached"))
+    for term in ("laid", "retrieval"):
+        tag = f"train/{term}"
+        assert found[tag] != exact[tag]
+        assert found[tag][0] == pytest.approx(exact[tag][0], rel=0.01)
+    assert found["train/kl"] == exact["train/kl"]
 
 
 def test_a_cache_that_is_not_complete_is_not_said_to_be(config, run):

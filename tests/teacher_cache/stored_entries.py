@@ -13,6 +13,7 @@ HEADER = CacheHeader(
     layers=(1, 3),
     logits=True,
     every_query=True,
+    stored_as="teacher",
     entries_per_shard=2,
 )
 

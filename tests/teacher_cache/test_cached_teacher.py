@@ -12,6 +12,7 @@ from laid.signals.model_signals import Wanted
 from laid.teacher_cache.cache_size import bytes_of
 from laid.teacher_cache.cached_teacher import CachedTeacher
 from laid.teacher_cache.signal_store import CacheHeader, EntrySignals, SignalStore
+from laid.teacher_cache.stored_numbers import packed, unpacked
 from laid.vlm.model_loading import ModelArgs
 
 ALL = Wanted((0, 2), logits=True)
@@ -23,8 +24,10 @@ READING = {"entries": {"count": 6, "content": "2b"}}
 def cache_of(teacher, haystacks, tmp_path):
     """Makes a cache of the six haystacks, in two shards: a function of what it holds."""
 
-    def make(held):
-        header = CacheHeader({}, READING, held.layers, held.logits, held.every_query, 4)
+    def make(held, stored_as="teacher"):
+        header = CacheHeader(
+            {}, READING, held.layers, held.logits, held.every_query, stored_as, entries_per_shard=4
+        )
         store = SignalStore.begin(tmp_path, header)
         store.keep_teacher(teacher.hf.config.save_pretrained)
         batches = [haystacks(rows=[row]).inputs for row in range(6)]
@@ -40,7 +43,7 @@ def cache_of(teacher, haystacks, tmp_path):
             ]
         store.write(0, entries[:4])
         store.write(1, entries[4:])
-        return CachedTeacher(tmp_path, None, READING)
+        return CachedTeacher(tmp_path, None, READING, stored_as)
 
     return make
 
@@ -86,15 +89,42 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
     assert cached.shape == teacher.shape
 
 
+@pytest.mark.parametrize("stored_as", ["teacher", "bfloat16", "int8"])
 @pytest.mark.parametrize("held", [ALL, OF_QUESTION], ids=["all", "question"])
-def test_it_takes_what_was_estimated(cache_of, held, haystacks, pair, tmp_path):
+def test_it_takes_what_was_estimated(cache_of, held, stored_as, haystacks, pair, tmp_path):
     inputs, args = haystacks().inputs, ModelArgs(str(pair[1]))
     counts = inputs.tokens, question(inputs), len(answer_labels(inputs.labels_BL))
-    cache_of(held)
+    cache_of(held, stored_as)
     files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/signals.safetensors"))
-    expected = bytes_of(args, False, held, *counts)
-    assert 1 < files / expected < 1.1
-    assert 2 * bytes_of(args, True, held, *counts) == expected
+    assert 1 < files / bytes_of(args, False, stored_as, held, *counts) < 1.2
+    own = bytes_of(args, False, "teacher", held, *counts)
+    assert 2 * bytes_of(args, True, "teacher", held, *counts) == own
+    assert 2 * bytes_of(args, False, "bfloat16", held, *counts) == own
+
+
+@pytest.mark.parametrize(("stored_as", "of_logits"), [("bfloat16", 2**-8), ("int8", 0.0)])
+def test_what_fewer_bits_cost_is_bounded(cache_of, teacher, haystacks, stored_as, of_logits):
+    """In int8 half a step, of which there are 127 to the largest number of a token and head."""
+    inputs = haystacks(rows=[3]).inputs
+    found, ours = cache_of(ALL, stored_as).signals(inputs, ALL), teacher.signals(inputs, ALL)
+    for layer in ALL.layers:
+        for name in "qk":
+            stored, own = (getattr(one.qk[layer], name).float() for one in (found, ours))
+            largest = own.abs().amax(-1, keepdim=True)
+            bound = largest / 254 if stored_as == "int8" else own.abs() * 2**-8
+            assert (stored != own).any()
+            assert ((stored - own).abs() <= bound * (1 + 1e-5)).all()
+    error = (found.logits_NV.float() - ours.logits_NV).abs()
+    assert (error <= of_logits * ours.logits_NV.abs()).all()
+
+
+def test_a_head_that_is_silent_stays_so():
+    x_LHD = torch.zeros(2, 3, 4)
+    x_LHD[1, 2] = torch.tensor([0.0, 1e-30, -2e-30, 5.0])
+    stored = packed("x", x_LHD, "int8")
+    found_LHD = unpacked(stored.__getitem__, "x", "int8")
+    assert not found_LHD[0].any()
+    assert torch.equal(found_LHD[1, 2], torch.tensor([0.0, 0.0, 0.0, 5.0]))
 
 
 def test_it_may_hold_the_queries_of_the_question_alone(cache_of, teacher, haystacks):

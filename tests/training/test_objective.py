@@ -1,12 +1,15 @@
 """The objective: a container of terms that do not change each other."""
 
+import pytest
 import torch
 
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
+from laid.losses.head_mixing import MixingArgs
 from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import ModelPair
-from laid.training.objective import Objective, ObjectiveArgs
+from laid.signals.model_signals import Wanted
+from laid.training.objective import Objective, ObjectiveArgs, wanted_of_teacher
 
 
 def test_a_term_is_the_same_beside_others_that_ask_for_more(student, teacher, haystacks):
@@ -37,3 +40,28 @@ def test_a_term_is_the_same_beside_others_that_ask_for_more(student, teacher, ha
         alone = losses({name: args})
         for ours, theirs in zip(together, alone, strict=True):
             assert torch.equal(ours[name], theirs[name]), name
+
+
+MIXINGS = {
+    "one-hot": MixingArgs(),
+    "shared": MixingArgs(keys="shared", initial="uniform"),
+    "complex": MixingArgs(weights="complex", normalisation="none", initial="least-squares"),
+}
+
+
+@pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS)
+@pytest.mark.parametrize("layers", ["all", "matched"])
+def test_what_a_run_may_ask_of_the_teacher_is_known_without_building_its_terms(
+    student, teacher, mixing, layers
+):
+    """Once the alignment has matched layers, it may ask for any; it alone asks for all queries."""
+    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    retrieval, kl = RetrievalArgs(weight=1.0, layers="final"), DivergenceArgs(weight=1.0)
+    laid = AlignmentArgs(weight=1.0, layers=layers, mixing=mixing)
+    found = wanted_of_teacher(ObjectiveArgs(laid=laid, retrieval=retrieval, kl=kl), models)
+    assert set(found.layers) == ({0, 2} if layers == "all" else {0, 1, 2})
+    assert found.logits
+    assert found.every_query
+    off = AlignmentArgs(weight=0.0)
+    found = wanted_of_teacher(ObjectiveArgs(laid=off, retrieval=retrieval, kl=kl), models)
+    assert found == Wanted((2,), logits=True, every_query=False)
