@@ -47,12 +47,12 @@ SHARED := base shared_kd-seed? shared_laid-seed? shared_retrieval-seed? shared_l
 table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, into docs/results (two hours; resumes)
 	$(BIN)/python benchmarks/sweep.py benchmarks/table.yaml
 	cd $(TABLE) && $(abspath $(BIN))/laid compare $(METHODS) --base base --teacher teacher --out $(CURDIR)/docs/results
-	cd $(TABLE) && $(abspath $(BIN))/laid compare $(PARTS) --base kd --teacher teacher --out $(CURDIR)/docs/results/parts
-	cd $(TABLE) && $(abspath $(BIN))/laid compare $(SHARED) --base base --teacher shared_teacher --out $(CURDIR)/docs/results/shared
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(PARTS) --base kd --teacher teacher --out $(CURDIR)/docs/results-parts
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(SHARED) --base base --teacher shared_teacher --out $(CURDIR)/docs/results-shared
 
-table-student: $(STAMP)  ## The same on the student that never saw long positions, into docs/results/student (two hours)
+table-student: $(STAMP)  ## The same on the student that never saw long positions, into docs/results-student (two hours)
 	$(BIN)/python benchmarks/sweep.py benchmarks/table_student.yaml
-	$(BIN)/laid compare runs/table_student/*/results.json --base base --teacher teacher --out docs/results/student
+	$(BIN)/laid compare runs/table_student/*/results.json --base base --teacher teacher --out docs/results-student
 
 tiny-checkpoints: $(STAMP)  ## Train the packaged tiny models from scratch, into tiny-checkpoints/ (long; resumes)
 	$(BIN)/laid pretrain tiny --out tiny-checkpoints
