@@ -42,6 +42,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("campaign")
     terminalreporter.write_line(table(tried, passed))
-    if os.environ.get(WRITES):
+    if os.environ.get(WRITES) == "1":
         page = PAGE.read_text()
         PAGE.write_text(replaced(page, table(tried, passed, page)))
