@@ -33,7 +33,7 @@ setup: $(STAMP)  ## Create the environment and install laid (again whenever pypr
 demo: $(STAMP)  ## Train the tiny student on the CPU, test it, its base and its teacher, write a report
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-base
 	$(BIN)/laid test --config configs/tiny.yaml --results runs/demo-teacher --model.student.path tiny/teacher-independent
-	$(BIN)/laid fit --config configs/tiny.yaml --name demo
+	$(BIN)/laid fit --config configs/tiny.yaml --name demo --trainer.max_epochs 1
 	$(BIN)/laid test --ckpt_path last --name demo --results runs/demo-distilled
 	$(BIN)/laid compare runs/demo-base runs/demo-distilled runs/demo-teacher --base demo-base --teacher demo-teacher \
 	  --out runs/demo-report
