@@ -46,7 +46,7 @@ SHARED := base shared_kd-seed? shared_laid-seed? shared_retrieval-seed? shared_l
 
 table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, into docs/results (hours; resumes)
 	$(BIN)/python benchmarks/sweep.py benchmarks/table.yaml
-	cd $(TABLE) && $(abspath $(BIN))/laid compare $(METHODS) --base base --teacher teacher --out $(CURDIR)/docs/results
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(METHODS) --base kd --teacher teacher --out $(CURDIR)/docs/results
 	cd $(TABLE) && $(abspath $(BIN))/laid compare $(PARTS) --base kd --teacher teacher --out $(CURDIR)/docs/results-parts
 	cd $(TABLE) && $(abspath $(BIN))/laid compare $(SHARED) --base base --teacher shared_teacher --out $(CURDIR)/docs/results-shared
 

@@ -20,9 +20,9 @@ _UNHELPFUL_WARNINGS = (
     "You're resuming from a checkpoint .* dataloader is not resumable",
     # Lightning's own, with the torch of today.
     ".*treespec, LeafSpec.*",
-    # The command that tests a run needs none of them.
     # What is predicted for a cache is in the cache.
     "predict returned None if it was on purpose",
+    # The command that tests a run needs none of them.
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     # Every rank has the sums of all.
     r"It is recommended to use `self.log\('val/accuracy",

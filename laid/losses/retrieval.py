@@ -158,8 +158,7 @@ class Retrieval(LayerPairTerm):
                 distractors=args.distractors != "none",
             )
         needle_BM = needles(inputs, place.own_BM) if args.target == "label" else None
-        live_M = torch.arange(pool.images.images, device=own_BM.device) < step.images.images
-        logits = self._logits(place, pool, student, teacher, live_M)
+        logits = self._logits(place, pool, student, teacher, live=step.images.images)
         weight_M = (1 + place.distance_M / place.length) ** args.gamma
         losses = [
             mean_by_entry(
@@ -207,20 +206,22 @@ class Retrieval(LayerPairTerm):
         pool: KeyedImages,
         student: Signals,
         teacher: Signals,
-        live_M: Tensor | None = None,
+        live: int | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """Logits over images, by pair: ``[B, R, S, M]`` and ``[B, R, T, M]``.
 
         Args:
-            live_M: which images' keys have a gradient; None: all.
+            live: how many of the first images have keys with a gradient; None: all.
         """
         found = []
         for pair, (s, t) in enumerate(self.pairs):
             q_BLHD, k_NKD = student.qk[s].q, pool.keys[f"student.{pair}"]
             ours = place.logits(q_BLHD, k_NKD, self.models.turn)
-            if live_M is not None and not live_M.all():
+            if live is not None and live < pool.images.images:
                 of_keys = place.logits(q_BLHD.detach(), k_NKD, self.models.turn)
-                ours = at_one_level(ours, of_keys, place.candidate_BM & live_M)
+                live_BM = place.candidate_BM.clone()
+                live_BM[:, live:] = False
+                ours = at_one_level(ours, of_keys, live_BM)
             keys_NKD = pool.keys[f"teacher.{pair}"]
             theirs = place.logits(teacher.qk[t].q, keys_NKD, self.models.teacher_turn)
             found.append((ours, theirs))

@@ -8,53 +8,30 @@ import torch
 from torch import Tensor
 
 from laid.signals.model_inputs import ModelInputs, answer_labels
-from laid.signals.model_signals import QK, AttentionShape, Signals, Wanted
+from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.stored_numbers import StoredAs
+from laid.teacher_cache.weightless_teacher import WeightlessTeacher
 from laid.training.placement import Placement
 from laid.training.teacher_choice import TeacherChoice
-from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.pair_check import check_teacher
-from laid.vlm.rotation import Rotation
 
 
-class PlannedCache(TeacherSource):
+class PlannedCache(WeightlessTeacher):
     """Signals of the teacher's shapes and dtype, with nothing in them."""
 
     def __init__(self, args: ModelArgs, stored_as: StoredAs):
-        self._rotation = Rotation(args)
+        super().__init__(args)
         self._vocabulary = load_config(args).text_config.vocab_size
         read = {"teacher": args.dtype, "bfloat16": "bfloat16", "int8": "float32"}[stored_as]
         self._dtype = getattr(torch, read)
 
-    @property
-    def layers(self) -> int:
-        return self._rotation.family.shape.layers
-
-    @property
-    def any_input(self) -> bool:
-        return False
-
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
-        return self._rotation.turn(x_BLHD, positions_3BL)
-
     def missing(self, wanted: Wanted) -> str | None:
         return None
 
-    def to(self, device: torch.device) -> None:
-        self._rotation.to(device)
-
-    def forget_images(self) -> None:
-        pass
-
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        pass
-
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
-        shape, batch = self._rotation.family.shape, inputs.input_ids_BL.shape
+        shape, batch = self.shape, inputs.input_ids_BL.shape
         device = inputs.input_ids_BL.device
 
         def of(*sizes: int) -> Tensor:
@@ -82,11 +59,6 @@ class PlannedChoice(TeacherChoice):
             UserError: no teacher is named, whose shapes a plan needs.
         """
         check_teacher(student, self.args, tokenizer_of, terms)
-
-    @property
-    def shape(self) -> AttentionShape:
-        assert self.args is not None
-        return family_of(load_config(self.args)).shape
 
     def source(self, placement: Placement, wanted: Wanted) -> TeacherSource:
         assert self.args is not None

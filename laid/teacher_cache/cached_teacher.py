@@ -15,19 +15,17 @@ from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.signals.model_inputs import ModelInputs
-from laid.signals.model_signals import QK, AttentionShape, Signals, Wanted
-from laid.signals.teacher_source import TeacherSource
+from laid.signals.model_signals import QK, Signals, Wanted
 from laid.teacher_cache.cache_identity import refuse, teacher_differences
 from laid.teacher_cache.signal_store import SignalStore
 from laid.teacher_cache.stored_numbers import StoredAs
-from laid.vlm.families.family import Config
+from laid.teacher_cache.weightless_teacher import WeightlessTeacher
 from laid.vlm.model_loading import ModelArgs
-from laid.vlm.rotation import Rotation
 
 log = logging.getLogger(__name__)
 
 
-class CachedTeacher(TeacherSource):
+class CachedTeacher(WeightlessTeacher):
     """The signals of a cache that is complete, whole, and of what the run asks."""
 
     def __init__(self, folder: Path, teacher: Json | None, reading: Json, stored_as: StoredAs):
@@ -57,34 +55,13 @@ class CachedTeacher(TeacherSource):
             "--model.teacher null its teacher is taken, whichever it is",
         )
         store.check_whole()
-        self._rotation = Rotation(ModelArgs(str(store.teacher)))
+        super().__init__(ModelArgs(str(store.teacher)))
         self._places: dict[str, tuple[int, int, int]] = {}
         for shard in store.shards:
             index = store.index(shard)
             for n, (name, tokens) in enumerate(zip(index.ids, index.tokens, strict=True)):
                 self._places[name] = shard, n, tokens
         log.info("the teacher's signals of %s entries are in %s", f"{len(self._places):,}", folder)
-
-    @property
-    def config(self) -> Config:
-        """The teacher's configuration."""
-        return self._rotation.family.config
-
-    @property
-    def shape(self) -> AttentionShape:
-        """The teacher's attention."""
-        return self._rotation.family.shape
-
-    @property
-    def layers(self) -> int:
-        return self.shape.layers
-
-    @property
-    def any_input(self) -> bool:
-        return False
-
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
-        return self._rotation.turn(x_BLHD, positions_3BL)
 
     def missing(self, wanted: Wanted) -> str | None:
         held, lacks = self._store.header.wanted, []
@@ -96,17 +73,6 @@ class CachedTeacher(TeacherSource):
             lacks.append("the logits of answers: it holds none")
         where = f"the cache {self._store.folder} lacks "
         return where + " and ".join(lacks) if lacks else None
-
-    def to(self, device: torch.device) -> None:
-        self._rotation.to(device)
-
-    def forget_images(self) -> None:
-        pass
-
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        pass
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Raises:
