@@ -203,7 +203,7 @@ def test_a_cache_is_added_to_by_the_same_settings_only(cache, config, run, work)
     filling = ("--model.teacher_source", f"online+cache:{cache}")
     code, said = run("fit", "--config", config, *KL, *filling, "--name", "refused")
     assert code == 2
-    assert "a run fills one whose shards have one entry; these have 12" in said
+    assert "a run fills one whose shards have one entry; these have 64" in said
     code, said = run("cache", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
     assert code == 0
     assert "is complete" in said
