@@ -66,6 +66,8 @@ COMMANDS = (
             "laid.comparison.compare_command:run"),
     Command("spectrum", "which rotary frequencies attention uses, of several models",
             "laid.spectrum.spectrum_command:run"),
+    Command("look", "where models look in one haystack: a picture and a page",
+            "laid.look.look_command:run"),
     Command("export", "write a checkpoint as a plain Hugging Face folder",
             "laid.cli.export_command:export", by_signature=True),
     Command("pretrain tiny", "train the package's tiny models from nothing",
