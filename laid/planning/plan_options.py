@@ -12,7 +12,8 @@ GPUS = {
     "h200": (989.0, 139.8),
     "rtx4090": (165.2, 23.6),
 }
-"""bfloat16 TFLOP/s without sparsity by the data sheets (of SXM modules), and GiB that a program finds."""
+"""bfloat16 TFLOP/s without sparsity by the data sheets (SXM where there is one), and GiB that a
+program finds."""
 GUESSED_MFU = 0.4
 
 

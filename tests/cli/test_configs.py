@@ -114,7 +114,8 @@ def test_the_full_size_configurations_have_the_papers_settings(name):
 def test_a_configuration_for_one_card_is_the_full_one_with_adapters_and_a_cache(name):
     ours, full = understood(CONFIGS / f"{name}.yaml"), understood(CONFIGS / f"{name[:2]}.yaml")
     model = ours["model"]
-    assert model["lora"] and model["teacher_source"] == f"cache:runs/{name}-cache"
+    assert model["lora"]
+    assert model["teacher_source"] == f"cache:runs/{name}-cache"
     assert model["student"]["dtype"] == "bfloat16"
     assert ours["trainer"]["devices"] == 1
     for key in ("objective", "optimizer", "teacher"):

@@ -3,9 +3,11 @@
 from laid.common.errors import UserError
 from laid.vlm.families.family import Config, Family
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
+from laid.vlm.families.qwen2_vl import Qwen2VL
 
 FAMILIES: dict[str, type[Family]] = {
     Qwen25VL.model_type: Qwen25VL,
+    Qwen2VL.model_type: Qwen2VL,
 }
 
 
