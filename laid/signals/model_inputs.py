@@ -16,6 +16,24 @@ IGNORED = -100
 """Label of a token that is not part of the answer."""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The answer's tokens of a batch, in reading order.
+
+    Attributes:
+        rows_N, columns_N: of the token that predicts each.
+        labels_N: their ids.
+        keep_U: the columns of all rows, each once, ascending; U may be less than N.
+        slots_N: where in ``keep_U`` each column is.
+    """
+
+    rows_N: Tensor
+    columns_N: Tensor
+    labels_N: Tensor
+    keep_U: Tensor
+    slots_N: Tensor
+
+
 @dataclass
 class ModelInputs:
     """One batch, or before padding one haystack without the batch dimension (B absent).
@@ -52,6 +70,18 @@ class ModelInputs:
     def tokens(self) -> int:
         """How many tokens there are, padding left out."""
         return int(self.attention_mask_BL.sum())
+
+    @property
+    def answers(self) -> Answers:
+        """Where the answers are; computed once, since it reads from the device."""
+        found: tuple[Tensor, Answers] | None = self.__dict__.get("_answers")
+        if found is None or found[0] is not self.labels_BL:
+            rows_N, columns_N = answer_positions(self.labels_BL)
+            keep_U, slots_N = columns_N.unique(return_inverse=True)
+            labels_N = self.labels_BL[rows_N, columns_N + 1]
+            found = self.labels_BL, Answers(rows_N, columns_N, labels_N, keep_U, slots_N)
+            self.__dict__["_answers"] = found
+        return found[1]
 
     @property
     def images(self) -> int:
