@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -19,6 +18,7 @@ from laid.common.tables import Cell, Table, markdown
 from laid.evaluation.accuracy_figures import accuracy_figure, save_png
 from laid.evaluation.accuracy_table import asked_text, interval_text, percent
 from laid.evaluation.results import Results, read_results
+from laid.sharing.hub_push import REPOSITORY
 from laid.training.objective import ObjectiveArgs
 from laid.vlm.export_marker import CARD
 from laid.vlm.model_paths import card_metadata, hub_id
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 FIGURE = "accuracy_by_size.png"
 _TEMPLATE = (files("laid.sharing") / "export_card.txt").read_text("utf-8")
 _LICENSE = ("license", "license_name", "license_link")
-_DATASET = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(folder: Path, found: Found, model_class: str, dtype: str) -> None:
@@ -179,7 +178,7 @@ def _shown(path: str, revision: str | None = None) -> str:
 
 def _is_dataset(source: str) -> bool:
     is_file = Path(source).exists() or Path(source).suffix in (".json", ".jsonl")
-    return not is_file and bool(_DATASET.fullmatch(source))
+    return not is_file and bool(REPOSITORY.fullmatch(source))
 
 
 def _texts(source: Any) -> list[str]:

@@ -1,19 +1,21 @@
 """Folders on their way to the Hugging Face hub."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from laid.common.errors import UserError
 from laid.common.printable import printable
 from laid.common.tables import Cell, Table, text
 
 log = logging.getLogger(__name__)
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+"""``USER/NAME``."""
 
 
 def check_repo(repo: str, option: str) -> None:
@@ -22,13 +24,7 @@ def check_repo(repo: str, option: str) -> None:
     Raises:
         UserError: it is not of the form ``USER/NAME``.
     """
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as reason:
-        raise UserError(
-            f"{option} {repo!r}: expected USER/NAME, as on the hub ({reason})"
-        ) from None
-    if repo.count("/") != 1:
+    if not REPOSITORY.fullmatch(repo):
         raise UserError(f"{option} {repo!r}: expected USER/NAME, as on the hub")
 
 
@@ -52,7 +48,7 @@ def push(
         UserError: the hub cannot be reached, or refuses.
     """
     sizes = {name: (folder / name).stat().st_size for name in sorted(names)}
-    rows = [[name, Cell(f"{size:,}", size)] for name, size in sizes.items()]
+    rows: list[list[Cell | str]] = [[name, Cell(f"{size:,}", size)] for name, size in sizes.items()]
     rows.append(["in all", Cell(f"{sum(sizes.values()):,}", sum(sizes.values()))])
     print(printable(text(Table("push", repo, ["path", "bytes"], rows))))
     if dry_run:
