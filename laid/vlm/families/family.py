@@ -81,6 +81,8 @@ class Family(ABC):
     renamed: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions, and what replaces them, from names in checkpoint files to transformers'
     names of parameters."""
+    packs: ClassVar[bool] = False
+    """Whether several haystacks are tested in one row (``laid/vlm/packed_row.py``)."""
     loops_over_images: ClassVar[bool] = False
     """Whether the vision tower under sdpa calls attention once an image or window, and under flash
     attention once a block, with ``cu_seq_lens_q``; a plan then asks for the latter."""

@@ -58,6 +58,7 @@ class Qwen25VL(Family):
         (r"^visual\.", "model.visual."),
         (r"^model\.(?!visual\.|language_model\.)", "model.language_model."),
     )
+    packs = True
     loops_over_images = True
 
     def tower(self, hf: PreTrainedModel) -> PreTrainedModel:
