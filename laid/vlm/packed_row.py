@@ -69,6 +69,15 @@ def haystacks_apart(x_1SHD: Tensor, lengths: Sequence[int]) -> Tensor:
     return pad_sequence(x_1SHD[0].split(list(lengths)), batch_first=True)
 
 
+def flops_of(family: Family, tokens: int) -> float:
+    """Multiply-adds of a decoder layer's forward pass over one haystack: products with weights, and
+    causal attention. Of a layer with a gated MLP, and no mixture of experts."""
+    text, shape = family.config.text_config, family.shape
+    width, kv_width = (heads * shape.head_dim for heads in (shape.heads, shape.kv_heads))
+    weights = text.hidden_size * (2 * width + 2 * kv_width + 3 * text.intermediate_size)
+    return tokens * (weights + width * tokens)
+
+
 def attend_by_haystack(hf: PreTrainedModel) -> None:
     """Makes a decoder that attends by sdpa take the haystacks of a row one by one.
 

@@ -175,7 +175,8 @@ def gradients_and_losses(pair, batches, terms, **how):
 
 
 @pytest.mark.parametrize(
-    ("term", "model"), [*((term, "plain") for term in TERMS), *(("laid", how) for how in [*MODELS][1:])]
+    ("term", "model"),
+    [*((term, "plain") for term in TERMS), *(("laid", how) for how in [*MODELS][1:])],
 )
 def test_losses_and_gradients_are_those_of_haystacks_side_by_side(pair, batch, term, model):
     terms, how = TERMS[term], MODELS[model]
