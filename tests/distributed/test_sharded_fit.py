@@ -131,7 +131,7 @@ def test_ranks_look_for_an_image_among_those_of_all(witnessed):
 
 @pytest.mark.slow
 def test_ranks_with_packed_haystacks_train_as_one_process_with_padded_ones(witnessed):
-    """Of three haystacks, one rank has one and the other two; then each has several micro-batches."""
+    """Of three haystacks, one rank has one and the other two; of six, with two micro-batches."""
     for step, tokens in ((3, 10_000), (6, 60)):
         options = ("--data.global_batch_size", step, "--data.train.min_size", 1)
         alone = (1, "--trainer.max_epochs", 8, *options)
