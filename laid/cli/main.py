@@ -60,6 +60,8 @@ COMMANDS = (
             "laid.cli.lightning_app:predict"),
     Command("cache", "store a teacher's signals, to train without the teacher",
             "laid.cli.cache_command:run"),
+    Command("doctor", "whether this machine has what a run needs, before the run",
+            "laid.doctor.doctor_command:run"),
     Command("plan", "memory, FLOPs and hours of a run, without weights or a GPU",
             "laid.planning.plan_command:run"),
     Command("compare", "several results side by side: tables, figures, paired tests",
@@ -74,6 +76,8 @@ COMMANDS = (
             "laid.miniature.pretrain_command:pretrain_tiny", by_signature=True),
     Command("data build", "write Visual Haystacks files from a COCO folder",
             "laid.data.build_command:build", by_signature=True),
+    Command("data push", "push Visual Haystacks files to the Hugging Face hub",
+            "laid.sharing.push_command:push_data", by_signature=True),
 )
 # fmt: on
 USAGE = f"""\
