@@ -42,11 +42,13 @@ class Batch:
         entries: one a haystack.
         counted: one a haystack; False for an entry that is asked again only to give all ranks
             equally many (``EpochSampler``).
+        weight: of its loss: its haystacks, relative to the other micro-batches of a step.
     """
 
     inputs: ModelInputs
     entries: Sequence[HaystackEntry]
     counted: Sequence[bool]
+    weight: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its inputs on ``device``; Lightning would otherwise rebuild every field
@@ -71,6 +73,19 @@ class PromptEncoder:
     def patches(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
         return self.processor.pieces(images)
+
+    def lengths(self, entries: datasets.Dataset, sizes: Mapping[str, tuple[int, int]]) -> list[int]:
+        """How many tokens each entry is with its answer, without reading an image.
+
+        Args:
+            sizes: width and height of each image.
+        """
+        processor, end = self.processor, self.processor.family.end_of_turn
+        questions = [self.prefix + question for question in entries["question"]]
+        images = [[sizes[name] for name in names] for names in entries["images"]]
+        answers = processor.counts([answer.capitalize() + end for answer in entries["answer"]])
+        prompts = processor.lengths(questions, images)
+        return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
     def encode(
         self, entry: HaystackEntry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
@@ -149,11 +164,22 @@ class HaystackDataset(Dataset):
 
 @dataclass(frozen=True)
 class Collate:
-    """Pads samples to a batch: on the right to train, on the left to answer."""
+    """Pads samples to a batch: on the right to train, on the left to answer.
+
+    Attributes:
+        mean_haystacks: of packed micro-batches, how many haystacks one has on average; None: they
+            are not packed.
+    """
 
     pad_id: int
     side: Side
+    mean_haystacks: float | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         inputs = pad_batch([sample.inputs for sample in samples], self.pad_id, self.side)
-        return Batch(inputs, [s.entry for s in samples], [s.counted for s in samples])
+        entries, counted = [s.entry for s in samples], [s.counted for s in samples]
+        if self.mean_haystacks is None:
+            return Batch(inputs, entries, counted)
+        if len(samples) > 1:
+            inputs.lengths = [len(s.inputs.input_ids_BL) for s in samples]
+        return Batch(inputs, entries, counted, len(samples) / self.mean_haystacks)

@@ -73,6 +73,32 @@ class ImageTextProcessor:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
 
+    def lengths(
+        self, texts: Sequence[str], images: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[int]:
+        """Tokens of prompts, each of a text and images of some width and height, without rendering
+        them.
+
+        Args:
+            images: of each text.
+        """
+        # Image processors tell vLLM in this way how many tokens an image has.
+        sides = sorted({size for sizes in images for size in sizes})
+        found = self.stock._get_num_multimodal_tokens([(high, wide) for wide, high in sides])
+        tokens = dict(zip(sides, found.num_image_tokens, strict=True))
+        one, two = (len(self.ids(_render(self.stock, count, "word"))) for count in (1, 2))
+        marks = two - one - 1  # of an image
+        frame = one - 1 - marks - len(self.ids("word"))
+        return [
+            frame + text + sum(marks + tokens[size] for size in sizes)
+            for text, sizes in zip(self.counts(texts), images, strict=True)
+        ]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [len(one) for one in ids]
+
     def pieces(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values`` [P, ...] and ``grid_I3``."""
         return self.family.pieces(self.stock, images)
