@@ -33,6 +33,13 @@ class Answers:
     keep_U: Tensor
     slots_N: Tensor
 
+    @classmethod
+    def of(cls, labels_BL: Tensor) -> "Answers":
+        """Those of ``ModelInputs.labels_BL``."""
+        rows_N, columns_N = answer_positions(labels_BL)
+        keep_U, slots_N = columns_N.unique(return_inverse=True)
+        return cls(rows_N, columns_N, labels_BL[rows_N, columns_N + 1], keep_U, slots_N)
+
 
 @dataclass
 class ModelInputs:
@@ -76,14 +83,10 @@ class ModelInputs:
 
     @property
     def answers(self) -> Answers:
-        """Where the answers are; computed once, since it reads from the device."""
+        """Where the answers are; found once, since that reads from the device."""
         found: tuple[Tensor, Answers] | None = self.__dict__.get("_answers")
         if found is None or found[0] is not self.labels_BL:
-            rows_N, columns_N = answer_positions(self.labels_BL)
-            keep_U, slots_N = columns_N.unique(return_inverse=True)
-            labels_N = self.labels_BL[rows_N, columns_N + 1]
-            found = self.labels_BL, Answers(rows_N, columns_N, labels_N, keep_U, slots_N)
-            self.__dict__["_answers"] = found
+            found = self.__dict__["_answers"] = self.labels_BL, Answers.of(self.labels_BL)
         return found[1]
 
     @property

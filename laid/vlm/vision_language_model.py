@@ -122,8 +122,8 @@ class VLM(nn.Module):
             attend_by_haystack(self.hf)
             inputs = one_row(inputs)
         answers = inputs.answers
-        keep_U = answers.keep_U if wanted.logits else answers.keep_U[:1]
-        layers = None if wanted.logits else max(wanted.layers, default=-1) + 1
+        keep_U = answers.keep_U if wanted.answers else answers.keep_U[:1]
+        layers = None if wanted.answers else max(wanted.layers, default=-1) + 1
         with (
             first_layers(self.family.decoder(self.hf), layers),
             captured_qk(self.hf, self.family, wanted.layers) as (q, k),
@@ -132,7 +132,7 @@ class VLM(nn.Module):
         if lengths:
             q, k = ({n: haystacks_apart(x, lengths) for n, x in one.items()} for one in (q, k))
         qk = {layer: QK(q[layer], k[layer]) for layer in q}
-        logits_NV = out.logits[answers.rows_N, answers.slots_N] if wanted.logits else None
+        logits_NV = out.logits[answers.rows_N, answers.slots_N] if wanted.answers else None
         return Signals(qk=qk, logits_NV=logits_NV)
 
     @torch.no_grad()
