@@ -16,6 +16,7 @@ from laid.common.errors import UserError
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
 from laid.data.image_files import check_images, patches_of
+from laid.data.image_names import ImageRoots
 from laid.data.loader import EpochSampler, HaystackLoader
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder, Side
 from laid.data.question_text import QuestionCheck
@@ -37,11 +38,12 @@ class HaystackDataModule(L.LightningDataModule):
     LEARNED = (
         "coco_root", "processor", "revision", "train", "needles", "min_area", "prefix",
         "min_pixels", "max_pixels", "max_length", "global_batch_size", "group_by_size", "seed",
-        "order_seed",
+        "order_seed", "image_root",
     )
     """Settings that decide what is learned."""
     NOT_LEARNED = (
         "batch_size", "eval_batch_size", "cache_features", "feature_gib", "workers",
+        "max_answer_tokens",
         "validate", "test", "predict",
     )
     """Settings that say how it is computed, and what is tested."""
@@ -62,6 +64,8 @@ class HaystackDataModule(L.LightningDataModule):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         max_length: int | None = None,
+        max_answer_tokens: int = 512,
+        image_root: str | None = None,
         cache_features: bool = False,
         feature_gib: float = 4.0,
         batch_size: int = 1,
@@ -86,10 +90,13 @@ class HaystackDataModule(L.LightningDataModule):
             needles: Numbers of needles that a built haystack may have: 1, or 2 and 3 for the
                 questions about "all images with a ...".
             min_area: Smallest share of an image that an object must cover to be asked about.
-            prefix: Text before every question.
+            prefix: Text before every question about a haystack; conversations have their own.
             min_pixels: Images with fewer pixels are enlarged. None: as the processor says.
             max_pixels: Images with more pixels are reduced. None: as the processor says.
             max_length: Longest input in tokens; a longer entry is an error. None: no limit.
+            max_answer_tokens: Longest answer of a conversation in training; a longer is an error.
+            image_root: Folder that image names in conversations are relative to. None: the folder
+                of each file.
             cache_features: Compute the frozen vision towers' features of each image once, before
                 a stage begins, and give the models these in place of pixels. For datasets whose
                 features fit in memory; the vision tower must be frozen.
@@ -106,10 +113,6 @@ class HaystackDataModule(L.LightningDataModule):
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
-        sizes = {"": batch_size, "global_": global_batch_size, "eval_": eval_batch_size}
-        for name, value in sizes.items():
-            if value < 1:
-                raise UserError(f"data.{name}batch_size {value}: expected at least 1")
         if not feature_gib > 0:
             raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
         if not 0 <= workers <= MOST_WORKERS:
@@ -124,6 +127,8 @@ class HaystackDataModule(L.LightningDataModule):
         self.min_area = min_area
         self.prefix = prefix
         self.max_length = max_length
+        self.max_answer_tokens = max_answer_tokens
+        self.image_root = image_root
         self.cache_features = cache_features
         self.feature_gib = feature_gib
         self.batch_size = batch_size
@@ -133,6 +138,9 @@ class HaystackDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.order_seed = order_seed
+        for name in ("batch_size", "global_batch_size", "eval_batch_size", "max_answer_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"data.{name} {value}: expected at least 1")
         self.grids: dict[str, Tensor] = {}
         self.answered: Callable[[], Collection[str]] = tuple
         """Gives the ids of test entries to leave out; called when the test begins, after the
@@ -151,13 +159,14 @@ class HaystackDataModule(L.LightningDataModule):
         the sources have.
         """
         self.grids = {}  # of this stage's images; the models learn them anew
-        self.encoder = PromptEncoder(
-            load_processor(self.processor_args), self.prefix, self.max_length
-        )
-        self.root = self._root()
-        tokens = self.encoder.processor.tokenizer.get_added_vocab()
-        check = QuestionCheck(tokens)
-        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, check)
+        processor = load_processor(self.processor_args)
+        every_turn = self.train_args.turns == "all"
+        self.encoder = PromptEncoder(processor, self.prefix, self.max_length, every_turn)
+        root, tokens = self._root(), processor.tokenizer.get_added_vocab()
+        check = QuestionCheck(tokens, lambda x: len(processor.ids(x)), self.max_answer_tokens)
+        options = (self.needles, self.min_area, self.seed, check, self.image_root)
+        self.source = EntrySource(root, *options)
+        self.root: Path | ImageRoots = self.source.roots
         check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)

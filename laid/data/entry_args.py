@@ -1,8 +1,11 @@
 """Settings of training, evaluation and prediction entries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from laid.common.errors import UserError
+from laid.evaluation.scoring import Scoring
 
 MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
@@ -31,8 +34,11 @@ class TrainArgs:
     """Training entries."""
 
     source: str | None = None
-    """Visual Haystacks JSON, folder of a saved dataset, or hub dataset (name or name:split).
-    None: built on the fly from the COCO annotations of `split`."""
+    """Visual Haystacks JSON; conversations in JSON Lines or JSON; folder of a saved dataset; or hub
+    dataset (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
+    `split`."""
+    turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns in a conversation are trained."""
     split: str = "train2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     entries: int | None = None
@@ -63,8 +69,12 @@ class EvaluationArgs:
     """Validation or test entries."""
 
     source: list[str] | None = None
-    """Visual Haystacks JSONs, folders of saved datasets, or hub datasets. None: built on the fly
-    from the COCO annotations of `split`."""
+    """Visual Haystacks JSONs, conversations in JSON Lines or JSON, folders of saved datasets, or
+    hub datasets (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
+    `split`."""
+    scoring: Scoring | dict[str, Scoring] | None = None
+    """When an answer to a conversation is right: yes-no, exact, contains, numeric or choice; one
+    for all sources, or by source. None: exact. Haystacks are yes-no."""
     split: str = "val2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     sizes: list[int] | None = None
@@ -82,6 +92,22 @@ class EvaluationArgs:
             raise UserError("sizes is empty: give haystack sizes such as [1, 10], or null")
         if self.source is not None and not self.source:
             raise UserError("source is empty: give files or data sets, or null to build entries")
+        named = self.scoring if isinstance(self.scoring, dict) else {}
+        if unknown := sorted(named.keys() - set(self.source or ())):
+            raise UserError(f"scoring names {unknown}, and the sources are {self.source or 'none'}")
+
+    def scoring_of(self, source: str) -> Scoring:
+        """The rule for a source of conversations."""
+        rule = self.scoring.get(source) if isinstance(self.scoring, dict) else self.scoring
+        return rule or "exact"
+
+    def scoring_unused(self, haystacks: Sequence[str]) -> str | None:
+        """A source of haystacks that a rule is given for, or all are; None where there is none."""
+        if self.scoring in (None, "yes-no"):
+            return None
+        if isinstance(rules := self.scoring, dict):
+            return next((one for one in haystacks if rules.get(one, "yes-no") != "yes-no"), None)
+        return haystacks[0] if set(haystacks) == set(self.source or ()) else None
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,7 @@ class PredictArgs:
     """What `laid predict` answers: a file of questions, or one question about some images."""
 
     source: str | None = None
-    """Visual Haystacks JSON."""
+    """Visual Haystacks JSON, or conversations, with or without answers."""
     images: str | None = None
     """Folder of images, shown in the order of their names (2.jpg before 10.jpg)."""
     question: str | None = None

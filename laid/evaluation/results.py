@@ -131,12 +131,14 @@ class Summary:
         by_size: by haystack size, ascending.
         short, long: mean accuracy over `short_sizes` and `long_sizes`, each size counting alike;
             None without any.
+        scoring: the rule that answers were scored by.
     """
 
     name: str
     by_size: dict[int, SizeCell]
     short: float | None
     long: float | None
+    scoring: str = "yes-no"
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ class Results:
     laid_version: str
     created: str
     records_file: str
+    scoring: str = "yes-no"
     training: Training | None = None
     entries: Entries
     overall: Overall
@@ -235,7 +238,7 @@ class Results:
     @property
     def summary(self) -> Summary:
         name = titled(self.name, self.entries.limited)
-        return Summary(name, self.by_size, self.short, self.long)
+        return Summary(name, self.by_size, self.short, self.long, self.scoring)
 
 
 def _derived(results: Results) -> Iterator[tuple[str, Any, Any]]:
@@ -259,8 +262,9 @@ def _derived(results: Results) -> Iterator[tuple[str, Any, Any]]:
     for size, cell in sizes.items():
         at, bins = f"by_size.{size}.needle_depth", cell.needle_depth
         yield at, [(of.from_, of.to) for of in bins], DEPTHS
-        # Of one image there is no depth.
-        yield f"{at} in all", _total(bins), _total([cell] if size > 1 else [])
+        # Of one image there is no depth, and of conversations it is not known.
+        if any(of.n for of in bins):
+            yield f"{at} in all", _total(bins), _total([cell] if size > 1 else [])
     yield "by_size in all", _total(sizes.values()), _total([results.overall])
     yield "entries.asked", results.entries.asked, results.overall.n
     if results.entries.available < (least := sum(cell.available for cell in sizes.values())):

@@ -5,8 +5,9 @@ Shape suffixes as in ``laid/vlm/families/family.py``.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.template_trial import try_template
+
+IMAGE_MARK = "<image>"
+"""Stands in the text of a turn where an image is shown."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,47 @@ class ImageTextProcessor:
         It is what the stock processor's own call makes of the text; apart from it, since the
         pixels may be absent.
         """
-        rendered, *rest = _render(self.stock, len(grid_I3), text).split(self.stock.image_token)
+        return self._with_images(_render(self.stock, _question(len(grid_I3), text)), grid_I3)
+
+    def conversation(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor) -> str:
+        """A conversation in the chat template, up to where the next answer begins.
+
+        Args:
+            turns: role and text of each, with ``<image>`` where an image is shown.
+            grid_I3: of the images, in that order.
+        """
+        return self._with_images(_render(self.stock, _messages(turns)), grid_I3)
+
+    def answers_apart(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor) -> list[str]:
+        """What ``conversation`` gives, cut before and after each answer of the assistant's, its end
+        of turn included: every second piece is one.
+
+        Raises:
+            UserError: the chat template writes earlier turns otherwise than the last one.
+        """
+        whole = _render(self.stock, _messages(turns))
+        places = [0]
+        for at, (role, text) in enumerate(turns):
+            if role == "assistant":
+                begin = _render(self.stock, _messages(turns[:at]))
+                end = begin + text + self.family.end_of_turn
+                if not whole.startswith(end):
+                    raise UserError(
+                        "the chat template writes earlier answers otherwise than the last one, so "
+                        "they can't be trained: set data.train.turns last"
+                    )
+                places += [len(begin), len(end)]
+        pieces = [whole[a:b] for a, b in pairwise([*places, len(whole)])]
+        marks = [piece.count(self.stock.image_token) for piece in pieces]
+        grids = grid_I3.split(marks)
+        return [self._with_images(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
+
+    def _with_images(self, rendered: str, grid_I3: Tensor) -> str:
+        """Rendered text with each image's tokens in place of its mark."""
+        out, *rest = rendered.split(self.stock.image_token)
         for grid_3, piece in zip(grid_I3, rest, strict=True):
-            rendered += self.family.image_text(self.stock, grid_3) + piece
-        return rendered
+            out += self.family.image_text(self.stock, grid_3) + piece
+        return out
 
     def ids(self, text: str) -> Tensor:
         """Token ids ``ids_L`` of text that has its special tokens already."""
@@ -92,12 +133,29 @@ class ProcessorArgs:
     """Largest image in pixels: larger ones are reduced. None: the folder's own limit."""
 
 
-def _render(stock: ProcessorMixin, images: int, text: str) -> str:
+_Messages = list[dict[str, Any]]
+
+
+def _render(stock: ProcessorMixin, messages: _Messages) -> str:
+    rendered: str = stock.apply_chat_template(messages, add_generation_prompt=True)
+    return rendered
+
+
+def _question(images: int, text: str) -> _Messages:
     content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
     content.append({"type": "text", "text": text})
-    turn = [{"role": "user", "content": content}]
-    rendered: str = stock.apply_chat_template(turn, add_generation_prompt=True)
-    return rendered
+    return [{"role": "user", "content": content}]
+
+
+def _messages(turns: Sequence[tuple[str, str]]) -> _Messages:
+    def content(text: str) -> Iterator[dict[str, str]]:
+        for number, piece in enumerate(text.split(IMAGE_MARK)):
+            if number:
+                yield {"type": "image"}
+            if piece:
+                yield {"type": "text", "text": piece}
+
+    return [{"role": role, "content": list(content(text))} for role, text in turns]
 
 
 def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
@@ -124,8 +182,8 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
             f"the tokenizer of {args.path!r} has no {', '.join(missing)}: expected the tokenizer "
             f"of {family.title}"
         )
-    try_template(lambda: _render(stock, 2, "word"), args.path)
-    if _render(stock, 2, "word").count(stock.image_token) != 2:
+    try_template(lambda: _render(stock, _question(2, "word")), args.path)
+    if _render(stock, _question(2, "word")).count(stock.image_token) != 2:
         raise UserError(
             f"the chat template of {args.path!r} cannot be used: expected one that gives every "
             f"image its {stock.image_token}"
