@@ -12,8 +12,8 @@ from laid.callbacks.shown_figures import boards, show_figure
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.common.printable import printable
-from laid.data.datamodule import HaystackDataModule
 from laid.data.conversation_files import source_name
+from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
 from laid.data.entry_source import by_source
 from laid.data.prompt import Batch
@@ -76,7 +76,7 @@ class TestRecorder(Callback):
             folder = self.folder / SOURCES / source_name(source) if source else self.folder
             if folder in folders:
                 raise UserError(
-                    f"data.test.source: {folders[folder]!r} and {source!r} would both be recorded in "
+                    f"data.test.source: {folders[folder]!r} and {source!r} would both be in "
                     f"{folder}; test one after the other with --results, or rename one"
                 )
             folders[folder] = source

@@ -5,6 +5,7 @@ docs/own_data.md has an example of each.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -80,8 +81,9 @@ class Wanted:
 
 
 def source_name(source: str) -> str:
-    """What a source is called for short: without folders, suffix and split."""
-    return Path(source.removeprefix("hf:").partition(":")[0]).stem
+    """What a source is called for short, a name for a folder: without folders, suffix, split."""
+    stem = Path(source.removeprefix("hf:").partition(":")[0]).stem
+    return re.sub(r"[^\w.-]", "_", stem).strip(".") or "data"
 
 
 def open_rows(source: str, role: str) -> Rows | None:

@@ -37,8 +37,6 @@ class TrainArgs:
     """Visual Haystacks JSON; conversations in JSON Lines or JSON; folder of a saved dataset; or hub
     dataset (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
     `split`."""
-    turns: Literal["last", "all"] = "last"
-    """Which of the assistant's turns in a conversation are trained."""
     split: str = "train2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     entries: int | None = None
@@ -48,6 +46,8 @@ class TrainArgs:
     """Fewest images in a training haystack that is built."""
     max_size: int = 20
     """Most images in a training haystack that is built."""
+    turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns in a conversation are trained."""
 
     @property
     def count(self) -> int:
@@ -72,9 +72,6 @@ class EvaluationArgs:
     """Visual Haystacks JSONs, conversations in JSON Lines or JSON, folders of saved datasets, or
     hub datasets (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
     `split`."""
-    scoring: Scoring | dict[str, Scoring] | None = None
-    """When an answer to a conversation is right: yes-no, exact, contains, numeric or choice; one
-    for all sources, or by source. None: exact. Haystacks are yes-no."""
     split: str = "val2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     sizes: list[int] | None = None
@@ -82,6 +79,9 @@ class EvaluationArgs:
     per_size: int | None = None
     """How many of each size are built, an even number; None: 100. Of a source, the first so many
     of each size; None: all."""
+    scoring: Scoring | dict[str, Scoring] | None = None
+    """When an answer to a conversation is right: yes-no, exact, contains, numeric or choice; one
+    for all sources, or by source. None: exact. Haystacks are yes-no."""
 
     def __post_init__(self) -> None:
         if self.per_size is not None and not 1 <= self.per_size <= MOST_ENTRIES:

@@ -220,8 +220,8 @@ def _by_size(entries: Dataset) -> dict[int, int]:
 def _choose(
     entries: Dataset, sizes: Sequence[int] | None, per_size: int | None, setting: str
 ) -> Dataset:
-    """The first ``per_size`` entries of each of ``sizes``, which ``setting`` gives, of haystacks and
-    of each source of conversations."""
+    """The first ``per_size`` entries of each of ``sizes``, which ``setting`` gives, of each source
+    of conversations and of all haystacks."""
     available = _by_size(entries)
     if missing := sorted(set(sizes or ()) - available.keys()):
         raise UserError(

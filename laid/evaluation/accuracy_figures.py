@@ -34,8 +34,8 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size, one line a model, with 95% Wilson intervals.
 
     The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance
-    of yes-or-no questions. Models are set slightly apart from each other sideways, so that their intervals don't hide
-    one another. The legend gives each model's n, in the order of the summaries.
+    of yes-or-no questions. Models are set slightly apart from each other sideways, so that their
+    intervals don't hide one another. The legend gives each model's n, in the summaries' order.
     """
     sizes = _all_sizes(summaries)
     axes = _by_size_axes(summaries, 7.2, 4.4)
@@ -110,7 +110,7 @@ def _by_size_axes(summaries: Sequence[Summary], width: float, height: float) -> 
     """What both figures of accuracy by size have around their plot, with room for a legend."""
     size = (width, height + 0.22 * math.ceil(len(summaries) / _legend_columns(summaries)))
     axes = Figure(figsize=size, layout="constrained").add_subplot()
-    if all(summary.scoring == "yes-no" for summary in summaries):
+    if all(of.scoring == "yes-no" for of in summaries):
         axes.axhline(
             _CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1.5
         )  # bars 1, lines 2

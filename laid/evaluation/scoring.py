@@ -17,7 +17,7 @@ Scoring = Literal["yes-no", "exact", "contains", "numeric", "choice"]
 SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 
 # Signs that are part of a number: a decimal point or a comma within it, a minus before it.
-_IN_NUMBERS = re.compile(r"(?<=\d)[.,](?=\d)|(?<![^\s(=:])-(?=\.?\d)")
+_IN_NUMBERS = re.compile(r"(?<=\d)[.,](?=\d)|(?<![\w.,/-])-(?=\.?\d)")
 _ARTICLES = frozenset({"a", "an", "the"})
 # Written without spaces: each character is a word.
 _UNSPACED = re.compile(

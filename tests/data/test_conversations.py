@@ -15,12 +15,14 @@ from laid.data.image_files import load_image
 from laid.data.image_names import ImageRoots, resolve_under
 from laid.data.question_text import QuestionCheck
 
+TO_TRAIN = Wanted()
+
 
 @pytest.fixture
 def read(small_coco):
     """Entries of a source, and the roots of their images."""
 
-    def load(source, wanted=Wanted(), image_root=small_coco, check=None):
+    def load(source, wanted=TO_TRAIN, image_root=small_coco, check=None):
         rows = open_rows(str(source), "train")
         assert rows is not None
         root = None if image_root is None else str(image_root)
