@@ -34,9 +34,9 @@ def export(
 ) -> None:
     """Write a checkpoint's student as a plain Hugging Face folder.
 
-    ``Qwen2_5_VLForConditionalGeneration.from_pretrained`` loads it, in transformers 5 and 4.57,
-    with tokenizer and processor; adapters (LoRA) are merged into the weights, and RoPE response
-    gains folded into them. The folder appears whole or not at all.
+    transformers 5 loads it, and 4.57 Qwen2.5-VL's, with tokenizer and processor; adapters (LoRA)
+    are merged into the weights, and RoPE response gains folded into them. The folder appears whole
+    or not at all.
 
     Args:
         ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.

@@ -261,10 +261,10 @@ class HaystackDataModule(L.LightningDataModule):
         """Prompts to answer."""
         return self._prompts(self.predict_entries)
 
-    def probe(self, entries: Dataset, device: Any) -> Iterator[Batch]:
-        """Entries with answers as batches of one, to analyse a model with."""
+    def probe(self, entries: Dataset, device: Any, with_answer: bool = True) -> Iterator[Batch]:
+        """Entries, with or without their answers, as batches of one, to analyse a model with."""
         collate = Collate(self.encoder.pad_id, "right")
-        data = self._dataset(entries, with_answer=True)
+        data = self._dataset(entries, with_answer)
         for at in range(len(data)):
             yield collate([data[at]]).to(device)
 

@@ -74,7 +74,7 @@ class _Plan:
         tracker = simulate_training(module, setting)
         teacher = module.teacher_args if module.teacher is not None else None
         whose = teacher.path if teacher else "none"
-        if module.chosen_teacher.folder is not None:
+        if module.chosen_teacher.from_cache:
             whose += ", from a cache"
         where = f"{NAME} on {setting.devices} devices" if setting.devices else "one device"
         lines = [

@@ -62,6 +62,6 @@ class PlannedChoice(TeacherChoice):
 
     def source(self, placement: Placement, wanted: Wanted) -> TeacherSource:
         assert self.args is not None
-        if self.folder is None:
+        if not self.from_cache:
             return super().source(placement, wanted)
         return PlannedCache(self.args, self.stored_as)

@@ -95,6 +95,32 @@ def pad_batch(
     )
 
 
+def haystack_alone(inputs: ModelInputs, row: int) -> ModelInputs:
+    """One haystack of a batch as a batch of its own, without padding."""
+    shown_BL = inputs.mm_token_type_ids_BL.bool()
+    before_BL = torch.nn.functional.pad(shown_BL, (1, 0))[:, :-1]
+    images_B = (shown_BL & ~before_BL).sum(1).tolist()
+    assert sum(images_B) == inputs.images
+    images = slice(sum(images_B[:row]), sum(images_B[: row + 1]))
+    kept_L = inputs.attention_mask_BL[row].bool()
+    pixel_values_PC = inputs.pixel_values_PC
+    if len(pixel_values_PC):
+        pieces_I = inputs.image_grid_thw_I3.prod(-1).tolist()
+        pixel_values_PC = torch.cat(pixel_values_PC.split(pieces_I)[images])
+    return ModelInputs(
+        input_ids_BL=inputs.input_ids_BL[row, kept_L][None],
+        attention_mask_BL=inputs.attention_mask_BL[row, kept_L][None],
+        mm_token_type_ids_BL=inputs.mm_token_type_ids_BL[row, kept_L][None],
+        position_ids_3BL=inputs.position_ids_3BL[:, row, kept_L][:, None],
+        labels_BL=inputs.labels_BL[row, kept_L][None],
+        pixel_values_PC=pixel_values_PC,
+        image_grid_thw_I3=inputs.image_grid_thw_I3[images],
+        image_names=inputs.image_names[images],
+        needle_I=inputs.needle_I[images],
+        entry_ids=inputs.entry_ids[row : row + 1],
+    )
+
+
 def answer_positions(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column of the token that predicts each answer token, in reading order.
 

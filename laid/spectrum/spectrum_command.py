@@ -5,13 +5,10 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
-import torch
 
 from laid import __version__
 from laid.common.command_parser import CommandParser
@@ -20,12 +17,11 @@ from laid.common.json_codec import to_json
 from laid.common.printable import printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import comma_separated, text
-from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import MINICOCO, EvaluationArgs
-from laid.data.prompt import PREFIX, Batch
 from laid.evaluation.accuracy_figures import save_png
+from laid.inspection.named_models import Dtype, NamedModel, named_models
+from laid.inspection.shown_haystacks import ShownHaystacks, device_of, encoding_of
 from laid.spectrum.low_frequency import check_wavelength
-from laid.spectrum.named_models import Dtype, NamedModel, named_models
 from laid.spectrum.spectrum_figures import mixed_figure, share_figure, usage_figure
 from laid.spectrum.spectrum_measurement import (
     SIZES,
@@ -42,37 +38,12 @@ from laid.spectrum.spectrum_report import (
     share_tables,
     summarised,
 )
-from laid.vlm.model_loading import ModelArgs
 from laid.vlm.vision_language_model import VLM
 
 log = logging.getLogger(__name__)
 
 SPLIT = "val2017"
 _OF_A_REPORT = re.compile(r"spectrum\.(json|csv)|(usage|low_frequency|mixed_.+)\.png")
-
-
-@dataclass(frozen=True)
-class _Haystacks:
-    """What all models are shown; each encodes it by its own tokenizer and image processor."""
-
-    coco_root: str
-    entries: EvaluationArgs
-    seed: int
-    encoding: dict[str, Any]
-    device: torch.device
-
-    def batches(self, args: ModelArgs) -> Iterator[Batch]:
-        """One haystack each."""
-        data = HaystackDataModule(
-            coco_root=self.coco_root,
-            processor=args.path,
-            revision=args.revision,
-            test=self.entries,
-            seed=self.seed,
-            **self.encoding,
-        )
-        data.setup("test")
-        yield from data.probe(data.test_entries, self.device)
 
 
 def spectrum(
@@ -134,7 +105,7 @@ def spectrum(
     entries = EvaluationArgs(source, split or SPLIT, wanted, per_size)
     typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
     encoding, notes = encoding_of(chosen, typed)
-    haystacks = _Haystacks(coco_root, entries, seed, encoding, _device(device))
+    haystacks = ShownHaystacks(coco_root, entries, seed, encoding, device_of(device))
     with report_folder(out, _OF_A_REPORT) as folder:
         measured: dict[str, MeasuredSpectrum] = {}
         mixed: list[MixedSpectrum] = []
@@ -181,7 +152,7 @@ def spectrum(
 
 
 def _mixed(
-    model: NamedModel, measured: MeasuredSpectrum, haystacks: _Haystacks, notes: list[str]
+    model: NamedModel, measured: MeasuredSpectrum, haystacks: ShownHaystacks, notes: list[str]
 ) -> list[MixedSpectrum]:
     """The student's aligned queries beside their mixtures; nothing, and a note, where the teacher
     can't be had."""
@@ -211,40 +182,6 @@ def _mixed(
         )
         for (s, t), mixed_SF in found.items()
     ]
-
-
-def encoding_of(
-    models: Sequence[NamedModel], typed: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Prefix and pixel limits, the same for all models: as typed, else as the runs have them. Notes
-    name the runs that were trained with others.
-
-    Raises:
-        UserError: the runs differ in one that was not typed.
-    """
-    runs = {m.name: m.found.config["data"] for m in models if m.found is not None}
-    chosen, notes = {}, []
-    for key, value in typed.items():
-        of_runs = {name: data[key] for name, data in runs.items()}
-        if value is None and len(set(of_runs.values())) > 1:
-            each = ", ".join(f"{name} {has!r}" for name, has in of_runs.items())
-            raise UserError(f"the runs differ in data.{key} ({each}): say which with --{key}")
-        chosen[key] = next(iter(of_runs.values()), None) if value is None else value
-        for name, has in of_runs.items():
-            if has != chosen[key]:
-                notes.append(f"{name}: trained with data.{key} {has!r}, not {chosen[key]!r}")
-    if chosen["prefix"] is None:
-        chosen["prefix"] = PREFIX
-    return chosen, notes
-
-
-def _device(given: str | None) -> torch.device:
-    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, ImportError) as reason:
-        first = str(reason).splitlines()[0]
-        raise UserError(f"--device {given}: {first}; expected such as cpu or cuda:0") from reason
 
 
 def run(argv: list[str]) -> None:

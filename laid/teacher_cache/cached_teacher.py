@@ -5,7 +5,7 @@ whole batch, V vocabulary.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -25,54 +25,76 @@ from laid.vlm.model_loading import ModelArgs
 log = logging.getLogger(__name__)
 
 
-class CachedTeacher(WeightlessTeacher):
-    """The signals of a cache that is complete, whole, and of what the run asks."""
+def cache_of_run(
+    folder: Path, teacher: Json | None, reading: Json, stored_as: StoredAs
+) -> SignalStore:
+    """The cache in a folder, which may have gaps.
 
-    def __init__(self, folder: Path, teacher: Json | None, reading: Json, stored_as: StoredAs):
+    Args:
+        teacher: as ``teacher_identity``, of the teacher that the run names, if it names one.
+        reading: as ``reading_identity``, of the run.
+        stored_as: the numbers that the run takes.
+
+    Raises:
+        UserError: there is none, or it is of something else than the run.
+    """
+    store = SignalStore.open(folder)
+    found = differences(store.header.reading, reading)
+    found |= differences(
+        {"model.teacher_stored_as": store.header.stored_as},
+        {"model.teacher_stored_as": stored_as},
+    )
+    if teacher is not None:
+        found = teacher_differences(store.header.teacher, teacher) | found
+    refuse(
+        f"the cache {folder}",
+        found,
+        "this run",
+        "Train with the settings that it was made with, or make another (laid cache); with "
+        "--model.teacher null its teacher is taken, whichever it is",
+    )
+    return store
+
+
+def lacking(store: SignalStore, wanted: Wanted) -> str | None:
+    """What a run wants that a cache does not hold, in words; None for nothing."""
+    held, lacks = store.header.wanted, []
+    if layers := sorted(set(wanted.layers) - set(held.layers)):
+        lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
+    if wanted.layers and wanted.every_query and not held.every_query:
+        lacks.append("queries of all tokens: it holds those after the last image")
+    if wanted.logits and not held.logits:
+        lacks.append("the logits of answers: it holds none")
+    return f"the cache {store.folder} lacks " + " and ".join(lacks) if lacks else None
+
+
+class CachedTeacher(WeightlessTeacher):
+    """The signals of a cache."""
+
+    def __init__(self, store: SignalStore, gaps: Collection[int] = ()):
         """
         Args:
-            folder: that ``laid cache`` made.
-            teacher: as ``teacher_identity``, of the teacher that the run names, if it names one.
-            reading: as ``reading_identity``, of the run.
-            stored_as: the numbers that the run takes.
+            store: whose shards are whole, but for ``gaps``.
 
         Raises:
-            UserError: there is no cache, it is of something else, or a part is missing or damaged.
+            UserError: a part of it can't be read.
         """
-        store = self._store = SignalStore.open(folder)
-        found = differences(store.header.reading, reading)
-        found |= differences(
-            {"model.teacher_stored_as": store.header.stored_as},
-            {"model.teacher_stored_as": stored_as},
-        )
-        if teacher is not None:
-            found = teacher_differences(store.header.teacher, teacher) | found
-        refuse(
-            f"the cache {folder}",
-            found,
-            "this run",
-            "Train with the settings that it was made with, or make another (laid cache); with "
-            "--model.teacher null its teacher is taken, whichever it is",
-        )
-        store.check_whole()
         super().__init__(ModelArgs(str(store.teacher)))
+        self._store = store
         self._places: dict[str, tuple[int, int, int]] = {}
         for shard in store.shards:
-            index = store.index(shard)
-            for n, (name, tokens) in enumerate(zip(index.ids, index.tokens, strict=True)):
-                self._places[name] = shard, n, tokens
-        log.info("the teacher's signals of %s entries are in %s", f"{len(self._places):,}", folder)
+            if shard not in gaps:
+                self._know(shard)
+        count = f"{len(self._places):,}"
+        log.info("the teacher's signals of %s entries are in %s", count, store.folder)
+
+    def _know(self, shard: int) -> None:
+        index = self._store.index(shard)
+        for n, (name, tokens) in enumerate(zip(index.ids, index.tokens, strict=True)):
+            self._places[name] = shard, n, tokens
 
     def missing(self, wanted: Wanted) -> str | None:
-        held, lacks = self._store.header.wanted, []
-        if layers := sorted(set(wanted.layers) - set(held.layers)):
-            lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
-        if wanted.layers and wanted.every_query and not held.every_query:
-            lacks.append("queries of all tokens: it holds those after the last image")
-        if wanted.logits and not held.logits:
-            lacks.append("the logits of answers: it holds none")
-        where = f"the cache {self._store.folder} lacks "
-        return where + " and ".join(lacks) if lacks else None
+        return lacking(self._store, wanted)
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Raises:

@@ -116,6 +116,15 @@ def _opener() -> Callable[[Path], Any]:
     return lru_cache(_OPEN)(partial(safe_open, framework="pt"))
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a cache without gaps, whatever it is of."""
+    try:
+        store = SignalStore.open(folder)
+    except UserError:
+        return False
+    return is_whole(store.teacher) and not store.unfinished()
+
+
 @dataclass(frozen=True)
 class SignalStore:
     """A cache's folder."""

@@ -71,7 +71,8 @@ class LaidModule(L.LightningModule):
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
-            teacher_source: online, beside the student; or cache:FOLDER, which laid cache has made.
+            teacher_source: online; cache:FOLDER, that laid cache made; or online+cache:FOLDER,
+                online for entries that the folder lacks, which are stored there.
             teacher_stored_as: Numbers of the cache: the teacher's own, bfloat16, or int8.
             lora: Train low-rank adapters of the student rather than its weights.
             rope_gain: Train a gain on each head and rotary pair of the student's queries.
@@ -295,5 +296,5 @@ class LaidModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """What was typed for a resumed run holds for its optimizer too."""
-        self.objective.restored()  # here, since a sharded run is restored after ``on_fit_start``
+        self.objective.restored()  # a sharded run is restored after ``on_fit_start``
         set_rates(self.optimizers().optimizer, self.lr_schedulers(), self.optimizer_args)

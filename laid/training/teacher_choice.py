@@ -7,18 +7,22 @@ from typing import Any
 import lightning as L
 
 from laid.common.errors import UserError
+from laid.distributed.process_group import on_rank_zero
 from laid.signals.model_signals import AttentionShape, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.cache_identity import reading_identity, teacher_identity
-from laid.teacher_cache.cached_teacher import CachedTeacher
+from laid.teacher_cache.cached_teacher import CachedTeacher, cache_of_run
+from laid.teacher_cache.filling_teacher import FillingTeacher
+from laid.teacher_cache.signal_store import SignalStore, is_complete
 from laid.teacher_cache.stored_numbers import StoredAs
+from laid.training.cache_request import CacheRequest
 from laid.training.placement import Placement
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_pair, check_teacher
 
-ONLINE = "online"
+ONLINE, CACHE, FILLS = "online", "cache", "online+cache"
 
 
 class TeacherChoice:
@@ -27,6 +31,7 @@ class TeacherChoice:
     Attributes:
         args: the teacher; None where none is named.
         folder: of the cache that its signals come from; None where it runs beside the student.
+        fills: whether the teacher is asked for what the cache lacks.
         stored_as: numbers of a cache.
     """
 
@@ -35,19 +40,28 @@ class TeacherChoice:
         UserError: a source that is none.
         """
         kind, _, folder = source.partition(":")
-        if source != ONLINE and not (kind == "cache" and folder):
+        if source != ONLINE and not (kind in (CACHE, FILLS) and folder):
             raise UserError(
-                f"model.teacher_source {source!r}: expected {ONLINE}, or cache:FOLDER of a folder "
-                "that laid cache has made"
+                f"model.teacher_source {source!r}: expected {ONLINE}, {CACHE}:FOLDER of a folder "
+                f"that laid cache has made, or {FILLS}:FOLDER, which makes it while it trains"
             )
         self.args, self.stored_as = args, stored_as
         self.folder = Path(folder).expanduser() if folder else None
+        self.fills = kind == FILLS
         self._cached: CachedTeacher | None = None
+        self._trainer: L.Trainer | None = None
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether no teacher runs beside the student."""
+        return self.folder is not None and not self.fills
 
     @property
     def online(self) -> ModelArgs | None:
         """The teacher whose weights a run needs; None where a cache stands in for it."""
-        return self.args if self.folder is None else None
+        if self.folder is None or (self.fills and not is_complete(self.folder)):
+            return self.args
+        return None
 
     def check(
         self,
@@ -57,10 +71,10 @@ class TeacherChoice:
         trainer: L.Trainer,
     ) -> None:
         """Before any weight is read: whether it can teach the student, as ``check_teacher``; and
-        whether the cache is the run's and whole.
+        whether a cache is the run's, and whole where the teacher isn't asked for what it lacks.
 
         Raises:
-            UserError: it can't, or as ``CachedTeacher``.
+            UserError: it can't, or as ``cache_of_run``.
         """
         if self.folder is None:
             if self.stored_as != "teacher":
@@ -71,9 +85,16 @@ class TeacherChoice:
                 )
             check_teacher(student, self.args, tokenizer_of, terms)
             return
+        folder = self.folder
+        # Asked once, since another run may fill the last gap meanwhile.
+        if self.fills and not on_rank_zero(lambda: is_complete(folder)):
+            self._trainer = trainer
+            check_teacher(student, self.args, tokenizer_of, terms)
+            return
         named = None if self.args is None else teacher_identity(self.args, trainer)
-        reading = reading_identity(trainer.datamodule)
-        self._cached = CachedTeacher(self.folder, named, reading, self.stored_as)
+        store = cache_of_run(folder, named, reading_identity(trainer.datamodule), self.stored_as)
+        store.check_whole()
+        self._cached = CachedTeacher(store)
         # The teacher's tokenizer was compared with this one when the cache was made.
         ids = tokenizer_of(student).get_vocab()
         of_heads = [name for name, as_vectors in terms.items() if as_vectors]
@@ -88,7 +109,7 @@ class TeacherChoice:
         return family_of(load_config(self.args)).shape
 
     def source(self, placement: Placement, wanted: Wanted) -> TeacherSource:
-        """The teacher itself, or its cache; once it is checked.
+        """The teacher itself, its cache, or both; once it is checked.
 
         Args:
             wanted: all that the run may ask.
@@ -99,9 +120,28 @@ class TeacherChoice:
         teacher: TeacherSource
         if self._cached is not None:
             teacher = self._cached
+        elif self._trainer is not None:
+            teacher = self._filling(placement, wanted, self._trainer)
         else:
             assert self.args is not None
             teacher = OnlineTeacher(placement.teacher(self.args))
         if reason := teacher.missing(wanted):
             raise UserError(f"the teacher can't supply what the objective asks for: {reason}")
         return teacher
+
+    def _filling(self, placement: Placement, wanted: Wanted, trainer: L.Trainer) -> TeacherSource:
+        assert self.folder is not None and self.args is not None
+        request = CacheRequest(
+            self.folder, self.args, wanted, self.stored_as, trainer, trainer.datamodule
+        )
+        ids = request.ids
+        header, missing = on_rank_zero(lambda: request.begun(by_entry=True, may_hold_more=True))
+        store = SignalStore(self.folder, header)
+        if missing and header.entries_per_shard > 1:
+            raise UserError(
+                f"{len(missing)} of {len(store.shards)} shards of the cache {self.folder} are "
+                f"missing or damaged, and a run fills one whose shards have one entry; these have "
+                f"{header.entries_per_shard}. {store.mend}"
+            )
+        vlm = placement.teacher(self.args)
+        return FillingTeacher(store, OnlineTeacher(vlm), ids, missing, vlm.in_step)

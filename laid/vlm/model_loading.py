@@ -51,6 +51,11 @@ class ModelArgs:
     """Seed of the random weights."""
 
 
+def flash_attention_installed() -> bool:
+    """Whether ``attn_implementation: flash_attention_2`` can run here."""
+    return bool(is_flash_attn_2_available())
+
+
 def load_config(args: ModelArgs) -> Config:
     """The model's configuration, without its weights.
 
@@ -169,7 +174,7 @@ def _extended_config(args: ModelArgs, extension: Settings | None) -> Config:
 
 
 def _check_attention(args: ModelArgs) -> None:
-    if args.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+    if args.attn_implementation == "flash_attention_2" and not flash_attention_installed():
         raise UserError(
             "attn_implementation flash_attention_2: the flash-attn package is not installed or "
             "there is no GPU. Install it (`pip install flash-attn`) or use sdpa."

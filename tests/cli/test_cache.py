@@ -21,6 +21,20 @@ def losses(folder):
     return {tag: {e.step: e.value for e in board.Scalars(tag)} for tag in tags}
 
 
+def late_of(whole):
+    """The losses from step 4 on."""
+    return {tag: {s: v for s, v in values.items() if s >= 4} for tag, values in whole.items()}
+
+
+def resumed_at_4(run, work, *words):
+    """The losses of the run "online", taken up by another in its first epoch."""
+    folder = work / "runs" / "resumed"
+    (folder / "checkpoints").mkdir(parents=True)
+    shutil.copy(work / "runs" / "online" / "checkpoints" / "step=4.ckpt", folder / "checkpoints")
+    fit(run, "--ckpt_path", folder, *words)
+    return losses(folder)
+
+
 @pytest.fixture(params=["all terms", "retrieval"])
 def with_terms(request, config, work, pair):
     """A configuration with every term that has a teacher, or with those that need the question's
@@ -39,7 +53,7 @@ def with_terms(request, config, work, pair):
     content["head_flow"]["enabled"] = False
     path = work / f"{request.param}.yaml"
     path.write_text(yaml.safe_dump(content))
-    for name in ("used", "runs/online", "runs/cached", "runs/resumed"):
+    for name in ("used", *(f"runs/{n}" for n in ("online", "cached", "resumed", "without"))):
         shutil.rmtree(work / name, ignore_errors=True)
     return path, teacher
 
@@ -66,12 +80,28 @@ def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(with_terms,
     whole = losses(work / "runs" / "online")
     assert losses(work / "runs" / "cached") == whole
 
-    folder = work / "runs" / "resumed"
-    (folder / "checkpoints").mkdir(parents=True)
-    shutil.copy(work / "runs" / "online" / "checkpoints" / "step=4.ckpt", folder / "checkpoints")
-    fit(run, "--ckpt_path", folder, *cached)
-    late = {tag: {s: v for s, v in values.items() if s >= 4} for tag, values in whole.items()}
-    assert losses(folder) == late
+    assert resumed_at_4(run, work, *cached) == late_of(whole)
+
+
+@pytest.mark.parametrize("with_terms", ["all terms"], indirect=True)
+def test_a_fit_fills_a_cache_and_needs_no_teacher_when_it_is_full(with_terms, run, work):
+    """With the losses of the teacher alone, also where it ends in mid-epoch and is taken up."""
+    config, teacher = with_terms
+    fit(run, "--config", config, "--name", "online")
+    whole, filling = losses(work / "runs/online"), ("--model.teacher_source", "online+cache:used")
+    assert resumed_at_4(run, work, *filling) == late_of(whole)
+    shards = sorted((work / "used" / "shards").iterdir())
+    assert len(shards) == 12
+    for shard in shards[::2]:
+        shutil.rmtree(shard)
+    fit(run, "--config", config, *filling, "--name", "cached")
+    assert losses(work / "runs" / "cached") == whole
+    shutil.rmtree(teacher)
+    fit(run, "--config", config, *filling, "--name", "without", "--trainer.max_steps", 1)
+    shutil.rmtree(shards[0])
+    code, said = run("fit", "--config", config, *filling, "--name", "refused")
+    assert code == 2
+    assert "no model folder" in said
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +140,12 @@ REFUSED = {
         ("--model.teacher_stored_as", "int8", "--model.teacher_source", "online"),
         "name a cache",
     ),
-    "no source": (("--model.teacher_source", "elsewhere"), "expected online, or cache:"),
+    "no source": (("--model.teacher_source", "elsewhere"), "expected online, cache:FOLDER of"),
     "no cache": (("--model.teacher_source", "cache:runs"), "it has no cache.json"),
+    "a folder of something else to fill": (
+        ("--model.teacher_source", "online+cache:runs"),
+        "is not empty and no cache",
+    ),
 }
 
 
@@ -166,6 +200,10 @@ def test_a_cache_is_added_to_by_the_same_settings_only(cache, config, run, work)
     code, said = run("fit", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
     assert code == 2
     assert "the first shards/00000 (missing)" in said
+    filling = ("--model.teacher_source", f"online+cache:{cache}")
+    code, said = run("fit", "--config", config, *KL, *filling, "--name", "refused")
+    assert code == 2
+    assert "a run fills one whose shards have one entry; these have 64" in said
     code, said = run("cache", "--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
     assert code == 0
     assert "is complete" in said
@@ -191,4 +229,7 @@ def test_two_ranks_make_a_cache_and_train_from_it_as_with_the_teacher(with_terms
     laid("fit", *options, "--name", "two-online")
     assert "two is complete" in laid("cache", *options, "--out", "two").err
     laid("fit", *options, "--name", "two-cached", "--model.teacher_source", "cache:two")
-    assert losses(work / "runs" / "two-cached") == losses(work / "runs" / "two-online")
+    filling = ("--model.teacher_source", "online+cache:two-filled")
+    laid("fit", *options, "--name", "two-filled", *filling)
+    for name in ("two-cached", "two-filled"):
+        assert losses(work / "runs" / name) == losses(work / "runs" / "two-online")

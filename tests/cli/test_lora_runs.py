@@ -13,8 +13,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.checkpoints.runs import find_checkpoint
 from laid.cli.export_command import export
+from laid.inspection.named_models import named_models
 from laid.signals.model_signals import Wanted
-from laid.spectrum.named_models import named_models
 from laid.vlm.lora import LoraArgs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.vision_language_model import VLM

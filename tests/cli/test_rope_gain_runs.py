@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from laid.checkpoints.runs import find_checkpoint
-from laid.spectrum.named_models import named_models
+from laid.inspection.named_models import named_models
 
 QUICK = (
     "--trainer.num_sanity_val_steps", 0, "--trainer.limit_val_batches", 0, "--data.workers", 0,

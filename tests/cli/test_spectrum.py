@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from laid.common.json_codec import from_json
-from laid.spectrum.named_models import named_models
+from laid.inspection.named_models import named_models
 from laid.spectrum.spectrum_report import SpectrumReport
 
 

@@ -7,8 +7,8 @@ import pytest
 from laid.checkpoints.runs import Found
 from laid.common.errors import UserError
 from laid.data.prompt import PREFIX
-from laid.spectrum.named_models import NamedModel
-from laid.spectrum.spectrum_command import encoding_of
+from laid.inspection.named_models import NamedModel
+from laid.inspection.shown_haystacks import encoding_of
 from laid.vlm.model_loading import ModelArgs
 
 BASE = NamedModel("base", "tiny/student", ModelArgs(), None)

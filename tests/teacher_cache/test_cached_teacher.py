@@ -10,7 +10,7 @@ from laid.losses.attention_rows import question_rows
 from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
 from laid.teacher_cache.cache_size import bytes_of
-from laid.teacher_cache.cached_teacher import CachedTeacher
+from laid.teacher_cache.cached_teacher import CachedTeacher, cache_of_run
 from laid.teacher_cache.signal_store import CacheHeader, EntrySignals, SignalStore
 from laid.teacher_cache.stored_numbers import packed, unpacked
 from laid.vlm.model_loading import ModelArgs
@@ -43,7 +43,7 @@ def cache_of(teacher, haystacks, tmp_path):
             ]
         store.write(0, entries[:4])
         store.write(1, entries[4:])
-        return CachedTeacher(tmp_path, None, READING, stored_as)
+        return CachedTeacher(cache_of_run(tmp_path, None, READING, stored_as))
 
     return make
 

@@ -73,14 +73,18 @@ class Family(ABC):
     """Of the outputs of ``qk_modules``: flat [B, L, H D] as a projection gives them, BLHD after a
     norm of each head, BHLD after a norm that follows the transpose."""
     rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta",)
-    """Keys of ``rope_parameters`` that decide the rotation: a teacher has the same, and YaRN
-    keeps them."""
+    """Keys of ``rope_parameters`` that YaRN keeps."""
     extensions: ClassVar[tuple[str, ...]] = ()
     """Training-free window extensions that are tested with the family: yarn, self-extend. The
     latter takes M-RoPE and ``rotary_emb(x, position_ids)``."""
     renamed: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions, and what replaces them, from names in checkpoint files to transformers'
     names of parameters."""
+    exchanged: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions of parameters whose last two dimensions files may have in the other
+    order."""
+    not_planned: ClassVar[str | None] = None
+    """Why ``laid plan`` can't count a model of the family."""
     loops_over_images: ClassVar[bool] = False
     """Whether the vision tower under sdpa calls attention once an image or window, and under flash
     attention once a block, with ``cu_seq_lens_q``; a plan then asks for the latter."""
@@ -247,12 +251,11 @@ class Family(ABC):
         return {"family": self.title, "image_token_id": self.config.image_token_id}
 
     def head_facts(self) -> dict[str, Any]:
-        """What they must have in common for a loss that compares queries and keys as vectors."""
+        """What they must have in common for a loss that compares queries and keys as vectors: all
+        that decides the rotation among it, since Eq. 3 is Eq. 5 only under the same."""
         rope = self.config.text_config.rope_parameters
-        return {
-            "head_dim": self.shape.head_dim,
-            **{key: rope.get(key) for key in self.rope_keys},
-        }
+        decides = {key: value for key, value in rope.items() if key != "type"}  # version 4's
+        return {"head_dim": self.shape.head_dim, **decides}
 
     # Files.
 
@@ -262,6 +265,11 @@ class Family(ABC):
         for old, new in cls.renamed:
             key = re.sub(old, new, key)
         return key
+
+    @classmethod
+    def may_be_exchanged(cls, name: str) -> bool:
+        """Whether a file may have a parameter's last two dimensions in the other order."""
+        return any(re.search(pattern, name) for pattern in cls.exchanged)
 
     @abstractmethod
     def preprocessor_config(self, processor: ProcessorMixin) -> dict[str, Any]:

@@ -1,51 +1,45 @@
-"""Every family, with a tiny student and teacher of it. A new one is a line of ``CASES``."""
-
-from dataclasses import replace
+"""A tiny student and teacher of every family."""
 
 import pytest
 import torch
-from qwen2_vl import Qwen2VL, tiny_qwen2_vl
+from cli.conftest import laid, work  # noqa: F401  # fixtures
+from distributed.conftest import on_ranks  # noqa: F401
+from tiny_families import CASES
 
 from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries
 from laid.data.prompt import Collate, HaystackDataset, PromptEncoder
-from laid.miniature.packaged_models import corpus
-from laid.miniature.tiny_models import tiny_config, tiny_model, tiny_processor, write_tiny
-from laid.vlm.families.qwen2_5_vl import Qwen25VL
-from laid.vlm.families.registry import FAMILIES
+from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.vlm.model_loading import ModelArgs
-from laid.vlm.processor import ProcessorArgs, load_processor
+from laid.vlm.online_teacher import OnlineTeacher
+from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
 from laid.vlm.vision_language_model import VLM
-
-CASES = {
-    Qwen25VL: tiny_config,
-    Qwen2VL: tiny_qwen2_vl,
-}
-"""Families, and what makes a tiny configuration of each."""
 
 
 @pytest.fixture(scope="session", params=CASES, ids=lambda family: family.model_type)
 def family(request):
-    """A family, in the registry while it is tested."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FAMILIES, request.param.model_type, request.param)
-        yield request.param
+    return request.param
 
 
 @pytest.fixture(scope="session")
 def models(family, tmp_path_factory):
     """Folders of a student and a teacher with weights; heads and layers differ."""
     root = tmp_path_factory.mktemp(family.model_type)
-    processor = tiny_processor(corpus())
     shapes = {
         "student": {"layers": 2, "heads": 4, "kv_heads": 2},
         "teacher": {"layers": 3, "heads": 6, "kv_heads": 3},
     }
+    stock = CASES[family].processor()
     for seed, (name, shape) in enumerate(shapes.items()):
-        config = CASES[family](processor.tokenizer, **shape)
-        write_tiny(root / name, config, replace(processor, family=family(config)))
+        config = CASES[family].config(stock.tokenizer, **shape)
+        write_tiny(root / name, config, ImageTextProcessor(family(config), stock))
         torch.manual_seed(seed)
-        tiny_model(config).save_pretrained(root / name)
+        model = tiny_model(config)
+        with torch.no_grad():  # a new norm does nothing
+            for name_of, parameter in model.named_parameters():
+                if "q_norm" in name_of or "k_norm" in name_of:
+                    parameter.uniform_(0.5, 2)
+        model.save_pretrained(root / name)
     return root / "student", root / "teacher"
 
 
@@ -53,6 +47,11 @@ def models(family, tmp_path_factory):
 def vlm(models):
     """The student."""
     return VLM.load(ModelArgs(str(models[0])))
+
+
+@pytest.fixture
+def teacher(models):
+    return OnlineTeacher(VLM.load(ModelArgs(str(models[1]))))
 
 
 @pytest.fixture(scope="session")

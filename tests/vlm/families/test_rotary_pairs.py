@@ -57,6 +57,11 @@ def test_rotary_pairs_have_the_frequencies_and_sections_of_the_configuration(vlm
     pairs = vlm.shape.head_dim // 2
     expected = [rope["rope_theta"] ** (-f / pairs) for f in range(pairs)]
     torch.testing.assert_close(torch.tensor(made.frequency), torch.tensor(expected))
-    widths = [made.section.count(name) for name in SECTIONS[3]]
-    assert widths == rope["mrope_section"]
-    assert list(made.section) == sorted(made.section, key=SECTIONS[3].index)
+    sections = dict(zip(SECTIONS[3], rope["mrope_section"], strict=True))
+    assert {name: made.section.count(name) for name in sections} == sections
+    if rope.get("mrope_interleaved"):
+        turns = [name for pair in range(pairs) for name in SECTIONS[3] if pair < sections[name]]
+        spent = 3 * min(sections.values())
+        assert list(made.section) == [*turns[:spent], *(pairs - spent) * [SECTIONS[3][0]]]
+    else:
+        assert list(made.section) == sorted(made.section, key=SECTIONS[3].index)

@@ -109,6 +109,27 @@ def named_models(words: Sequence[str], dtype: Dtype | None) -> list[NamedModel]:
     return models
 
 
+def models_of_run(given: str, dtype: Dtype | None) -> list[NamedModel]:
+    """Of a checkpoint's run: base, the student before training; student, after it; teacher.
+
+    Args:
+        given: as ``--ckpt_path``: a checkpoint, a run's folder, or last.
+        dtype: as in ``named_models``.
+
+    Raises:
+        UserError: no such checkpoint.
+    """
+    found = find_checkpoint(given, Path("runs"))
+    student, teacher = (ModelArgs(**found.config["model"][key]) for key in ("student", "teacher"))
+    if dtype is not None:
+        student, teacher = (replace(args, dtype=dtype) for args in (student, teacher))
+    return [
+        NamedModel("base", student.path, student, None),
+        NamedModel("student", given, student, found),
+        NamedModel("teacher", teacher.path, teacher, None),
+    ]
+
+
 def _named(name: str, what: str, dtype: Dtype | None) -> NamedModel:
     path = Path(what)
     is_folder = path.is_dir() and path.suffix != SUFFIX

@@ -1,0 +1,77 @@
+"""The haystacks that several models are shown, and how they are encoded for all of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from laid.common.errors import UserError
+from laid.data.datamodule import HaystackDataModule
+from laid.data.entry_args import EvaluationArgs
+from laid.data.prompt import PREFIX, Batch
+from laid.inspection.named_models import NamedModel
+from laid.vlm.model_loading import ModelArgs
+
+
+@dataclass(frozen=True)
+class ShownHaystacks:
+    """What all models are shown; each encodes it by its own tokenizer and image processor."""
+
+    coco_root: str
+    entries: EvaluationArgs
+    seed: int
+    encoding: dict[str, Any]
+    device: torch.device
+
+    def batches(self, args: ModelArgs) -> Iterator[Batch]:
+        """One haystack each."""
+        data = HaystackDataModule(
+            coco_root=self.coco_root,
+            processor=args.path,
+            revision=args.revision,
+            test=self.entries,
+            seed=self.seed,
+            **self.encoding,
+        )
+        data.setup("test")
+        yield from data.probe(data.test_entries, self.device)
+
+
+def encoding_of(
+    models: Sequence[NamedModel], typed: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Prefix and pixel limits, the same for all models: as typed, else as the runs have them. Notes
+    name the runs that were trained with others.
+
+    Raises:
+        UserError: the runs differ in one that was not typed.
+    """
+    runs = {m.name: m.found.config["data"] for m in models if m.found is not None}
+    chosen, notes = {}, []
+    for key, value in typed.items():
+        of_runs = {name: data[key] for name, data in runs.items()}
+        if value is None and len(set(of_runs.values())) > 1:
+            each = ", ".join(f"{name} {has!r}" for name, has in of_runs.items())
+            raise UserError(f"the runs differ in data.{key} ({each}): say which with --{key}")
+        chosen[key] = next(iter(of_runs.values()), None) if value is None else value
+        for name, has in of_runs.items():
+            if has != chosen[key]:
+                notes.append(f"{name}: trained with data.{key} {has!r}, not {chosen[key]!r}")
+    if chosen["prefix"] is None:
+        chosen["prefix"] = PREFIX
+    return chosen, notes
+
+
+def device_of(given: str | None) -> torch.device:
+    """The device that ``--device`` names; None: the first GPU if there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ImportError) as reason:
+        first = str(reason).splitlines()[0]
+        raise UserError(f"--device {given}: {first}; expected such as cpu or cuda:0") from reason

@@ -1,0 +1,123 @@
+"""What makes a tiny model of every family. A new family is one line of ``CASES``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transformers import (
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    Qwen2VLConfig,
+    Qwen3VLConfig,
+    Qwen3VLMoeConfig,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from laid.miniature.packaged_models import corpus
+from laid.miniature.tiny_models import tiny_config, tiny_tokenizer
+from laid.miniature.tiny_qwen3_vl import tiny_qwen3_vl
+from laid.vlm.families.family import Config, Family
+from laid.vlm.families.qwen2_5_vl import Qwen25VL
+from laid.vlm.families.qwen2_vl import Qwen2VL
+from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
+from laid.vlm.families.qwen_vl import QwenVL
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What makes a family's tiny models.
+
+    Attributes:
+        config: of (tokenizer, layers, heads, kv_heads), all but the first by name.
+        processor: tokenizer and image processor, as the family loads them.
+        hub_name: what the hub's files call a parameter.
+    """
+
+    config: Callable[..., Config]
+    processor: Callable[[], ProcessorMixin]
+    hub_name: Callable[[str], str] = str
+
+
+def qwen_processor(family: type[QwenVL], **images) -> Callable[[], ProcessorMixin]:
+    """Any Qwen's, with the miniature's tokenizer; ``images``: of the image processor."""
+
+    def make():
+        tokenizer = tiny_tokenizer(corpus())
+        patches = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 1280, **images)
+        return family.processor_class(patches, tokenizer, chat_template=tokenizer.chat_template)
+
+    return make
+
+
+def version_4(name: str) -> str:
+    """As transformers 4 and the hub call Qwen2-VL's and Qwen2.5-VL's parameters."""
+    return name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
+
+
+def tiny_qwen2_vl(
+    tokenizer: PreTrainedTokenizerBase, *, layers: int, heads: int, kv_heads: int
+) -> Qwen2VLConfig:
+    hidden = heads * 32
+    number = tokenizer.convert_tokens_to_ids
+    return Qwen2VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": hidden,
+            "intermediate_size": 2 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "initializer_range": 0.08,
+            "bos_token_id": None,
+            "eos_token_id": number("<|im_end|>"),
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [4, 6, 6],
+            },
+        },
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": hidden,
+            "mlp_ratio": 2,
+            "num_heads": 2,
+        },
+        image_token_id=number("<|image_pad|>"),
+        video_token_id=number("<|video_pad|>"),
+        vision_start_token_id=number("<|vision_start|>"),
+        vision_end_token_id=number("<|vision_end|>"),
+    )
+
+
+def narrow_qwen3_vl(
+    tokenizer: PreTrainedTokenizerBase, *, layers: int, heads: int, kv_heads: int
+) -> Qwen3VLConfig:
+    """Whose head_dim is not hidden size / heads, as that of 4B and 32B."""
+    shape = {"layers": layers, "heads": heads, "kv_heads": kv_heads, "hidden": 24 * heads}
+    return tiny_qwen3_vl(tokenizer, **shape, vision_hidden=32)
+
+
+def tiny_qwen3_vl_moe(
+    tokenizer: PreTrainedTokenizerBase, *, layers: int, heads: int, kv_heads: int
+) -> Qwen3VLMoeConfig:
+    dense = narrow_qwen3_vl(tokenizer, layers=layers, heads=heads, kv_heads=kv_heads).to_dict()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+    kind = {"model_type": "qwen3_vl_moe", "architectures": ["Qwen3VLMoeForConditionalGeneration"]}
+    return Qwen3VLMoeConfig.from_dict(
+        {
+            **dense,
+            **kind,
+            "text_config": {**dense["text_config"], **experts, "model_type": "qwen3_vl_moe_text"},
+            "vision_config": {**dense["vision_config"], "model_type": "qwen3_vl_moe_vision"},
+        }
+    )
+
+
+QWEN3_IMAGES = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+CASES: dict[type[Family], Tiny] = {
+    Qwen25VL: Tiny(tiny_config, qwen_processor(Qwen25VL), version_4),
+    Qwen2VL: Tiny(tiny_qwen2_vl, qwen_processor(Qwen2VL), version_4),
+    Qwen3VL: Tiny(narrow_qwen3_vl, qwen_processor(Qwen3VL, **QWEN3_IMAGES)),
+    Qwen3VLMoe: Tiny(tiny_qwen3_vl_moe, qwen_processor(Qwen3VLMoe, **QWEN3_IMAGES)),
+}
