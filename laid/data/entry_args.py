@@ -25,6 +25,8 @@ LIMITS = {
 }
 """By stage, the settings that also limit a source: only where they are given for that source, since
 a configuration gives them for entries that are built."""
+MOST_WORKERS = 1024
+"""Processes of one device: many more would take the machine down before the first step."""
 MOST_ENTRIES = 10_000_000
 """More would take hours to draw and the machine's memory."""
 
@@ -120,3 +122,29 @@ class PredictArgs:
     """Folder of images, shown in the order of their names (2.jpg before 10.jpg)."""
     question: str | None = None
     """The question about them."""
+
+
+def check_numbers(
+    batch_size: int,
+    pack_tokens: int | None,
+    global_batch_size: int,
+    eval_batch_size: int,
+    max_answer_tokens: int,
+    feature_gib: float,
+    workers: int,
+) -> None:
+    """Numbers of the data module.
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    sizes = {"batch_size": batch_size, "pack_tokens": pack_tokens}
+    sizes |= {"global_batch_size": global_batch_size, "eval_batch_size": eval_batch_size}
+    sizes["max_answer_tokens"] = max_answer_tokens
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise UserError(f"data.{name} {value}: expected at least 1")
+    if not feature_gib > 0:
+        raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")

@@ -134,7 +134,7 @@ class EntrySource:
         digest.update(repr(sorted(zip(own, hashes, strict=True))).encode())
         return digest.hexdigest()[:16]
 
-    def prediction(self, args: PredictArgs) -> tuple[Path | ImageRoots, Dataset]:
+    def prediction(self, args: PredictArgs) -> tuple[ImageRoots, Dataset]:
         """Where the images are, and what to answer.
 
         Raises:
@@ -152,7 +152,7 @@ class EntrySource:
         self.check.text(args.question, "data.predict.question")
         names = tuple(path.name for path in images_in(Path(args.images)))
         entry = HaystackEntry(id="question", question=args.question, size=len(names), images=names)
-        return Path(args.images), dataset_of([entry])
+        return ImageRoots(Path(args.images)), dataset_of([entry])
 
     def _index(self, split: str) -> CocoIndex:
         index = CocoIndex.load(self.root, split, self.min_area, check_images=True)

@@ -63,7 +63,9 @@ def load_image(path: Path) -> Image.Image:
         return white
 
 
-def check_images(root: Path | ImageRoots, names: Iterable[str], process: Process) -> None:
+def check_images(
+    root: Path | ImageRoots, names: Iterable[str], process: Process
+) -> dict[str, tuple[int, int]]:
     """Looks at the header of every image, so that none stops a run in the middle.
 
     Args:
@@ -71,17 +73,22 @@ def check_images(root: Path | ImageRoots, names: Iterable[str], process: Process
         names: the image files.
         process: the image processor; an elongated image is tried on it, blank.
 
+    Returns:
+        Width and height of each, before it is turned as its EXIF says.
+
     Raises:
         UserError: as ``load_image``, or the processor refuses the sides; names the file.
     """
     tried: set[tuple[int, int]] = set()
+    sizes = {}
     for name in tqdm(sorted(set(names)), "checking images", unit="image", delay=3):
         path = resolve_under(root, name)
         with _opened(path) as image:
-            size = image.size
+            size = sizes[name] = image.size
         if max(size) > _ELONGATED * min(size) and size not in tried:
             tried.add(size)
             _process([path], [Image.new("RGB", size)], process)
+    return sizes
 
 
 def patches_of(root: Path | ImageRoots, names: Iterable[str], process: Process) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from laid.common.errors import UserError
-from laid.data.entries import HaystackEntry
+from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
@@ -43,11 +43,13 @@ class Batch:
         entries: one a haystack.
         counted: one a haystack; False for an entry that is asked again only to give all ranks
             equally many (``EpochSampler``).
+        weight: of its loss: its haystacks, relative to the other micro-batches of a step.
     """
 
     inputs: ModelInputs
     entries: Sequence[HaystackEntry]
     counted: Sequence[bool]
+    weight: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its inputs on ``device``; Lightning would otherwise rebuild every field
@@ -74,6 +76,29 @@ class PromptEncoder:
     def patches(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
         return self.processor.pieces(images)
+
+    def lengths(self, entries: datasets.Dataset, sizes: Mapping[str, tuple[int, int]]) -> list[int]:
+        """How many tokens each entry is with its answer, without reading an image.
+
+        Args:
+            sizes: width and height of each image.
+        """
+        if "turns" in entries.column_names:
+            return [self._length(HaystackEntry.of(row), sizes) for row in entries]
+        processor, end = self.processor, self.processor.family.end_of_turn
+        questions = [self.prefix + question for question in entries["question"]]
+        images = [[sizes[name] for name in names] for names in entries["images"]]
+        answers = processor.counts([answer.capitalize() + end for answer in entries["answer"]])
+        prompts = processor.lengths(questions, images)
+        return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def _length(self, entry: HaystackEntry, sizes: Mapping[str, tuple[int, int]]) -> int:
+        if not entry.turns:
+            return self.lengths(dataset_of([entry]), sizes)[0]
+        shown = [sizes[name] for name in entry.images]
+        tokens = self.processor.image_tokens(shown)
+        text = sum(self.processor.counts(self._pieces(entry, None, with_answer=True)))
+        return text + sum(tokens[size] - 1 for size in shown)
 
     def encode(
         self, entry: HaystackEntry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
@@ -120,10 +145,15 @@ class PromptEncoder:
             entry_ids=[entry.id],
         )
 
-    def _pieces(self, entry: HaystackEntry, grid_I3: Tensor, with_answer: bool) -> list[str]:
-        """The text, with every second piece an answer that is trained."""
+    def _pieces(self, entry: HaystackEntry, grid_I3: Tensor | None, with_answer: bool) -> list[str]:
+        """The text, with every second piece an answer that is trained.
+
+        Args:
+            grid_I3: None, of conversations, leaves one token in place of each image.
+        """
         processor = self.processor
         if not entry.turns:
+            assert grid_I3 is not None
             pieces = [processor.prompt(self.prefix + entry.question, grid_I3)]
             answer = entry.answer.capitalize()
         else:
@@ -170,11 +200,22 @@ class HaystackDataset(Dataset):
 
 @dataclass(frozen=True)
 class Collate:
-    """Pads samples to a batch: on the right to train, on the left to answer."""
+    """Pads samples to a batch: on the right to train, on the left to answer.
+
+    Attributes:
+        mean_haystacks: of packed micro-batches, how many haystacks one has on average; None: they
+            are not packed.
+    """
 
     pad_id: int
     side: Side
+    mean_haystacks: float | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         inputs = pad_batch([sample.inputs for sample in samples], self.pad_id, self.side)
-        return Batch(inputs, [s.entry for s in samples], [s.counted for s in samples])
+        entries, counted = [s.entry for s in samples], [s.counted for s in samples]
+        if self.mean_haystacks is None:
+            return Batch(inputs, entries, counted)
+        if len(samples) > 1:
+            inputs.lengths = [len(s.inputs.input_ids_BL) for s in samples]
+        return Batch(inputs, entries, counted, len(samples) / self.mean_haystacks)

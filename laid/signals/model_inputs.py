@@ -35,6 +35,8 @@ class ModelInputs:
             say.
         entry_ids: one a haystack, by which a teacher's stored signals are found; none where the
             haystacks are of no entries.
+        lengths: tokens of each haystack where a model shall run them in one row, without padding;
+            empty: side by side.
     """
 
     input_ids_BL: Tensor
@@ -47,6 +49,7 @@ class ModelInputs:
     image_names: list[str]
     needle_I: Tensor
     entry_ids: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:

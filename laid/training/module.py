@@ -200,18 +200,18 @@ class LaidModule(L.LightningModule):
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
-        self._seen.append({"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}})
-        return loss
+        found = {"loss": loss, **terms}
+        self._seen.append({name: batch.weight * x.detach() for name, x in found.items()})
+        return batch.weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the terms (means over the batches of the step, unweighted and weighted), the
-        learning rates, and the gradient norm of both groups before clipping.
+        """Logs the terms of the step (unweighted and weighted), the learning rates, and the
+        gradient norm of both groups before clipping.
 
         Raises:
             UserError: a term or a norm is not finite.
         """
-        seen, self._seen = self._seen, []
-        asked, self._asked = self._asked, []
+        (seen, asked), self._seen, self._asked = (self._seen, self._asked), [], []
         means = {name: torch.stack([one[name] for one in seen]).mean() for name in seen[0]}
         weighted = {
             f"train/{name}_weighted": weight * means[name]

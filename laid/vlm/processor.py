@@ -5,7 +5,7 @@ Shape suffixes as in ``laid/vlm/families/family.py``.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -69,16 +69,16 @@ class ImageTextProcessor:
         """
         return self._with_images(_render(self.stock, _question(len(grid_I3), text)), grid_I3)
 
-    def conversation(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor) -> str:
+    def conversation(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> str:
         """A conversation in the chat template, up to where the next answer begins.
 
         Args:
             turns: role and text of each, with ``<image>`` where an image is shown.
-            grid_I3: of the images, in that order.
+            grid_I3: of the images, in that order; None leaves one token in place of each.
         """
         return self._with_images(_render(self.stock, _messages(turns)), grid_I3)
 
-    def answers_apart(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor) -> list[str]:
+    def answers_apart(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> list[str]:
         """What ``conversation`` gives, cut before and after each answer of the assistant's, its end
         of turn included: every second piece is one.
 
@@ -98,12 +98,16 @@ class ImageTextProcessor:
                     )
                 places += [len(begin), len(end)]
         pieces = [whole[a:b] for a, b in pairwise([*places, len(whole)])]
+        if grid_I3 is None:
+            return pieces
         marks = [piece.count(self.stock.image_token) for piece in pieces]
         grids = grid_I3.split(marks)
         return [self._with_images(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
 
-    def _with_images(self, rendered: str, grid_I3: Tensor) -> str:
+    def _with_images(self, rendered: str, grid_I3: Tensor | None) -> str:
         """Rendered text with each image's tokens in place of its mark."""
+        if grid_I3 is None:
+            return rendered
         out, *rest = rendered.split(self.stock.image_token)
         for grid_3, piece in zip(grid_I3, rest, strict=True):
             out += self.family.image_text(self.stock, grid_3) + piece
@@ -113,6 +117,37 @@ class ImageTextProcessor:
         """Token ids ``ids_L`` of text that has its special tokens already."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
+
+    def lengths(
+        self, texts: Sequence[str], images: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[int]:
+        """Tokens of prompts, each of a text and images of some width and height, without rendering
+        them.
+
+        Args:
+            images: of each text.
+        """
+        tokens = self.image_tokens(size for sizes in images for size in sizes)
+        asked = (_render(self.stock, _question(count, "word")) for count in (1, 2))
+        one, two = (len(self.ids(text)) for text in asked)
+        marks = two - one - 1  # of an image
+        frame = one - 1 - marks - len(self.ids("word"))
+        return [
+            frame + text + sum(marks + tokens[size] for size in sizes)
+            for text, sizes in zip(self.counts(texts), images, strict=True)
+        ]
+
+    def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+        """Visual tokens of images, by width and height."""
+        # Image processors tell vLLM in this way how many tokens an image has.
+        sides = sorted(set(sizes))
+        found = self.stock._get_num_multimodal_tokens([(high, wide) for wide, high in sides])
+        return dict(zip(sides, found.num_image_tokens, strict=True))
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [len(one) for one in ids]
 
     def pieces(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values`` [P, ...] and ``grid_I3``."""

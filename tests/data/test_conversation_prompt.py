@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from laid.common.errors import UserError
-from laid.data.entries import HaystackEntry, Turn
+from laid.data.entries import CONVERSATION_FEATURES, HaystackEntry, Turn, dataset_of
 from laid.data.prompt import PromptEncoder
 from laid.signals.model_inputs import IGNORED
 
@@ -110,6 +110,15 @@ def test_the_last_answer_is_trained_or_all_with_their_ends_of_turn(encoder, patc
         asked.input_ids_BL, encoder.encode(ENTRY, *patches, with_answer=False).input_ids_BL
     )
     assert (asked.labels_BL == IGNORED).all()
+
+
+def test_lengths_are_known_without_reading_an_image(encoder, patches):
+    sizes = dict(zip(ENTRY.images, ((140, 84), (56, 112), (28, 28)), strict=True))
+    entries = dataset_of([ENTRY] * 2, CONVERSATION_FEATURES)
+    for every_turn in (False, True):
+        one = PromptEncoder(encoder.processor, every_turn=every_turn)
+        length = len(one.encode(ENTRY, *patches, with_answer=True).input_ids_BL)
+        assert one.lengths(entries, sizes) == [length] * 2
 
 
 def test_a_template_that_rewrites_earlier_answers_can_not_train_them(encoder, patches, monkeypatch):

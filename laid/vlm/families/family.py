@@ -80,6 +80,8 @@ class Family(ABC):
     renamed: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions, and what replaces them, from names in checkpoint files to transformers'
     names of parameters."""
+    packs: ClassVar[bool] = False
+    """Whether several haystacks are tested in one row (``laid/vlm/packed_row.py``)."""
     exchanged: ClassVar[tuple[str, ...]] = ()
     """Regular expressions of parameters whose last two dimensions files may have in the other
     order."""

@@ -44,6 +44,7 @@ class QwenVL(Family):
     end_of_turn = "<|im_end|>"
     prompt_tokens = 49
     rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta", "mrope_section")
+    packs = True
     loops_over_images = True
 
     def tower(self, hf: PreTrainedModel) -> PreTrainedModel:
