@@ -1,6 +1,5 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
-from laid.common.errors import UserError
 from laid.data.entry_args import (
     MINICOCO,
     EvaluationArgs,
     PredictArgs,
     TrainArgs,
     check_numbers,
+    check_training,
 )
 from laid.data.entry_source import EntrySource
 from laid.data.image_files import check_images, patches_of
@@ -34,8 +33,6 @@ from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEnco
 from laid.data.question_text import QuestionCheck
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
-
-log = logging.getLogger(__name__)
 
 FEATURE_BATCH = 32
 """Images of one forward pass of the vision towers when features are computed beforehand."""
@@ -179,7 +176,8 @@ class HaystackDataModule(L.LightningDataModule):
         check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)
-            self._check_training()
+            args = self.train_args, self.validate_args
+            check_training(len(self.train_entries), self.global_batch_size, *args)
         if stage in ("fit", "validate"):
             self.validate_entries, _ = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
@@ -189,16 +187,6 @@ class HaystackDataModule(L.LightningDataModule):
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
             shown = self._images(stage)
             self._image_sizes = check_images(self.root, shown, self.encoder.patches)
-
-    def _check_training(self) -> None:
-        if len(self.train_entries) < self.global_batch_size:
-            raise UserError(
-                f"there are {len(self.train_entries)} training entries, fewer than "
-                f"data.global_batch_size {self.global_batch_size}: too few for one optimizer step"
-            )
-        train, validate = self.train_args, self.validate_args
-        if train.source is None and validate.source is None and train.split == validate.split:
-            log.warning("training and validation share the images of %s", train.split)
 
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)

@@ -1,11 +1,14 @@
 """Settings of training, evaluation and prediction entries."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from laid.common.errors import UserError
 from laid.evaluation.scoring import Scoring
+
+log = logging.getLogger(__name__)
 
 MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
@@ -148,3 +151,18 @@ def check_numbers(
         raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
     if not 0 <= workers <= MOST_WORKERS:
         raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
+
+
+def check_training(entries: int, step: int, train: TrainArgs, validate: EvaluationArgs) -> None:
+    """The entries of an epoch; warns where training and validation show the same images.
+
+    Raises:
+        UserError: there are fewer than in an optimizer step.
+    """
+    if entries < step:
+        raise UserError(
+            f"there are {entries} training entries, fewer than data.global_batch_size {step}: too "
+            "few for one optimizer step"
+        )
+    if train.source is None and validate.source is None and train.split == validate.split:
+        log.warning("training and validation share the images of %s", train.split)
