@@ -129,8 +129,8 @@ class LaidModule(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Stops on signals; and to train, accumulation as the data says, and speed."""
-        training = [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
-        return [StopRequest(), *training]
+        only_fit = [GlobalBatch(), Throughput()]
+        return [StopRequest(), *(only_fit if self.trainer.state.fn == "fit" else [])]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
@@ -139,6 +139,8 @@ class LaidModule(L.LightningModule):
         turns = self.student.turn, lambda *x: self.teacher.turn(*x)  # type: ignore[union-attr]
         models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
+        if self.student_args.compile:
+            self.student.compile_layers(left_out=self.objective.of_student.layers)
         if wanted := self.objective.ever_of_teacher:
             self.teacher = self.chosen_teacher.source(placement, wanted)
 
