@@ -69,6 +69,8 @@ class Family(ABC):
     """Tokens of a Visual Haystacks prompt in the family's chat template, images left out; for
     plans, which load no tokenizer."""
 
+    position_rows: ClassVar[int] = 1
+    """R, 3 for M-RoPE."""
     qk_layout: ClassVar[Literal["flat", "BLHD", "BHLD"]] = "flat"
     """Of the outputs of ``qk_modules``: flat [B, L, H D] as a projection gives them, BLHD after a
     norm of each head, BHLD after a norm that follows the transpose."""
@@ -114,6 +116,9 @@ class Family(ABC):
         the projector where it is not part of it."""
         return (self.tower(hf),)
 
+    def built(self, hf: PreTrainedModel) -> None:  # noqa: B027
+        """Called once with a model that was built; for hooks that the family needs."""
+
     # Attention.
 
     @property
@@ -126,6 +131,7 @@ class Family(ABC):
             kv_heads=text.num_key_value_heads,
             head_dim=getattr(text, "head_dim", None)
             or text.hidden_size // text.num_attention_heads,
+            position_rows=self.position_rows,
         )
 
     def qk_modules(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
