@@ -76,6 +76,13 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
         UserError: the file is missing or not in the format (the entry and key are named), an
             image name leads out of ``coco_root``, or images are missing on disk.
     """
+    entries = parse_vhs(path, coco_root, role, seed)
+    check_present(coco_root, (name for entry in entries for name in entry.images), str(path))
+    return dataset_of(entries)
+
+
+def parse_vhs(path: str | Path, coco_root: str | Path, role: str, seed: int) -> list[HaystackEntry]:
+    """``read_vhs`` without a look for the images."""
     path = Path(path)
     rows = read_json(path)
     if not (isinstance(rows, list) and rows):
@@ -86,8 +93,7 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
             entries.append(_read_entry(row, number, Path(coco_root), role, seed))
         except UserError as error:
             raise UserError(f"{path}, entry {number}: {error}") from error
-    check_present(coco_root, (name for entry in entries for name in entry.images), str(path))
-    return dataset_of(entries)
+    return entries
 
 
 def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:

@@ -16,6 +16,7 @@ from laid.losses.reduction import mean_by_entry
 from laid.losses.term import CalibrationData, Matrix, ModelPair, TermArgs
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
+from laid.signals.token_choice import tokens_named
 
 
 @dataclass
@@ -38,10 +39,18 @@ class AlignmentArgs(TermArgs):
     normalise: bool = True
     """Divide each error by the teacher's mean square, so that the weight of the loss means the
     same for models of every size. Only with reduction mean."""
+    tokens: str = "all"
+    """Tokens at which queries and keys are compared. all: every one, as in Eq. 7. sample:N: N of
+    each entry, drawn from its id, the same in every epoch. question: those after the last image.
+    A cache of the teacher holds no others for this term."""
     mixing: MixingArgs = field(default_factory=MixingArgs)
     """The mixing weights of Eq. 3."""
     calibration: int = 32
     """Training entries that layers matched and mixing.initial least-squares are fitted to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tokens_named(self.tokens, "objective.laid.tokens")
 
     def build(self, models: ModelPair) -> "Alignment":
         return Alignment(self, models)
@@ -61,6 +70,7 @@ class Alignment(LayerPairTerm):
         assert models.teacher is not None
         ours, theirs = models.student, models.teacher
         self.args = args
+        self.queries = self.keys = tokens_named(args.tokens, "objective.laid.tokens")
         self.is_fit = args.mixing.initial == "least-squares"
         self.calibration_entries = args.calibration if self.is_matched or self.is_fit else 0
         shared = args.mixing.keys == "shared"
@@ -77,10 +87,14 @@ class Alignment(LayerPairTerm):
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """L_LAid of a batch."""
         assert teacher is not None
-        args, mask_BL = self.args, inputs.attention_mask_BL
+        args, mask_BL, columns_BR = self.args, inputs.attention_mask_BL, None
+        if not self.queries.every:
+            columns_BR, mask_BL = self.queries.columns(inputs)
         losses = []
         for (s, t), q, k in zip(self.pairs, self.q, self.k, strict=True):
             own, other = student.qk[s], teacher.qk[t]
+            if columns_BR is not None:  # L is then the chosen tokens
+                own, other = own.at(columns_BR), other.at(columns_BR)
             own_k_BLSD, other_k_BLTD = own.k, other.k
             if self.repeat:  # S and T are then those of the queries
                 own_k_BLSD = own.k.repeat_interleave(self.repeat[0], dim=2)
@@ -99,9 +113,10 @@ class Alignment(LayerPairTerm):
         is_complex = self.args.mixing.weights == "complex"
         queries, keys = ([LeastSquares(is_complex) for _ in self.pairs] for _ in "qk")
         for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
+            mask_BL = self.queries.mask(inputs)
             for (s, t), q, k in zip(self.pairs, queries, keys, strict=True):
-                q.add(student.qk[s].q, teacher.qk[t].q, inputs.attention_mask_BL)
-                k.add(student.qk[s].k, teacher.qk[t].k, inputs.attention_mask_BL)
+                q.add(student.qk[s].q, teacher.qk[t].q, mask_BL)
+                k.add(student.qk[s].k, teacher.qk[t].k, mask_BL)
         for problem, mixing in zip([*queries, *keys], [*self.q, *self.k], strict=True):
             mixing.set_weights(problem.solution())
         return found

@@ -6,8 +6,12 @@ D head_dim, N answer tokens of the whole batch, V vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from torch import Tensor
+
+from laid.signals.token_choice import ALL, Tokens, at_columns
 
 Turn = Callable[[Tensor, Tensor], Tensor]
 """RoPE of a model: rotates queries or keys ``x_BLHD`` by ``positions_3BL``, in float32."""
@@ -35,6 +39,10 @@ class QK:
     q: Tensor
     k: Tensor
 
+    def at(self, columns_BR: Tensor) -> "QK":
+        """Those of some tokens."""
+        return QK(at_columns(self.q, columns_BR), at_columns(self.k, columns_BR))
+
 
 @dataclass
 class Signals:
@@ -57,13 +65,13 @@ class Wanted:
     Attributes:
         layers: decoder layers whose queries and keys are wanted.
         logits: whether the logits that predict the answer are.
-        every_query: whether the queries of all tokens count, or those of the text after the last
-            image alone; others may then be anything finite.
+        queries, keys: the tokens whose queries and keys count; others may be anything finite.
     """
 
     layers: tuple[int, ...] = ()
     logits: bool = False
-    every_query: bool = True
+    queries: Tokens = ALL
+    keys: Tokens = ALL
 
     def __bool__(self) -> bool:
         return bool(self.layers) or self.logits
@@ -71,5 +79,9 @@ class Wanted:
     def __or__(self, other: "Wanted") -> "Wanted":
         """What either asks for."""
         layers = tuple(dict.fromkeys((*self.layers, *other.layers)))
-        every_query = any(one.every_query for one in (self, other) if one.layers)
-        return Wanted(layers, self.logits or other.logits, every_query)
+        of_layers = [one for one in (self, other) if one.layers]
+        queries, keys = (
+            reduce(or_, (getattr(one, name) for one in of_layers), Tokens())
+            for name in ("queries", "keys")
+        )
+        return Wanted(layers, self.logits or other.logits, queries, keys)

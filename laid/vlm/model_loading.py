@@ -186,7 +186,8 @@ def _as_asked(
 ) -> PreTrainedModel:
     # transformers takes from here what generate() is not given; a hub's settings (a repetition
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
-    end = model.generation_config.eos_token_id or model.config.text_config.eos_token_id
+    of_text = getattr(model.config.text_config, "eos_token_id", None)  # not all classes have one
+    end = model.generation_config.eos_token_id or of_text
     model.generation_config = GenerationConfig(eos_token_id=end)
     if isinstance(extension, SelfExtendArgs):
         set_self_extend(model, extension)

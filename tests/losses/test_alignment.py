@@ -1,16 +1,20 @@
 """Eq. 3, 5 and 7: mixing weights and head-level alignment."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.testing import assert_close
 
 from laid.common.errors import UserError
 from laid.losses.alignment import AlignmentArgs, alignment_loss
 from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.losses.layer_pairs import layer_pairs
+from laid.losses.term import CalibrationData, ModelPair
 from laid.signals.model_signals import QK, Signals
+from laid.signals.token_choice import tokens_named
 
 B, L, S, T, D = 3, 5, 4, 6, 8
 
@@ -195,3 +199,50 @@ def test_layer_pairs(pair_of):
     ):
         with pytest.raises(UserError, match=message):
             named(layers)
+
+
+@pytest.mark.parametrize("tokens", ["question", "sample:20", "sample:100000"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_both_models_are_compared_at_the_chosen_tokens_alone(
+    student, teacher, haystacks, tokens, reduction
+):
+    """As if there were no others; whatever stands there, and as all tokens where it is all."""
+    inputs = haystacks(rows=[0, 3]).inputs
+    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    term = AlignmentArgs(tokens=tokens, reduction=reduction).build(models)
+    whole = AlignmentArgs(reduction=reduction).build(models)
+    assert term.of_teacher.keys == term.of_teacher.queries == tokens_named(tokens, "")
+    with torch.no_grad():
+        signals = student.signals(inputs, term.of_student), teacher.signals(inputs, term.of_teacher)
+        mask_BL = term.of_teacher.keys.mask(inputs)
+        only = replace(inputs, attention_mask_BL=mask_BL.long())
+        assert_close(term(*signals, inputs), whole(*signals, only))
+        for one in signals:
+            for qk in one.qk.values():
+                qk.q[~mask_BL], qk.k[~mask_BL] = 7.0, -7.0
+        assert_close(term(*signals, inputs), whole(*signals, only))
+        if tokens == "sample:100000":
+            assert_close(term(*signals, inputs), whole(*signals, inputs))
+
+
+def test_mixing_weights_are_fitted_at_the_chosen_tokens(student, teacher, haystacks):
+    inputs = haystacks(rows=[0, 3]).inputs
+    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    mixing = MixingArgs(normalisation="none", initial="least-squares")
+    fitted = []
+    for tokens in ("all", "sample:20"):
+        term = AlignmentArgs(tokens=tokens, mixing=mixing).build(models)
+        chosen = inputs
+        if tokens == "all":
+            mask_BL = tokens_named("sample:20", "").mask(inputs)
+            chosen = replace(inputs, attention_mask_BL=mask_BL.long())
+
+        def of(vlm, wanted):
+            with torch.no_grad():
+                return vlm.signals(inputs, wanted)
+
+        term.calibrate(
+            CalibrationData([chosen], lambda _, w: of(student, w), lambda _, w: of(teacher, w))
+        )
+        fitted.append(term.q[0].weights())
+    assert_close(*fitted)
