@@ -88,9 +88,7 @@ class ImageBank(nn.Module):
     extent_C: Tensor
     offset_3C: Tensor
 
-    def __init__(
-        self, capacity: int, shapes: dict[str, tuple[int, int]], position_rows: int = 3
-    ):
+    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]], position_rows: int = 3):
         """
         Args:
             capacity: tokens.

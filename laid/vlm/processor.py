@@ -82,17 +82,25 @@ class ImageTextProcessor:
         Args:
             images: of each text.
         """
-        # Image processors tell vLLM in this way how many tokens an image has.
+        # Image processors tell vLLM in this way how many pieces an image has.
         sides = sorted({size for sizes in images for size in sizes})
         found = self.stock._get_num_multimodal_tokens([(high, wide) for wide, high in sides])
-        tokens = dict(zip(sides, found.num_image_tokens, strict=True))
-        one, two = (len(self.ids(_render(self.stock, count, "word"))) for count in (1, 2))
-        marks = two - one - 1  # of an image
-        frame = one - 1 - marks - len(self.ids("word"))
+        pieces = dict(zip(sides, found.num_image_patches, strict=True))
+        visual = {count: self._visual_tokens(count) for count in set(pieces.values())}
+        tokens = {size: visual[count] for size, count in pieces.items()}
+        some = min(visual)
+        grids = torch.tensor([[some, 1, 1]] * 2)
+        one, two = (len(self.ids(self.prompt("word", grids[:count]))) for count in (1, 2))
+        marks = two - one - visual[some]  # of an image, and what is between two
+        frame = one - visual[some] - marks - len(self.ids("word"))
         return [
             frame + text + sum(marks + tokens[size] for size in sizes)
             for text, sizes in zip(self.counts(texts), images, strict=True)
         ]
+
+    def _visual_tokens(self, pieces: int) -> int:
+        text = self.family.image_text(self.stock, torch.tensor([pieces, 1, 1]))
+        return int((self.ids(text) == self.image_id).sum())
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

@@ -24,29 +24,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import AttentionShape
+from laid.vlm.families.vision_features import VisionFeatures
 
 Config: TypeAlias = PreTrainedConfig
 """A model's configuration, with its ``text_config`` and ``vision_config``."""
 Grid = tuple[int, int, int]
 """Pieces of an image in time, height and width. Their product is the image's rows of
 ``pixel_values``; a family that cuts tiles has (tiles, 1, 1)."""
-
-
-@dataclass(frozen=True)
-class VisionFeatures:
-    """What the decoder takes of one image."""
-
-    tokens_VE: Tensor  # in place of the image's tokens
-    more_VE: tuple[Tensor, ...] = ()  # what some add in later layers (DeepStack: one a layer)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of all tensors."""
-        return sum(x.numel() * x.element_size() for x in (self.tokens_VE, *self.more_VE))
-
-    def clone(self) -> "VisionFeatures":
-        """A copy with memory of its own."""
-        return VisionFeatures(self.tokens_VE.clone(), tuple(x.clone() for x in self.more_VE))
 
 
 @dataclass(frozen=True)

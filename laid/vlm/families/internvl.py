@@ -24,8 +24,9 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from laid.common.errors import UserError
-from laid.vlm.families.family import Family, Grid, VisionFeatures
+from laid.vlm.families.family import Family, Grid
 from laid.vlm.families.qwen_vl import WithoutVideos
+from laid.vlm.families.vision_features import VisionFeatures
 
 MOST_TILES = 12
 """Of an image, in the hub's own settings, for plans."""
@@ -66,7 +67,7 @@ class InternVL(Family):
         frequencies of the longest pass so far, so that a result would depend on what came before.
         """
 
-        def forget(rotary: nn.Module, *_: Any) -> None:
+        def forget(rotary: Any, *_: object) -> None:
             rotary.inv_freq = rotary.original_inv_freq.to(rotary.inv_freq.device)
             rotary.max_seq_len_cached = rotary.original_max_seq_len
 
