@@ -123,14 +123,14 @@ class VLM(nn.Module):
             inputs = one_row(inputs)
         rows_N, columns_N = answer_positions(inputs.labels_BL)
         keep_U, slots_N = columns_N.unique(return_inverse=True)
-        if not wanted.logits:
+        if not wanted.answers:
             keep_U = keep_U[:1]
         with captured_qk(self.hf, self.family, wanted.layers) as (q, k):
             out = self.hf(**self._arguments(inputs), logits_to_keep=keep_U, use_cache=False)
         if lengths:
             q, k = ({n: haystacks_apart(x, lengths) for n, x in one.items()} for one in (q, k))
         qk = {layer: QK(q[layer], k[layer]) for layer in q}
-        logits_NV = out.logits[rows_N, slots_N] if wanted.logits else None
+        logits_NV = out.logits[rows_N, slots_N] if wanted.answers else None
         return Signals(qk=qk, logits_NV=logits_NV)
 
     @torch.no_grad()
