@@ -197,13 +197,13 @@ class LaidModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
-        wanted = self.objective.of_teacher
-        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
+        teacher = self.teacher and self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
-        found = {"loss": loss, **terms}
-        self._seen.append({name: batch.weight * x.detach() for name, x in found.items()})
+        self._seen.append(
+            {n: batch.weight * x.detach() for n, x in {"loss": loss, **terms}.items()}
+        )
         return batch.weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
