@@ -1,6 +1,7 @@
 """What lmms-eval and VLMEvalKit write about the answers to a benchmark, entry by entry."""
 
 import csv
+import hashlib
 import json
 import re
 import sys
@@ -121,8 +122,10 @@ def _samples(path: Path) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(file, start=1):
             try:
                 sample = json.loads(line)
-                # The hash is of the entry: two versions of a benchmark are not paired.
-                name = f"{sample['doc_id']}-{sample.get('doc_hash', '')[:12]}"
+                # lmms-eval's doc_hash can be the same for all entries: two versions of a benchmark,
+                # or two prompts, are told apart by what was asked.
+                asked = json.dumps([sample.get(key) for key in ("doc_hash", "input", "target")])
+                name = f"{sample['doc_id']}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
             except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: expected a sample ({error!r})") from error
             yield name, _score(sample, f"{path}, line {number}")

@@ -13,7 +13,7 @@ from laid.comparison.paired_tests import sign_flip
 RIGHTS = [True] * 12 + [False] * 8
 
 
-def samples(path, metrics, hashes="abc"):
+def samples(path, metrics, question="Which?"):
     """A file as ``--log_samples`` writes it; ``metrics`` one a sample."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -22,8 +22,8 @@ def samples(path, metrics, hashes="abc"):
             "target": "A",
             "filtered_resps": "A",
             "token_counts": [{"output_tokens": 1}],
-            "doc_hash": f"{hashes}{at}",
-            "input": "Which?",
+            "doc_hash": "the same of all",
+            "input": f"{question} {at}",
             **of,
         }
         for at, of in enumerate(metrics)
@@ -148,7 +148,7 @@ def test_models_are_tested_entry_by_entry(harness):
 
 def test_seeds_are_pooled_and_other_versions_of_a_benchmark_are_not_paired(harness):
     seeds = [harness(f"student-seed{seed}", "mmstar", RIGHTS) for seed in (0, 1)]
-    other = harness("other", "mmstar", RIGHTS, hashes="xyz")
+    other = harness("other", "mmstar", RIGHTS, question="What?")
     found = Benchmarks([harness("base", "mmstar", RIGHTS), *seeds, other])
     accuracy, tests = found.tables("base", None)
     assert [row[0] for row in accuracy.rows] == ["base", "student (2 seeds)", "other"]
