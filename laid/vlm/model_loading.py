@@ -191,8 +191,10 @@ def _as_asked(
     model.generation_config = GenerationConfig(eos_token_id=end)
     if isinstance(extension, SelfExtendArgs):
         set_self_extend(model, extension)
+    family = family_of(model.config)
+    family.built(model)
     if args.freeze_vision:
-        for part in family_of(model.config).vision_parts(model):
+        for part in family.vision_parts(model):
             part.requires_grad_(False)
     if args.activation_checkpointing:
         # The non-reentrant form lets hooks and frozen inputs pass through.
