@@ -226,4 +226,4 @@ def padded_loader(
 ) -> DataLoader:
     """Batches of ``size`` haystacks, padded on one side."""
     collate = Collate(data.encoder.pad_id, side)
-    return DataLoader(data, size, sampler=order, collate_fn=collate, num_workers=workers)
+    return DataLoader(data, batch_size=size, sampler=order, collate_fn=collate, num_workers=workers)
