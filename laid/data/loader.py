@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from laid.data.packing import Packing
-from laid.data.prompt import Collate, HaystackDataset
+from laid.data.prompt import Collate, HaystackDataset, Side
 
 log = logging.getLogger(__name__)
 
@@ -218,3 +218,11 @@ def training_loader(
     return HaystackLoader(
         data, **how, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
     )
+
+
+def padded_loader(
+    data: HaystackDataset, order: Sampler[int], size: int, side: Side, workers: int
+) -> DataLoader:
+    """Batches of ``size`` haystacks, padded on one side."""
+    collate = Collate(data.encoder.pad_id, side)
+    return DataLoader(data, size, sampler=order, collate_fn=collate, num_workers=workers)

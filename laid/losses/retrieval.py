@@ -28,6 +28,7 @@ from laid.losses.term import CalibrationData, ModelPair, TermArgs
 from laid.losses.virtual_haystack import VirtualHaystack, as_shown, at_random_slots
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
+from laid.signals.token_choice import QUESTION
 
 
 @dataclass
@@ -88,7 +89,8 @@ class Retrieval(LayerPairTerm):
     heads, in pairs of layers."""
 
     heads: Tensor
-    every_query = False  # rows of the question look for images
+    # Rows of the question look for images, and are chosen by what they pay to every token.
+    queries = QUESTION
 
     def __init__(self, args: RetrievalArgs, models: ModelPair):
         """Raises:
@@ -105,7 +107,9 @@ class Retrieval(LayerPairTerm):
             for pair in range(len(self.pairs))
             for whose, shape in (("student", models.student), ("teacher", models.teacher))
         }
-        self.bank = ImageBank(args.bank_tokens, shapes) if args.distractors == "bank" else None
+        self.bank = None
+        if args.distractors == "bank":
+            self.bank = ImageBank(args.bank_tokens, shapes, models.student.position_rows)
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Finds the student's retrieving heads: each is weighted by the square of its highest

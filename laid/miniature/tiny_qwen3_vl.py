@@ -13,6 +13,7 @@ def tiny_qwen3_vl(
     hidden: int | None = None,
     vision_hidden: int = 64,
     vision_layers: int = 3,
+    patch_size: int = 16,
 ) -> Qwen3VLConfig:
     """A Qwen3-VL configuration of a few hundred thousand parameters.
 
@@ -45,6 +46,7 @@ def tiny_qwen3_vl(
         },
         vision_config={
             "depth": vision_layers,
+            "patch_size": patch_size,
             "hidden_size": vision_hidden,
             "intermediate_size": 2 * vision_hidden,
             "num_heads": 2,

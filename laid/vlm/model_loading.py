@@ -186,12 +186,15 @@ def _as_asked(
 ) -> PreTrainedModel:
     # transformers takes from here what generate() is not given; a hub's settings (a repetition
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
-    end = model.generation_config.eos_token_id or model.config.text_config.eos_token_id
+    of_text = getattr(model.config.text_config, "eos_token_id", None)  # not all classes have one
+    end = model.generation_config.eos_token_id or of_text
     model.generation_config = GenerationConfig(eos_token_id=end)
     if isinstance(extension, SelfExtendArgs):
         set_self_extend(model, extension)
+    family = family_of(model.config)
+    family.built(model)
     if args.freeze_vision:
-        for part in family_of(model.config).vision_parts(model):
+        for part in family.vision_parts(model):
             part.requires_grad_(False)
     if args.activation_checkpointing:
         # The non-reentrant form lets hooks and frozen inputs pass through.

@@ -91,14 +91,14 @@ def test_a_window_extension_goes_with_every_model(path, base):
     )
 
 
-@pytest.mark.parametrize("name", ["7b", "3b"])
+@pytest.mark.parametrize("name", ["7b", "3b", "qwen3-vl-8b"])
 def test_the_full_size_configurations_have_the_papers_settings(name):
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     model, data = content["model"], content["data"]
     assert model["optimizer"]["student_lr"] == 1e-5
     assert model["optimizer"]["mixing_lr"] == 1e-4
     assert model["optimizer"]["warmup_ratio"] == 0.05
-    assert model["objective"]["kl"]["weight"] == (0.3 if name == "7b" else 0.0)
+    assert model["objective"]["kl"]["weight"] == (0.0 if name == "3b" else 0.3)
     assert model["objective"]["laid"]["layers"] == "final"
     assert data["train"] == {
         "split": "train2017", "entries": 5000, "min_size": 2, "max_size": 20,
