@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from laid.common.errors import UserError
-from laid.data.image_names import resolve_under
+from laid.data.image_names import ImageRoots, resolve_under
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ def load_image(path: Path) -> Image.Image:
         return white
 
 
-def check_images(root: Path, names: Iterable[str], process: Process) -> dict[str, tuple[int, int]]:
+def check_images(
+    root: Path | ImageRoots, names: Iterable[str], process: Process
+) -> dict[str, tuple[int, int]]:
     """Looks at the header of every image, so that none stops a run in the middle.
 
     Args:
@@ -89,7 +91,7 @@ def check_images(root: Path, names: Iterable[str], process: Process) -> dict[str
     return sizes
 
 
-def patches_of(root: Path, names: Iterable[str], process: Process) -> Any:
+def patches_of(root: Path | ImageRoots, names: Iterable[str], process: Process) -> Any:
     """What ``process`` makes of image files below ``root``.
 
     Raises:

@@ -12,6 +12,7 @@ from operator import or_
 from torch import Tensor
 
 from laid.signals.token_choice import ALL, Tokens, at_columns
+from laid.signals.top_logits import TopK, TopLogits, top_logits
 
 Turn = Callable[[Tensor, Tensor], Tensor]
 """RoPE of a model: rotates queries or keys ``x_BLHD`` by ``positions_3BL``, in float32."""
@@ -19,12 +20,17 @@ Turn = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """The decoder's attention: layers, query heads, KV heads, head_dim."""
+    """The decoder's attention: layers, query heads, KV heads, head_dim.
+
+    Attributes:
+        position_rows: rows of positions, 3 for M-RoPE (time, height, width), else 1.
+    """
 
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
+    position_rows: int = 3
 
 
 @dataclass
@@ -44,13 +50,19 @@ class Signals:
     """What one model says of a batch."""
 
     qk: dict[int, QK]  # by decoder layer
-    logits_NV: Tensor | None
+    logits_NV: Tensor | None = None
     """Logits that predict the N answer tokens, row by row; None when nothing asked for them."""
+    top: TopLogits | None = None
+    """The largest of them, where they are held so."""
 
     def only(self, wanted: "Wanted") -> "Signals":
         """What was asked for, of signals that hold at least that."""
         qk = {layer: self.qk[layer] for layer in wanted.layers}
-        return Signals(qk, self.logits_NV if wanted.logits else None)
+        top = self.top
+        if wanted.top_k is not None and top is None:
+            assert self.logits_NV is not None
+            top = top_logits(self.logits_NV, wanted.top_k)
+        return Signals(qk, self.logits_NV if wanted.logits else None, top if wanted.top_k else None)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class Wanted:
     Attributes:
         layers: decoder layers whose queries and keys are wanted.
         logits: whether the logits that predict the answer are.
+        top_k: where the largest of them suffice.
         queries, keys: the tokens whose queries and keys count; others may be anything finite.
     """
 
@@ -67,9 +80,15 @@ class Wanted:
     logits: bool = False
     queries: Tokens = ALL
     keys: Tokens = ALL
+    top_k: TopK | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.layers) or self.logits
+        return bool(self.layers) or self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether any logits are wanted."""
+        return self.logits or self.top_k is not None
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """What either asks for."""
@@ -79,4 +98,8 @@ class Wanted:
             reduce(or_, (getattr(one, name) for one in of_layers), Tokens())
             for name in ("queries", "keys")
         )
-        return Wanted(layers, self.logits or other.logits, queries, keys)
+        # Other numbers or temperatures need all logits.
+        tops = {one.top_k for one in (self, other)} - {None}
+        logits = self.logits or other.logits or len(tops) > 1
+        top_k = None if logits or not tops else tops.pop()
+        return Wanted(layers, logits, queries, keys, top_k)

@@ -31,6 +31,8 @@ def bytes_of(
     if wanted.logits:
         each = 2 if stored_as == "bfloat16" else computed
         found += each * answers * config.text_config.vocab_size
+    if wanted.top_k is not None:
+        found += answers * (8 * wanted.top_k.count + 4)
     return found
 
 
@@ -40,4 +42,5 @@ def described(wanted: Wanted) -> str:
     whole = wanted.queries.every and wanted.keys.every
     of = "" if whole else f" (queries of {wanted.queries}, keys of {wanted.keys})"
     parts = [f"teacher layers {layers}{of}"] * bool(layers) + ["logits"] * wanted.logits
+    parts += [str(wanted.top_k)] * (wanted.top_k is not None)
     return " and ".join(parts)

@@ -16,6 +16,7 @@ from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
+from laid.signals.top_logits import joined
 from laid.teacher_cache.cache_identity import refuse, teacher_differences
 from laid.teacher_cache.entry_signals import HeldSignals
 from laid.teacher_cache.signal_store import SignalStore
@@ -66,8 +67,9 @@ def lacking(store: SignalStore, wanted: Wanted) -> str | None:
         ours, theirs = getattr(wanted, name), getattr(held, name)
         if wanted.layers and ours | theirs != theirs:
             lacks.append(f"{name} of {ours}: it holds those of {theirs}")
-    if wanted.logits and not held.logits:
-        lacks.append("the logits of answers: it holds none")
+    if wanted.answers and not held.logits and wanted.top_k != held.top_k:
+        ours = wanted.top_k or "the logits of answers"
+        lacks.append(f"{ours}: it holds {held.top_k or 'none'}")
     return f"the cache {store.folder} lacks " + " and ".join(lacks) if lacks else None
 
 
@@ -121,7 +123,11 @@ class CachedTeacher(WeightlessTeacher):
             for layer in wanted.layers
         }
         logits = [row.signals.logits_NV for row in rows if row.signals.logits_NV is not None]
-        return Signals(qk, torch.cat(logits).to(device) if wanted.logits else None)
+        tops = [row.signals.top for row in rows if row.signals.top is not None]
+        found = Signals(qk, torch.cat(logits).to(device) if logits else None)
+        if tops:
+            found.top = joined(tops, device)
+        return found.only(wanted)
 
     def _entry(self, name: str, length: int, wanted: Wanted) -> HeldSignals:
         if name not in self._places:

@@ -14,6 +14,7 @@ from laid.common.tensor_shards import Item
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.token_choice import at_columns
+from laid.signals.top_logits import TopLogits
 from laid.teacher_cache.stored_numbers import packed, unpacked
 
 
@@ -22,7 +23,7 @@ class HeldSignals:
     """Signals of one entry at the tokens that are held.
 
     Attributes:
-        signals: ``q_RHD``, ``k_RHD`` and ``logits_NV``.
+        signals: ``q_RHD``, ``k_RHD`` and logits, all of them where that is what is held.
         queries_R, keys_R: the places of the tokens; None where they are all.
     """
 
@@ -33,6 +34,7 @@ class HeldSignals:
 
 def entry_item(inputs: ModelInputs, signals: Signals, held: Wanted, stored_as: str) -> Item:
     """What is stored of an entry's signals; ``inputs`` and ``signals`` are of it alone."""
+    signals = signals.only(held)
     (name,) = inputs.entry_ids
     tensors: dict[str, Tensor] = {}
     for kind, choice in (("q", held.queries), ("k", held.keys)):
@@ -47,6 +49,10 @@ def entry_item(inputs: ModelInputs, signals: Signals, held: Wanted, stored_as: s
         assert signals.logits_NV is not None
         half = stored_as == "bfloat16"
         tensors["logits"] = signals.logits_NV.to(torch.bfloat16) if half else signals.logits_NV
+    if held.top_k is not None:
+        assert signals.top is not None
+        tensors["top.ids"] = signals.top.ids_NK.int()
+        tensors |= {"top.log_p": signals.top.log_p_NK, "top.log_rest": signals.top.log_rest_N}
     return Item(name, (inputs.tokens,), {key: x.cpu() for key, x in tensors.items()})
 
 
@@ -62,5 +68,10 @@ def held_signals(
         layer: QK(*(unpacked(stored, f"{layer}.{kind}", stored_as) for kind in "qk"))
         for layer in wanted.layers
     }
-    signals = Signals(qk, stored("logits") if wanted.logits else None)
+    signals = Signals(qk)
+    if held.logits and wanted.answers:
+        signals = Signals(qk, stored("logits"))
+    elif wanted.top_k is not None:
+        top = stored("top.ids").long(), stored("top.log_p"), stored("top.log_rest")
+        signals = Signals(qk, top=TopLogits(*top))
     return HeldSignals(signals, places("q", held.queries.every), places("k", held.keys.every))

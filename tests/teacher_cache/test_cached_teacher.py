@@ -9,6 +9,7 @@ from laid.common.errors import UserError
 from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
 from laid.signals.token_choice import QUESTION, Tokens
+from laid.signals.top_logits import TopK
 from laid.teacher_cache.cache_size import bytes_of
 from laid.teacher_cache.cached_teacher import CachedTeacher, cache_of_run
 from laid.teacher_cache.entry_signals import entry_item
@@ -18,6 +19,7 @@ from laid.vlm.model_loading import ModelArgs
 
 ALL = Wanted((0, 2), logits=True)
 OF_QUESTION = replace(ALL, queries=QUESTION)
+TOP = replace(OF_QUESTION, logits=False, top_k=TopK(20, 2.0, 700))
 SAMPLED = replace(ALL, queries=Tokens(sample=20) | QUESTION, keys=Tokens(sample=20))
 READING = {"entries": {"count": 6, "content": "2b"}}
 
@@ -80,7 +82,9 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
 
 
 @pytest.mark.parametrize("stored_as", ["teacher", "bfloat16", "int8"])
-@pytest.mark.parametrize("held", [ALL, OF_QUESTION, SAMPLED], ids=["all", "question", "drawn"])
+@pytest.mark.parametrize(
+    "held", [ALL, OF_QUESTION, SAMPLED, TOP], ids=["all", "question", "drawn", "largest logits"]
+)
 def test_it_takes_what_was_estimated(cache_of, held, stored_as, haystacks, pair, tmp_path):
     inputs, args = haystacks().inputs, ModelArgs(str(pair[1]))
     queries, keys = (int(choice.mask(inputs).sum()) for choice in (held.queries, held.keys))
@@ -89,6 +93,8 @@ def test_it_takes_what_was_estimated(cache_of, held, stored_as, haystacks, pair,
     files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/tensors.safetensors"))
     assert 1 < files / bytes_of(args, False, stored_as, held, *counts) < 1.2
     own = bytes_of(args, False, "teacher", held, *counts)
+    if held is TOP:  # whose logits are in float32 always
+        return
     assert 2 * bytes_of(args, True, "teacher", held, *counts) == own
     assert 2 * bytes_of(args, False, "bfloat16", held, *counts) == own
 
@@ -136,6 +142,31 @@ def test_it_may_hold_chosen_tokens_alone(cache_of, teacher, haystacks, held):
         cached.missing(replace(held, queries=Tokens(sample=9) if held is SAMPLED else QUESTION))
         is None
     )
+
+
+@pytest.mark.parametrize("stored_as", ["teacher", "int8"])
+def test_it_may_hold_the_largest_logits_alone(cache_of, teacher, haystacks, stored_as):
+    """As the teacher's own are cut; a run that wants other logits is refused, and one that wants
+    fewer than all is content with all."""
+    held = Wanted(top_k=TopK(20, 2.0, 700))
+    cached, inputs = cache_of(held, stored_as), haystacks(rows=[3]).inputs
+    found, ours = cached.signals(inputs, held).top, teacher.signals(inputs, ALL).only(held).top
+    for name in ("ids_NK", "log_p_NK", "log_rest_N"):
+        assert torch.equal(getattr(found, name), getattr(ours, name))
+    assert "lacks the logits of answers: it holds the 20 largest of 700" in cached.missing(
+        Wanted(logits=True)
+    )
+    other = Wanted(top_k=TopK(10, 2.0, 700))
+    assert "lacks the 10 largest of 700 logits at temperature 2: it" in cached.missing(other)
+    assert cached.missing(held) is None
+
+
+def test_all_logits_serve_a_run_that_wants_the_largest(cached, teacher, haystacks):
+    wanted, inputs = Wanted(top_k=TopK(20, 2.0, 700)), haystacks(rows=[3]).inputs
+    assert cached.missing(wanted) is None
+    found, ours = (one.signals(inputs, wanted).only(wanted) for one in (cached, teacher))
+    assert found.logits_NV is None
+    assert torch.equal(found.top.log_p_NK, ours.top.log_p_NK)
 
 
 def test_it_says_what_it_lacks(cached):
