@@ -61,9 +61,8 @@ def test_results_beside_the_run_are_taken_if_they_are_of_this_model(tested, work
     identity = content["identity"]
     beside = {
         "small-vhs": content | {"name": "vhs"},
-        "small-yarn": content
-        | {"identity": content["identity"] | {"window": {"extension": "yarn"}}},
-        "small-2": content | {"identity": content["identity"] | {"checkpoint": {"id": "another"}}},
+        "small-yarn": content | {"identity": identity | {"window": {"extension": "yarn"}}},
+        "small-2": content | {"identity": identity | {"checkpoint": {"id": "another"}}},
         "broken": {},
     }
     for name, of in beside.items():
