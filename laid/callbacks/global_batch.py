@@ -22,6 +22,30 @@ class GlobalBatch(Callback):
         if stage != "fit":
             return
         data = trainer.datamodule
+        if data.pack_tokens is not None:
+            accumulation = self._packed(trainer, data)
+        else:
+            accumulation = self._padded(trainer, data)
+        if trainer.accumulate_grad_batches not in (1, accumulation):
+            raise UserError(
+                f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "
+                f"data.global_batch_size {data.global_batch_size}, from which {accumulation} "
+                "follows: leave it out"
+            )
+        trainer.accumulate_grad_batches = accumulation
+
+    def _packed(self, trainer: Trainer, data: Any) -> int:
+        if trainer.overfit_batches:
+            raise UserError(
+                f"trainer.overfit_batches {trainer.overfit_batches} and data.pack_tokens: expected "
+                "one of them; to train on few haystacks, set data.train.entries"
+            )
+        if data.batch_size > 1:
+            log.info("data.pack_tokens takes the place of data.batch_size %d", data.batch_size)
+        rounds: int = data.packing.rounds
+        return rounds
+
+    def _padded(self, trainer: Trainer, data: Any) -> int:
         micro_batch, accumulation = split_global_batch(
             data.global_batch_size, data.batch_size, trainer.world_size
         )
@@ -30,13 +54,7 @@ class GlobalBatch(Callback):
             split = f"{data.global_batch_size} is split over {trainer.world_size} devices"
             text = "micro-batches of %d rather than data.batch_size: data.global_batch_size %s"
             log.info(text, micro_batch, split)
-        if trainer.accumulate_grad_batches not in (1, accumulation):
-            raise UserError(
-                f"trainer.accumulate_grad_batches {trainer.accumulate_grad_batches} contradicts "
-                f"data.global_batch_size {data.global_batch_size}, from which {accumulation} "
-                "follows: leave it out"
-            )
-        trainer.accumulate_grad_batches = accumulation
+        return accumulation
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

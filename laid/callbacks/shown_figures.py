@@ -1,11 +1,13 @@
-"""Figures of a run: a PNG in its folder, and an image on TensorBoard."""
+"""Figures of a run: a PNG in its folder, and an image in every logger that takes images."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from PIL import Image
 
 from laid.evaluation.accuracy_figures import save_png
 
@@ -17,7 +19,18 @@ def boards(trainer: Trainer) -> list[Any]:
 
 
 def show_figure(trainer: Trainer, figure: Figure, run: Path, name: str, under: str = "") -> None:
-    """Writes ``figures/NAME.png`` in the run's folder, and shows it on TensorBoard."""
+    """Writes ``figures/NAME.png`` in the run's folder, and gives it to the loggers that take
+    images: TensorBoard, and those with Lightning's ``log_image`` (Weights & Biases, and others)."""
     save_png(figure, run / "figures" / f"{name}.png")
+    tag, step = f"{under}{name}", trainer.global_step
     for board in boards(trainer):
-        board.add_figure(f"{under}{name}", figure, global_step=trainer.global_step, close=False)
+        board.add_figure(tag, figure, global_step=step, close=False)
+    for logger in trainer.loggers:
+        if (log_image := getattr(logger, "log_image", None)) is not None:
+            log_image(key=tag, images=[_pixels(figure)], step=step)
+
+
+def _pixels(figure: Figure) -> Image.Image:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return Image.open(file)

@@ -1,8 +1,9 @@
 """Records the answers of ``laid test``, entry by entry, and writes its results."""
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
@@ -11,19 +12,23 @@ from laid.callbacks.shown_figures import boards, show_figure
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.common.printable import printable
+from laid.data.conversation_files import source_name
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
+from laid.data.entry_source import by_source
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure
 from laid.evaluation.accuracy_table import format_table
 from laid.evaluation.records import RECORDS, Record, RecordFile
-from laid.evaluation.results import Training, write_results
+from laid.evaluation.results import Training, titled, write_results
 from laid.evaluation.summary import summarise
 
 log = logging.getLogger(__name__)
 
 RESULTS = "results.json"
+SOURCES = "sources"
+"""The folder with a folder for each source of conversations, which has results of its own."""
 
 
 @dataclass(eq=False)
@@ -33,6 +38,9 @@ class TestRecorder(Callback):
     A test that was killed is resumed with the entries that have no record yet, if what is tested
     is the same; otherwise the old records file is renamed and a message says what differs.
 
+    Haystacks are recorded together, and each source of conversations by itself, in
+    ``sources/NAME``: their answers are scored by other rules.
+
     Attributes:
         name: what tables call the model.
         command: what the user typed.
@@ -40,7 +48,7 @@ class TestRecorder(Callback):
         identity: gives everything that decides an answer, but for the entries, which are added.
             Asked on rank 0 alone: it reads the files.
         training: the training behind the checkpoint; None for a base model.
-        file: on rank 0, once it is open.
+        files: on rank 0, once they are open, the records by source; "" of haystacks.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -51,7 +59,7 @@ class TestRecorder(Callback):
     seed: int
     identity: Callable[[], Json]
     training: Training | None
-    file: RecordFile | None = field(default=None, init=False)
+    files: dict[str, RecordFile] = field(default_factory=dict, init=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.limit_test_batches == 0:
@@ -61,18 +69,30 @@ class TestRecorder(Callback):
         data.answered = lambda: on_rank_zero(lambda: self._open(data))
 
     def _open(self, data: HaystackDataModule) -> list[str]:
-        """Opens the records file; returns the entries that are answered in it."""
-        identity = {**self.identity(), "entries": data.source.fingerprint(data.test_entries)}
-        entries = map(HaystackEntry.of, data.test_entries)
-        self.file = RecordFile(self.folder / RECORDS, identity, entries)
-        if self.file.kept:
-            changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in self.file.changed.items())
-            text = "earlier records are of another test (%s): they are kept as %s"
-            log.info(text, changed, self.file.kept)
-        if self.file.done:
-            total = len(data.test_entries)
-            log.info("%d of %d entries are answered already", len(self.file.done), total)
-        return list(self.file.done)
+        """Opens the records files; returns the entries that are answered in them."""
+        model = self.identity()
+        folders: dict[Path, str] = {}
+        for source, entries in by_source(data.test_entries).items():
+            folder = self.folder / SOURCES / source_name(source) if source else self.folder
+            if folder in folders:
+                raise UserError(
+                    f"data.test.source: {folders[folder]!r} and {source!r} would both be in "
+                    f"{folder}; test one after the other with --results, or rename one"
+                )
+            folders[folder] = source
+            identity = {**model, "entries": data.source.fingerprint(entries)}
+            if source:
+                identity["scoring"] = entries[0]["scoring"]
+            asked = map(HaystackEntry.of, entries)
+            self.files[source] = file = RecordFile(folder / RECORDS, identity, asked)
+            if file.kept:
+                changed = ", ".join(f"{k}: {a} -> {b}" for k, (a, b) in file.changed.items())
+                text = "earlier records are of another test (%s): they are kept as %s"
+                log.info(text, changed, file.kept)
+        done = [name for file in self.files.values() for name in file.done]
+        if done:
+            log.info("%d of %d entries are answered already", len(done), len(data.test_entries))
+        return done
 
     def on_test_batch_end(
         self,
@@ -82,37 +102,50 @@ class TestRecorder(Callback):
         batch: Batch,
         *at: int,
     ) -> None:
-        found = gather_rows(list(zip(outputs, batch.counted, strict=True)))
-        if self.file is not None:
-            self.file.append(record for record, counted in found if counted)
+        sources = [entry.source for entry in batch.entries]
+        found = gather_rows(list(zip(sources, outputs, batch.counted, strict=True)))
+        for source, file in self.files.items():
+            file.append(record for of, record, counted in found if counted and of == source)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Not on_test_end, which Lightning leaves out when no entry is left to answer.
-        if self.file is None or not self.file.done:
-            return
-        self.file.append([])  # where all were answered before, by a file that had another name
-        done = self.file.done.values()
+        for source, file in self.files.items():
+            if file.done:
+                file.append([])  # where all were answered before, by a file that had another name
+                self._sum_up(source, file, trainer, pl_module.max_new_tokens)
+
+    def _sum_up(self, source: str, file: RecordFile, trainer: Trainer, most: int) -> None:
+        done, folder = file.done.values(), file.path.parent
+        training = self.training
+        if training is not None:
+            training = replace(training, run=os.path.relpath(self.folder / training.run, folder))
         results = summarise(
             done,
             name=self.name,
-            identity=self.file.identity,
+            identity=file.identity,
             command=self.command,
             seed=self.seed,
-            available=trainer.datamodule.test_available,
-            training=self.training,
+            available=trainer.datamodule.test_available[source],
+            training=training,
         )
-        write_results(self.folder / RESULTS, results)
+        write_results(folder / RESULTS, results)
         summary = results.summary
+        under = f"test/{source_name(source)}/" if source else "test/"
         made = {"accuracy_by_size": accuracy_figure, "accuracy_by_depth": depth_figure}
+        if source:
+            del made["accuracy_by_depth"]  # no depth is known
         for name, draw in made.items():
-            show_figure(trainer, draw([summary]), self.folder, name, "test/")
+            show_figure(trainer, draw([summary]), folder, name, under)
         for board in boards(trainer):
             for size, cell in summary.by_size.items():
                 # A curve whose steps are haystack sizes.
-                board.add_scalar("test/accuracy_by_size", cell.accuracy, size)
+                board.add_scalar(f"{under}accuracy_by_size", cell.accuracy, size)
+        if source:
+            summary = replace(
+                summary, name=titled(f"{summary.name}, {source_name(source)}", results.scoring)
+            )
         print(printable(format_table([summary])))
         if cut := sum(record.truncated for record in done):
-            most = pl_module.max_new_tokens
             log.info("%d of %d answers were cut at model.max_new_tokens %d", cut, len(done), most)
         limited = results.entries.limited
-        log.info("%s%s", self.folder / RESULTS, limited and f": {limited}")
+        log.info("%s%s", folder / RESULTS, limited and f": {limited}")

@@ -12,7 +12,9 @@ from laid.checkpoints.runs import Found, find_checkpoint
 from laid.checkpoints.sharded_checkpoints import read_without_optimizer
 from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
-from laid.vlm.export_marker import check_replaceable, mark_export
+from laid.sharing.export_card import write_card
+from laid.sharing.hub_push import check_repo, push
+from laid.vlm.export_marker import check_replaceable, exported_files, mark_export
 from laid.vlm.hf_folder import write_model, write_processor
 from laid.vlm.lora import LoraArgs, base_of, check_base, merged
 from laid.vlm.model_loading import ModelArgs
@@ -27,27 +29,52 @@ STUDENT = "student.hf."
 
 
 def export(
-    ckpt_path: str,
-    out: str,
+    ckpt_path: str | None = None,
+    out: str = "export",
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     overwrite: bool = False,
+    push_to: str | None = None,
+    private: bool = True,
+    dry_run: bool = False,
 ) -> None:
     """Write a checkpoint's student as a plain Hugging Face folder.
 
-    ``Qwen2_5_VLForConditionalGeneration.from_pretrained`` loads it, in transformers 5 and 4.57,
-    with tokenizer and processor; adapters (LoRA) are merged into the weights, and RoPE response
-    gains folded into them. The folder appears whole or not at all.
+    transformers 5 loads it, and 4.57 Qwen2.5-VL's, with tokenizer and processor; adapters (LoRA)
+    are merged into the weights, and RoPE response gains folded into them. A model card (README.md)
+    says how it was trained, and has the results of this checkpoint if it was tested. The folder
+    appears whole or not at all.
 
     Args:
-        ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last.
+        ckpt_path: A checkpoint, a run's folder (for its newest checkpoint), or last. None: with
+            push_to, the export that is in the folder already.
         out: Folder to write.
         dtype: The weights' dtype. None: as they were trained.
         overwrite: Replace the folder if it exists and is an export of laid.
+        push_to: Repository on the Hugging Face hub, USER/NAME, to upload the folder to.
+        private: Whether a repository that is made there is private.
+        dry_run: List what would be uploaded, and send nothing.
 
     Raises:
-        UserError: there is no such checkpoint, it is damaged, or the folder exists and is not to
-            be replaced or can't be written.
+        UserError: there is no such checkpoint, it is damaged, the folder exists and is not to
+            be replaced or can't be written, or it is no whole export and is not pushed.
     """
+    if push_to is not None:
+        check_repo(push_to, "--push_to")
+    elif ckpt_path is None:
+        raise UserError("nothing to do: give --ckpt_path, --push_to, or both")
+    elif dry_run:
+        raise UserError("--dry_run lists what --push_to would upload: give that too")
+    if ckpt_path is None:
+        if dtype is not None or overwrite:
+            raise UserError("--dtype and --overwrite are of an export from --ckpt_path: give that")
+    else:
+        _export(ckpt_path, out, dtype, overwrite)
+    if push_to is not None:
+        folder = Path(out)
+        push(folder, exported_files(folder), push_to, "model", private, dry_run)
+
+
+def _export(ckpt_path: str, out: str, dtype: str | None, overwrite: bool) -> None:
     target = Path(os.path.realpath(out))
 
     def replaces(there: Path) -> bool:
@@ -66,14 +93,14 @@ def export(
         replaces(target)
     with only_writer(target), atomic_dir(target, replaces) as folder:
         try:
-            _write(folder, found, dtype)
+            write_card(folder, found, *_write(folder, found, dtype))
         except SafetensorError as reason:
             raise UserError(f"cannot write {target}: {reason}. Is the disk full?") from None
         mark_export(folder, str(found.path))
     log.info("%s -> %s", found.path, out)
 
 
-def _write(folder: Path, found: Found, dtype: str | None) -> None:
+def _write(folder: Path, found: Found, dtype: str | None) -> tuple[str, str]:
     model = found.config["model"]
     args = ModelArgs(**model["student"])
     data = found.config["data"]
@@ -96,5 +123,5 @@ def _write(folder: Path, found: Found, dtype: str | None) -> None:
     if gain is not None:
         state = folded(args, RopeGainArgs(**gain), state, logs)
         written = dtype or args.dtype
-    write_model(folder, args, state, getattr(torch, written) if written else None)
     write_processor(folder, processor)
+    return write_model(folder, args, state, getattr(torch, written) if written else None)

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from laid.callbacks.prediction_writer import PredictionWriter
+from laid.callbacks.run_messages import RunMessages
 from laid.callbacks.test_recorder import TestRecorder
 from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
 from laid.checkpoints.runs import CHECKPOINTS, training_of
@@ -198,6 +199,8 @@ def _listed(value: Any) -> list[Any]:
 
 def _writers(command: str, words: list[str], given: Given, folder: Path) -> list[L.Callback]:
     config, found = given.config, given.found
+    if command == "fit":
+        return [RunMessages()]
     if command == "predict":
         return [PredictionWriter(folder)]
     if command != "test":

@@ -76,6 +76,8 @@ COMMANDS = (
             "laid.miniature.pretrain_command:pretrain_tiny", by_signature=True),
     Command("data build", "write Visual Haystacks files from a COCO folder",
             "laid.data.build_command:build", by_signature=True),
+    Command("data push", "push Visual Haystacks files to the Hugging Face hub",
+            "laid.sharing.push_command:push_data", by_signature=True),
 )
 # fmt: on
 USAGE = f"""\

@@ -1,4 +1,4 @@
-"""One table in four forms: Markdown, CSV, LaTeX and plain text."""
+"""One table in five forms: Markdown, HTML, CSV, LaTeX and plain text."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 from laid.common.printable import for_markdown, for_spreadsheet, one_line
@@ -74,6 +75,27 @@ def markdown(table: Table) -> str:
     rows += [[for_markdown(c.text).join(marks[c.mark]) for c in row] for row in table.cells()]
     lines = [f"## {for_markdown(table.title)}", "", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join([*lines, *(f"\n{for_markdown(note)}" for note in table.notes)]) + "\n"
+
+
+def html(table: Table) -> str:
+    """A heading, a ``table`` of class ``sortable`` and notes; a number's value is in its cell's
+    ``data-value``."""
+    marks = {"": ("", ""), "bold": ("<b>", "</b>"), "underline": ("<u>", "</u>")}
+
+    def made(cell: Cell) -> str:
+        shown = escape(one_line(cell.text)).join(marks[cell.mark])
+        return f'<td data-value="{escape(_values(cell)[0])}">{shown}</td>'
+
+    rows = ["".join(map(made, row)).join(("<tr>", "</tr>")) for row in table.cells()]
+    header = "".join(f"<th>{escape(one_line(word))}</th>" for word in table.header)
+    lines = [
+        f'<h2 id="{table.name}">{escape(one_line(table.title))}</h2>',
+        '<div class="wide"><table class="sortable">',
+        f"<thead><tr>{header}</tr></thead>",
+        *("<tbody>", *rows, "</tbody></table></div>"),
+        *(f"<p>{escape(one_line(note))}</p>" for note in table.notes),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def latex(table: Table) -> str:

@@ -11,6 +11,8 @@ from laid.common.errors import UserError
 from laid.common.printable import for_markdown, printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, comma_separated, latex, markdown, text
+from laid.comparison.disagreements import disagreement_table, look_pages
+from laid.comparison.html_report import html_report
 from laid.comparison.methods import Method, find_method, read_methods
 from laid.comparison.report_tables import TABLES, bootstrap_line, method_lines, tables
 from laid.comparison.study import Study
@@ -28,7 +30,8 @@ FIGURES = {
 }
 _ON_SCREEN = ("gains", "windows")
 _OF_A_REPORT = re.compile(
-    rf"({'|'.join(TABLES)})\.(csv|tex)|({'|'.join(FIGURES)}|head_flow_.+)\.png|report\.md|table\.txt"
+    rf"({'|'.join(TABLES)})\.(csv|tex)|({'|'.join(FIGURES)}|head_flow_.+)\.png|report\.(md|html)|"
+    r"table\.txt"
 )
 
 
@@ -38,12 +41,15 @@ def compare(
     base: str | None = None,
     teacher: str | None = None,
     threshold: Sequence[float] = THRESHOLDS,
+    look: Sequence[str] = (),
 ) -> None:
     """Writes a report on several results, and prints its main tables.
 
-    ``report.md`` has all of it; beside it lie each table as CSV and LaTeX, the figures as PNG, and
-    ``table.txt``, what is printed and noted. docs/evaluation.md says how each number is computed.
-    An earlier report in the folder is replaced when the new one is whole; other files stay.
+    ``report.html`` is one file with figures to read values off, tables to sort, and the commands
+    and settings behind each number; ``report.md`` has the same tables. Beside them lie each table
+    as CSV and LaTeX, the figures as PNG, and ``table.txt``, what is printed and noted.
+    docs/evaluation.md says how each number is computed. An earlier report in the folder is replaced
+    when the new one is whole; other files stay.
 
     Args:
         results: Results files (``runs/NAME/results.json``), or folders that hold one. Training
@@ -52,6 +58,7 @@ def compare(
         base: Name of the method that gains and tests refer to. None: there are none.
         teacher: Name of the teacher's result, which is shown and not ranked.
         threshold: Accuracies between 0 and 1 that an effective window stays above.
+        look: Folders that ``laid look`` has written, which report.html links to.
 
     Raises:
         UserError: a file is missing or not a results file; no method has that name; a
@@ -68,6 +75,7 @@ def compare(
     if of_base is None:
         names = ", ".join(method.label for method in methods)
         notes.append(f"no gains and no tests without --base NAME, one of {names}")
+    pages = look_pages(look, Path(out))
     study = Study(methods, of_base, of_teacher, list(dict.fromkeys(threshold)))
     with report_folder(out, _OF_A_REPORT) as folder:
         figures = _figures(study, folder, notes)
@@ -76,13 +84,17 @@ def compare(
             (folder / f"{table.name}.csv").write_text(comma_separated(table), encoding="utf-8")
             (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
         report = _report(study, made, figures, notes)
+        differing = disagreement_table(study)
+        shown_tables = [*made, *([differing] if differing else [])]
+        page = html_report(study, shown_tables, [*notes, bootstrap_line()], pages)
+        (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "report.md").write_text(report, encoding="utf-8")
         shown = [format_table(study.summaries())]
         shown += [text(table) for table in made if table.name in _ON_SCREEN]
         written = printable("\n\n".join([*shown, *(f"laid: {note}" for note in notes)]))
         (folder / "table.txt").write_text(f"{written}\n", encoding="utf-8")
     print(printable("\n\n".join(shown)))
-    for line in (*notes, Path(out) / "report.md"):
+    for line in (*notes, Path(out) / "report.html"):
         log.info("%s", line)
 
 
@@ -136,5 +148,7 @@ def run(argv: list[str]) -> None:
     above = "Accuracies that the effective window stays above. 0.5 is chance."
     given = list(THRESHOLDS)
     parser.add_argument("--threshold", nargs="+", type=float, default=given, help=above)
-    parser.add_function_arguments(compare, skip={"results", "threshold"})
+    looks = "Folders that laid look has written, which report.html links to."
+    parser.add_argument("--look", nargs="+", type=str, default=[], help=looks)
+    parser.add_function_arguments(compare, skip={"results", "threshold", "look"})
     compare(**vars(parser.parse_args(argv)))

@@ -111,7 +111,8 @@ class Study:
             )
         windows = ([cells[size].accuracy for size in part(cells)] for part in WINDOWS.values())
         means = [fmean(shares) if shares else None for shares in windows]
-        return Summary(method.title, cells, *means)
+        short, long = means
+        return Summary(method.title, cells, short, long, method.results[0].scoring)
 
     def gains(self, method: Method) -> dict[str, Measured | None]:
         """Short and long gain over the sizes that base and method share; None without any."""

@@ -10,22 +10,25 @@ from datasets import Dataset
 
 from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
+from laid.data.benchmark_tasks import Format, task_files, task_names
 from laid.data.coco_index import CocoIndex
 from laid.data.entry_args import MINICOCO, SIZES
 from laid.data.haystack_builder import build_entries, build_training_entries
+from laid.data.prompt import PREFIX
 from laid.data.vhs_files import write_vhs
 from laid.minicoco.drawing import ensure_minicoco
 
 log = logging.getLogger(__name__)
 
 _TRAIN = "train.json"
+_TRAIN_ENTRIES = 5000
 
 
 def build(
     coco_root: str,
     out: str,
     seed: int = 0,
-    train_entries: int = 5000,
+    train_entries: int | None = None,
     min_size: int = 2,
     max_size: int = 20,
     test_per_size: int = 100,
@@ -36,8 +39,10 @@ def build(
     train_split: str = "train2017",
     test_split: str = "val2017",
     overwrite: bool = False,
+    format: Format = "vhs",
+    prefix: str | None = None,
 ) -> None:
-    """Draw haystacks and write them in the format of Visual Haystacks.
+    """Draw haystacks and write them in the format of Visual Haystacks, or as a benchmark's task.
 
     Writes train.json and one test_<size>.json a size, all at once: if it is stopped, the folder is
     as before. Other files in it stay.
@@ -47,7 +52,8 @@ def build(
             one, which is made on first use.
         out: The folder to write to: a new one, or one that has no folder in it.
         seed: Any whole number; the same seed gives the same files.
-        train_entries: Number of training entries, even; 0 writes no train.json.
+        train_entries: Number of training entries, even; 0 writes no train.json. None: 5,000, and
+            none for a benchmark.
         min_size: Fewest images of a training haystack.
         max_size: Most images of a training haystack.
         test_per_size: Test entries of each size, even.
@@ -58,6 +64,9 @@ def build(
         train_split: The images to train on.
         test_split: The images to test on.
         overwrite: Replace files that are already there.
+        format: vhs, Visual Haystacks. lmms-eval, a task folder for its --include_path, a task a
+            size; vlmeval, a TSV a size for VLMEvalKit: test entries only, images by absolute path.
+        prefix: What a benchmark's task puts before each question. None: that of Visual Haystacks.
 
     Raises:
         UserError: A file is there already, the folder has folders in it or is the current one,
@@ -65,8 +74,16 @@ def build(
             process writes to the folder.
     """
     folder = Path(out).resolve()
+    if format == "vhs" and prefix is not None:
+        raise UserError("--prefix is of a benchmark's task: Visual Haystacks files have none")
+    if format != "vhs" and train_entries:
+        raise UserError(f"--train_entries {train_entries}: --format {format} has test entries only")
+    if train_entries is None:
+        train_entries = _TRAIN_ENTRIES if format == "vhs" else 0
     with only_writer(folder):
         wanted = [_TRAIN] * bool(train_entries) + [f"test_{size}.json" for size in sizes]
+        if format != "vhs":
+            wanted = task_names(sizes, format)
         there = _names(folder)
         existing = [name for name in wanted if name in there]
         if existing and not overwrite:
@@ -79,6 +96,7 @@ def build(
         if train_entries and sizes and train_split == test_split:
             log.warning("training and test share the images of %s", test_split)
         files: dict[str, Dataset] = {}
+        by_size: dict[int, Dataset] = {}
         if train_entries:
             index = CocoIndex.load(root, train_split, min_area, check_images=True)
             files[_TRAIN] = build_training_entries(
@@ -89,11 +107,17 @@ def build(
             entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
             for number, size in enumerate(sizes):
                 rows = range(number * test_per_size, (number + 1) * test_per_size)
-                files[f"test_{size}.json"] = entries.select(rows)
+                by_size[size] = files[f"test_{size}.json"] = entries.select(rows)
         with atomic_dir(folder, lambda now: _unchanged(now, there)) as temporary:
-            for name, entries in files.items():
-                write_vhs(entries, temporary / name)
-            for name in there - files.keys():
+            if format == "vhs":
+                for name, entries in files.items():
+                    write_vhs(entries, temporary / name)
+            else:
+                before = PREFIX if prefix is None else prefix
+                texts = task_files(by_size, format, root.resolve(), folder, before)
+                for name, text in texts.items():
+                    (temporary / name).write_text(text, encoding="utf-8")
+            for name in there - {path.name for path in temporary.iterdir()}:
                 _keep(folder / name, temporary / name)
         for name, entries in files.items():
             shown = sum(entries["size"])

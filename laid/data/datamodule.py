@@ -1,6 +1,5 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,22 +11,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
-from laid.common.errors import UserError
-from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs, TrainArgs
+from laid.data.entry_args import (
+    MINICOCO,
+    EvaluationArgs,
+    PredictArgs,
+    TrainArgs,
+    check_numbers,
+    check_training,
+)
 from laid.data.entry_source import EntrySource
 from laid.data.image_files import check_images, patches_of
-from laid.data.loader import EpochSampler, HaystackLoader
-from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder, Side
+from laid.data.loader import (
+    EpochSampler,
+    HaystackLoader,
+    padded_loader,
+    training_loader,
+    training_order,
+)
+from laid.data.packing import Packing, packing_of
+from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.question_text import QuestionCheck
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
-log = logging.getLogger(__name__)
-
 FEATURE_BATCH = 32
 """Images of one forward pass of the vision towers when features are computed beforehand."""
-MOST_WORKERS = 1024
-"""Processes of one device: many more would take the machine down before the first step."""
 
 
 class HaystackDataModule(L.LightningDataModule):
@@ -37,12 +45,12 @@ class HaystackDataModule(L.LightningDataModule):
     LEARNED = (
         "coco_root", "processor", "revision", "train", "needles", "min_area", "prefix",
         "min_pixels", "max_pixels", "max_length", "global_batch_size", "group_by_size", "seed",
-        "order_seed",
+        "order_seed", "image_root",
     )
     """Settings that decide what is learned."""
     NOT_LEARNED = (
-        "batch_size", "eval_batch_size", "cache_features", "feature_gib", "workers",
-        "validate", "test", "predict",
+        "batch_size", "pack_tokens", "eval_batch_size", "cache_features", "feature_gib", "workers",
+        "max_answer_tokens", "validate", "test", "predict",
     )
     """Settings that say how it is computed, and what is tested."""
     # fmt: on
@@ -62,9 +70,12 @@ class HaystackDataModule(L.LightningDataModule):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         max_length: int | None = None,
+        max_answer_tokens: int = 512,
+        image_root: str | None = None,
         cache_features: bool = False,
         feature_gib: float = 4.0,
         batch_size: int = 1,
+        pack_tokens: int | None = None,
         global_batch_size: int = 8,
         eval_batch_size: int = 1,
         group_by_size: bool = False,
@@ -86,16 +97,20 @@ class HaystackDataModule(L.LightningDataModule):
             needles: Numbers of needles that a built haystack may have: 1, or 2 and 3 for the
                 questions about "all images with a ...".
             min_area: Smallest share of an image that an object must cover to be asked about.
-            prefix: Text before every question.
+            prefix: Text before every question about a haystack; conversations have their own.
             min_pixels: Images with fewer pixels are enlarged. None: as the processor says.
             max_pixels: Images with more pixels are reduced. None: as the processor says.
             max_length: Longest input in tokens; a longer entry is an error. None: no limit.
+            max_answer_tokens: Longest answer of a conversation in training; a longer is an error.
+            image_root: Folder of the images that conversations name. None: that of each file.
             cache_features: Compute the frozen vision towers' features of each image once, before
                 a stage begins, and give the models these in place of pixels. For datasets whose
                 features fit in memory; the vision tower must be frozen.
             feature_gib: Most memory for these features, in GiB and for each model.
             batch_size: Haystacks of a micro-batch on one device; fewer where a device's part of
                 global_batch_size is smaller.
+            pack_tokens: In place of batch_size, tokens of an average micro-batch: haystacks are
+                put one after the other without padding, each seeing itself alone.
             global_batch_size: Haystacks of one optimizer step over all devices; gradient
                 accumulation follows from it. The remainder of an epoch that does not fill a step
                 is dropped; which haystacks these are changes with the epoch.
@@ -106,14 +121,8 @@ class HaystackDataModule(L.LightningDataModule):
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
-        sizes = {"": batch_size, "global_": global_batch_size, "eval_": eval_batch_size}
-        for name, value in sizes.items():
-            if value < 1:
-                raise UserError(f"data.{name}batch_size {value}: expected at least 1")
-        if not feature_gib > 0:
-            raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
-        if not 0 <= workers <= MOST_WORKERS:
-            raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
+        sizes = batch_size, pack_tokens, global_batch_size, eval_batch_size, max_answer_tokens
+        check_numbers(*sizes, feature_gib, workers)
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
@@ -124,9 +133,12 @@ class HaystackDataModule(L.LightningDataModule):
         self.min_area = min_area
         self.prefix = prefix
         self.max_length = max_length
+        self.max_answer_tokens = max_answer_tokens
+        self.image_root = image_root
         self.cache_features = cache_features
         self.feature_gib = feature_gib
         self.batch_size = batch_size
+        self.pack_tokens = pack_tokens
         self.global_batch_size = global_batch_size
         self.eval_batch_size = eval_batch_size
         self.group_by_size = group_by_size
@@ -137,6 +149,8 @@ class HaystackDataModule(L.LightningDataModule):
         self.answered: Callable[[], Collection[str]] = tuple
         """Gives the ids of test entries to leave out; called when the test begins, after the
         checkpoint is read."""
+        self._image_sizes: dict[str, tuple[int, int]] = {}
+        self._packing: Packing | None = None
         self._train_loader: HaystackLoader | None = None
         self._place: dict[str, int] | None = None
 
@@ -150,18 +164,20 @@ class HaystackDataModule(L.LightningDataModule):
         Of a test, ``test_entries`` are asked; ``test_available`` counts, by haystack size, all that
         the sources have.
         """
-        self.grids = {}  # of this stage's images; the models learn them anew
-        self.encoder = PromptEncoder(
-            load_processor(self.processor_args), self.prefix, self.max_length
-        )
-        self.root = self._root()
-        tokens = self.encoder.processor.tokenizer.get_added_vocab()
-        check = QuestionCheck(tokens)
-        self.source = EntrySource(self.root, self.needles, self.min_area, self.seed, check)
+        self.grids, self._packing = {}, None  # of this stage; the models learn its images anew
+        processor = load_processor(self.processor_args)
+        every_turn = self.train_args.turns == "all"
+        self.encoder = PromptEncoder(processor, self.prefix, self.max_length, every_turn)
+        root, tokens = self._root(), processor.tokenizer.get_added_vocab()
+        check = QuestionCheck(tokens, lambda x: len(processor.ids(x)), self.max_answer_tokens)
+        options = (self.needles, self.min_area, self.seed, check, self.image_root)
+        self.source = EntrySource(root, *options)
+        self.root = self.source.roots
         check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries = self.source.training(self.train_args)
-            self._check_training()
+            args = self.train_args, self.validate_args
+            check_training(len(self.train_entries), self.global_batch_size, *args)
         if stage in ("fit", "validate"):
             self.validate_entries, _ = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
@@ -169,17 +185,8 @@ class HaystackDataModule(L.LightningDataModule):
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            check_images(self.root, self._images(stage), self.encoder.patches)
-
-    def _check_training(self) -> None:
-        if len(self.train_entries) < self.global_batch_size:
-            raise UserError(
-                f"there are {len(self.train_entries)} training entries, fewer than "
-                f"data.global_batch_size {self.global_batch_size}: too few for one optimizer step"
-            )
-        train, validate = self.train_args, self.validate_args
-        if train.source is None and validate.source is None and train.split == validate.split:
-            log.warning("training and validation share the images of %s", train.split)
+            shown = self._images(stage)
+            self._image_sizes = check_images(self.root, shown, self.encoder.patches)
 
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
@@ -203,25 +210,28 @@ class HaystackDataModule(L.LightningDataModule):
             yield some, patches_PC, grid_I3
             self.grids.update(zip(some, grid_I3, strict=True))
 
+    @property
+    def packing(self) -> Packing | None:
+        """How the haystacks of a step are packed; None where they are padded. All ranks ask for it
+        together.
+
+        Raises:
+            UserError: as ``packing_of``.
+        """
+        if self._packing is None and self.pack_tokens is not None:
+            shown = self.encoder, self.train_entries, self._image_sizes
+            ranks = self._rank()["world_size"]
+            self._packing = packing_of(*shown, self.pack_tokens, self.global_batch_size, ranks)
+        return self._packing
+
     def train_dataloader(self) -> HaystackLoader:
         """Training batches, padded on the right, shuffled anew each epoch."""
-        data = self._dataset(self.train_entries, with_answer=True)
-        sampler = EpochSampler(
-            len(data) - len(data) % self.global_batch_size,
-            drawn_from=len(data),
-            shuffle=True,
-            seed=self.order_seed,
-            sizes=list(self.train_entries["size"]) if self.group_by_size else None,
-            step=self.global_batch_size,
-            **self._rank(),
-        )
-        self._train_loader = HaystackLoader(
-            data,
-            sampler=sampler,
-            batch_size=self.batch_size,
-            collate_fn=Collate(self.encoder.pad_id, "right"),
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+        data, step = self._dataset(self.train_entries, with_answer=True), self.global_batch_size
+        sizes = list(self.train_entries["size"]) if self.group_by_size else None
+        packing, rank = self.packing, self._rank()
+        order = training_order(len(data), step, sizes, self.order_seed, **({} if packing else rank))
+        self._train_loader = training_loader(
+            data, order, self.batch_size, packing, rank["rank"], self.workers
         )
         if self._place is not None:
             self._train_loader.seek(self._place)
@@ -261,24 +271,13 @@ class HaystackDataModule(L.LightningDataModule):
 
     def one_by_one(self, sampler: Sampler[int]) -> DataLoader:
         """Training entries with answers as batches of one, in the order of ``sampler``."""
-        return self._loader(self._dataset(self.train_entries, True), sampler, 1, "right")
+        data = self._dataset(self.train_entries, with_answer=True)
+        return padded_loader(data, sampler, 1, "right", self.workers)
 
     def _prompts(self, entries: Dataset) -> DataLoader:
         data = self._dataset(entries, with_answer=False)
         sampler = EpochSampler(len(data), shuffle=False, even=True, **self._rank())
-        return self._loader(data, sampler, self.eval_batch_size, "left")
-
-    def _loader(
-        self, data: HaystackDataset, sampler: Sampler[int], size: int, side: Side
-    ) -> DataLoader:
-        collate = Collate(self.encoder.pad_id, side)
-        return DataLoader(
-            data,
-            batch_size=size,
-            sampler=sampler,
-            collate_fn=collate,
-            num_workers=self.workers,
-        )
+        return padded_loader(data, sampler, self.eval_batch_size, "left", self.workers)
 
     def _dataset(self, entries: Dataset, with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)

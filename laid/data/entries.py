@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from datasets import Dataset, Features, List, Value
 
@@ -25,6 +25,23 @@ FEATURES = Features(
     }
 )
 
+CONVERSATION_FEATURES = Features(
+    {
+        **FEATURES,
+        "turns": List({"role": Value("string"), "text": Value("string")}),
+        "source": Value("string"),
+        "scoring": Value("string"),
+    }
+)
+"""The columns of a dataset of conversations; in a mixture, a haystack has none of these."""
+
+
+class Turn(NamedTuple):
+    """What a system, user or assistant says, with ``<image>`` where an image stands."""
+
+    role: str
+    text: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class HaystackEntry:
@@ -33,13 +50,18 @@ class HaystackEntry:
     Attributes:
         id: role, haystack size and index, as in "test-20-000013".
         question: in words, without the prompt around it.
-        answer: "yes" or "no"; "" where only the user knows it.
+        answer: "yes" or "no", of a conversation any text; "" where only the user knows it.
         anchor: the object that needles contain; "" where the question follows no template.
         target: the object that is asked about; "" likewise.
         mode: the template; "" for a foreign question about several needles.
         size: number of images.
-        images: paths below the COCO root, in the order they are shown.
-        needles: ascending positions in ``images`` of those that contain the anchor.
+        images: names (``laid.data.image_names``), in the order they are shown.
+        needles: ascending positions in ``images`` of those that contain the anchor; of a
+            conversation unknown.
+        turns: of a conversation, all that is said before ``answer``, images in their places;
+            ``question`` repeats the words of the last turn. Of a haystack none: images come first.
+        source: of a conversation, where it was read.
+        scoring: how an answer is scored (``laid.evaluation.scoring``).
     """
 
     id: str
@@ -51,18 +73,26 @@ class HaystackEntry:
     size: int
     images: tuple[str, ...]
     needles: tuple[int, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    source: str = ""
+    scoring: str = "yes-no"
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "HaystackEntry":
-        """The entry in a row of a dataset with the columns ``FEATURES``."""
-        return cls(**{**row, "images": tuple(row["images"]), "needles": tuple(row["needles"])})
+        """The entry in a row of a dataset with the columns ``FEATURES`` or
+        ``CONVERSATION_FEATURES``."""
+        given = {name: value for name, value in row.items() if value is not None}
+        given["turns"] = tuple(Turn(**turn) for turn in given.get("turns", ()))
+        return cls(**{**given, "images": tuple(row["images"]), "needles": tuple(row["needles"])})
 
 
-def dataset_of(entries: Iterable[HaystackEntry]) -> Dataset:
-    """A dataset in memory with the columns ``FEATURES``, one row an entry."""
+def dataset_of(entries: Iterable[HaystackEntry], features: Features = FEATURES) -> Dataset:
+    """A dataset in memory with the columns ``features``, one row an entry."""
     rows = list(entries)
-    columns = {name: [getattr(entry, name) for entry in rows] for name in FEATURES}
-    return Dataset.from_dict(columns, features=FEATURES)
+    columns = {name: [getattr(entry, name) for entry in rows] for name in features}
+    if "turns" in columns:
+        columns["turns"] = [[turn._asdict() for turn in turns] for turns in columns["turns"]]
+    return Dataset.from_dict(columns, features=features)
 
 
 _TEMPLATES: dict[Mode, str] = {

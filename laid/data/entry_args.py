@@ -1,8 +1,14 @@
 """Settings of training, evaluation and prediction entries."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from laid.common.errors import UserError
+from laid.evaluation.scoring import Scoring
+
+log = logging.getLogger(__name__)
 
 MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
@@ -22,6 +28,8 @@ LIMITS = {
 }
 """By stage, the settings that also limit a source: only where they are given for that source, since
 a configuration gives them for entries that are built."""
+MOST_WORKERS = 1024
+"""Processes of one device: many more would take the machine down before the first step."""
 MOST_ENTRIES = 10_000_000
 """More would take hours to draw and the machine's memory."""
 
@@ -31,8 +39,9 @@ class TrainArgs:
     """Training entries."""
 
     source: str | None = None
-    """Visual Haystacks JSON, folder of a saved dataset, or hub dataset (name or name:split).
-    None: built on the fly from the COCO annotations of `split`."""
+    """Visual Haystacks JSON; conversations in JSON Lines or JSON; folder of a saved dataset; or hub
+    dataset (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
+    `split`."""
     split: str = "train2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     entries: int | None = None
@@ -42,6 +51,8 @@ class TrainArgs:
     """Fewest images in a training haystack that is built."""
     max_size: int = 20
     """Most images in a training haystack that is built."""
+    turns: Literal["last", "all"] = "last"
+    """Which of the assistant's turns in a conversation are trained."""
 
     @property
     def count(self) -> int:
@@ -63,8 +74,9 @@ class EvaluationArgs:
     """Validation or test entries."""
 
     source: list[str] | None = None
-    """Visual Haystacks JSONs, folders of saved datasets, or hub datasets. None: built on the fly
-    from the COCO annotations of `split`."""
+    """Visual Haystacks JSONs, conversations in JSON Lines or JSON, folders of saved datasets, or
+    hub datasets (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
+    `split`."""
     split: str = "val2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     sizes: list[int] | None = None
@@ -72,6 +84,9 @@ class EvaluationArgs:
     per_size: int | None = None
     """How many of each size are built, an even number; None: 100. Of a source, the first so many
     of each size; None: all."""
+    scoring: Scoring | dict[str, Scoring] | None = None
+    """When an answer to a conversation is right: yes-no, exact, contains, numeric or choice; one
+    for all sources, or by source. None: exact. Haystacks are yes-no."""
 
     def __post_init__(self) -> None:
         if self.per_size is not None and not 1 <= self.per_size <= MOST_ENTRIES:
@@ -82,6 +97,22 @@ class EvaluationArgs:
             raise UserError("sizes is empty: give haystack sizes such as [1, 10], or null")
         if self.source is not None and not self.source:
             raise UserError("source is empty: give files or data sets, or null to build entries")
+        named = self.scoring if isinstance(self.scoring, dict) else {}
+        if unknown := sorted(named.keys() - set(self.source or ())):
+            raise UserError(f"scoring names {unknown}, and the sources are {self.source or 'none'}")
+
+    def scoring_of(self, source: str) -> Scoring:
+        """The rule for a source of conversations."""
+        rule = self.scoring.get(source) if isinstance(self.scoring, dict) else self.scoring
+        return rule or "exact"
+
+    def scoring_unused(self, haystacks: Sequence[str]) -> str | None:
+        """A source of haystacks that a rule is given for, or all are; None where there is none."""
+        if self.scoring in (None, "yes-no"):
+            return None
+        if isinstance(rules := self.scoring, dict):
+            return next((one for one in haystacks if rules.get(one, "yes-no") != "yes-no"), None)
+        return haystacks[0] if set(haystacks) == set(self.source or ()) else None
 
 
 @dataclass(frozen=True)
@@ -89,8 +120,49 @@ class PredictArgs:
     """What `laid predict` answers: a file of questions, or one question about some images."""
 
     source: str | None = None
-    """Visual Haystacks JSON."""
+    """Visual Haystacks JSON, or conversations, with or without answers."""
     images: str | None = None
     """Folder of images, shown in the order of their names (2.jpg before 10.jpg)."""
     question: str | None = None
     """The question about them."""
+
+
+def check_numbers(
+    batch_size: int,
+    pack_tokens: int | None,
+    global_batch_size: int,
+    eval_batch_size: int,
+    max_answer_tokens: int,
+    feature_gib: float,
+    workers: int,
+) -> None:
+    """Numbers of the data module.
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    sizes = {"batch_size": batch_size, "pack_tokens": pack_tokens}
+    sizes |= {"global_batch_size": global_batch_size, "eval_batch_size": eval_batch_size}
+    sizes["max_answer_tokens"] = max_answer_tokens
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise UserError(f"data.{name} {value}: expected at least 1")
+    if not feature_gib > 0:
+        raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
+
+
+def check_training(entries: int, step: int, train: TrainArgs, validate: EvaluationArgs) -> None:
+    """The entries of an epoch; warns where training and validation show the same images.
+
+    Raises:
+        UserError: there are fewer than in an optimizer step.
+    """
+    if entries < step:
+        raise UserError(
+            f"there are {entries} training entries, fewer than data.global_batch_size {step}: too "
+            "few for one optimizer step"
+        )
+    if train.source is None and validate.source is None and train.split == validate.split:
+        log.warning("training and validation share the images of %s", train.split)

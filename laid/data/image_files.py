@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from laid.common.errors import UserError
-from laid.data.image_names import resolve_under
+from laid.data.image_names import ImageRoots, resolve_under
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ def load_image(path: Path) -> Image.Image:
         return white
 
 
-def check_images(root: Path, names: Iterable[str], process: Process) -> None:
+def check_images(
+    root: Path | ImageRoots, names: Iterable[str], process: Process
+) -> dict[str, tuple[int, int]]:
     """Looks at the header of every image, so that none stops a run in the middle.
 
     Args:
@@ -71,20 +73,25 @@ def check_images(root: Path, names: Iterable[str], process: Process) -> None:
         names: the image files.
         process: the image processor; an elongated image is tried on it, blank.
 
+    Returns:
+        Width and height of each, before it is turned as its EXIF says.
+
     Raises:
         UserError: as ``load_image``, or the processor refuses the sides; names the file.
     """
     tried: set[tuple[int, int]] = set()
+    sizes = {}
     for name in tqdm(sorted(set(names)), "checking images", unit="image", delay=3):
         path = resolve_under(root, name)
         with _opened(path) as image:
-            size = image.size
+            size = sizes[name] = image.size
         if max(size) > _ELONGATED * min(size) and size not in tried:
             tried.add(size)
             _process([path], [Image.new("RGB", size)], process)
+    return sizes
 
 
-def patches_of(root: Path, names: Iterable[str], process: Process) -> Any:
+def patches_of(root: Path | ImageRoots, names: Iterable[str], process: Process) -> Any:
     """What ``process`` makes of image files below ``root``.
 
     Raises:

@@ -5,13 +5,15 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from laid.common.errors import UserError
 
 # "/etc/passwd", "\\server\share" and "C:\..." on whatever system we run.
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
+_OF_SOURCE = "::"  # after the source in the name of an image of one
 
 
 def clean_name(root: str | Path, name: str) -> str:
@@ -33,8 +35,42 @@ def clean_name(root: str | Path, name: str) -> str:
     )
 
 
-def resolve_under(root: str | Path, name: str) -> Path:
+@dataclass(frozen=True)
+class ImageRoots:
+    """Several folders of images, for entries of several sources.
+
+    Attributes:
+        root: that of names without a source, which is COCO's.
+        folders: by source, that of the names that ``of_source`` makes.
+    """
+
+    root: Path
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+
+def of_source(source: str, name: str) -> str:
+    """What an entry calls the image ``name`` in the folder of ``source``.
+
+    Raises:
+        UserError: the source's name can't begin a name.
+    """
+    if _OF_SOURCE in source:
+        raise UserError(f"source {source!r}: expected a name without {_OF_SOURCE!r}; rename it")
+    return f"{source}{_OF_SOURCE}{name}"
+
+
+def without_source(name: str) -> str:
+    """The name in its source's folder."""
+    return name.partition(_OF_SOURCE)[2]
+
+
+def resolve_under(root: str | Path | ImageRoots, name: str) -> Path:
     """The path of ``name`` below ``root``; raises like ``clean_name``."""
+    if isinstance(root, ImageRoots):
+        source, _, below = str(name).partition(_OF_SOURCE)
+        if source not in root.folders:
+            return resolve_under(root.root, name)
+        root, name = root.folders[source], below
     return Path(root) / clean_name(root, name)
 
 

@@ -1,11 +1,18 @@
 """The order of haystacks, and how a run resumes inside it."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from laid.data.packing import Packing
+from laid.data.prompt import Collate, HaystackDataset, Side
+
+log = logging.getLogger(__name__)
 
 POOL = 50
 """Optimizer steps whose haystacks are sorted by size together (``sizes``)."""
@@ -82,6 +89,37 @@ class EpochSampler(Sampler[int]):
         return [index for step in shuffled for index in steps[step]]
 
 
+class PackedSteps(Sampler[list[int]]):
+    """A rank's micro-batches of an epoch, step by step.
+
+    ``sampler`` is the order of all ranks, so the haystacks of a step are those of an unpacked run.
+    """
+
+    def __init__(self, sampler: EpochSampler, packing: Packing, rank: int):
+        self.sampler, self.packing, self.rank = sampler, packing, rank
+
+    def __len__(self) -> int:
+        return self.sampler.size // self.packing.step * self.packing.rounds
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps():
+            yield from (packs[self.rank] for packs in self.packing.packs(step))
+
+    def _steps(self) -> Iterator[list[int]]:
+        order = iter(self.sampler)
+        while len(step := list(islice(order, self.packing.step))) == self.packing.step:
+            yield step
+
+    def largest(self) -> int:
+        """Tokens of the largest micro-batch of the epoch, on any rank."""
+        return max(
+            sum(self.packing.tokens[at] for at in pack)
+            for step in self._steps()
+            for packs in self.packing.packs(step)
+            for pack in packs
+        )
+
+
 class HaystackLoader(DataLoader):
     """A DataLoader that knows how many haystacks were taken from it.
 
@@ -97,27 +135,95 @@ class HaystackLoader(DataLoader):
         super().__init__(dataset, **options)
         self._taken = 0
 
+    @property
+    def order(self) -> EpochSampler | None:
+        """The order of haystacks; None where Lightning's overfit_batches has put a sampler of its
+        own in its place."""
+        batches = self.batch_sampler
+        order = batches.sampler if isinstance(batches, PackedSteps) else self.sampler
+        return order if isinstance(order, EpochSampler) else None
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator, as it may be
-        if not isinstance(self.sampler, EpochSampler):
-            # Lightning's overfit_batches puts a sampler of its own here.
+        order = self.order
+        if order is None:
             yield from super().__iter__()
             return
-        self._taken = self.sampler.start
-        per_batch = (self.batch_size or 1) * self.sampler.world_size
-        for batch in super().__iter__():
-            self._taken = min(self._taken + per_batch, self.sampler.size)
+        self._taken = begin = order.start
+        haystacks, batches = (self.batch_size or 1) * order.world_size, 1
+        if isinstance(self.batch_sampler, PackedSteps):
+            # Those of a step come in an order of their own: they count when all are taken.
+            haystacks, batches = self.batch_sampler.packing.step, self.batch_sampler.packing.rounds
+        for count, batch in enumerate(super().__iter__(), start=1):
+            self._taken = min(begin + count // batches * haystacks, order.size)
             yield batch
         # The position was that of the resumed epoch; the next epoch starts at 0.
-        self.sampler.start = 0
+        order.start = 0
 
     def place(self) -> dict[str, int]:
         """The position: epoch, and haystacks taken in it over all ranks."""
-        if not isinstance(self.sampler, EpochSampler):
-            return {}
-        return {"epoch": self.sampler.epoch, "taken": self._taken}
+        order = self.order
+        return {} if order is None else {"epoch": order.epoch, "taken": self._taken}
 
     def seek(self, place: dict[str, int]) -> None:
         """Resumes at a ``place``."""
-        assert isinstance(self.sampler, EpochSampler)
-        self.sampler.seek(place["epoch"], place["taken"])
-        self._taken = self.sampler.start
+        order = self.order
+        assert order is not None
+        order.seek(place["epoch"], place["taken"])
+        self._taken = order.start
+
+
+def training_order(
+    haystacks: int,
+    step: int,
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> EpochSampler:
+    """The order of ``haystacks`` in whole steps; what an epoch has over is left out, other
+    haystacks each time. The rest as ``EpochSampler``."""
+    return EpochSampler(
+        haystacks - haystacks % step,
+        drawn_from=haystacks,
+        shuffle=True,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        sizes=sizes,
+        step=step,
+    )
+
+
+def training_loader(
+    data: HaystackDataset,
+    order: EpochSampler,
+    batch_size: int,
+    packing: Packing | None,
+    rank: int,
+    workers: int,
+) -> HaystackLoader:
+    """Training batches, padded on the right: of ``batch_size`` haystacks, or packed.
+
+    Args:
+        order: of this rank; of all ranks where there is a ``packing``.
+    """
+    how: dict[str, Any] = {"sampler": order, "batch_size": batch_size}
+    mean_haystacks = None
+    if packing is not None:
+        steps, mean_haystacks = PackedSteps(order, packing, rank), packing.mean_haystacks
+        how = {"batch_sampler": steps}
+        text = "data.pack_tokens: %d micro-batches a step and device, of %s tokens on average; %s"
+        largest = f"the largest of this epoch has {steps.largest():,}"
+        log.info(text, packing.rounds, f"{packing.mean_tokens:,.0f}", largest)
+    collate = Collate(data.encoder.pad_id, "right", mean_haystacks)
+    return HaystackLoader(
+        data, **how, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
+    )
+
+
+def padded_loader(
+    data: HaystackDataset, order: Sampler[int], size: int, side: Side, workers: int
+) -> DataLoader:
+    """Batches of ``size`` haystacks, padded on one side."""
+    collate = Collate(data.encoder.pad_id, side)
+    return DataLoader(data, size, sampler=order, collate_fn=collate, num_workers=workers)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from laid.common.errors import UserError
-from laid.data.entries import HaystackEntry
+from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.image_files import patches_of
+from laid.data.image_names import ImageRoots
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
 from laid.vlm.processor import ImageTextProcessor
 
@@ -42,11 +43,13 @@ class Batch:
         entries: one a haystack.
         counted: one a haystack; False for an entry that is asked again only to give all ranks
             equally many (``EpochSampler``).
+        weight: of its loss: its haystacks, relative to the other micro-batches of a step.
     """
 
     inputs: ModelInputs
     entries: Sequence[HaystackEntry]
     counted: Sequence[bool]
+    weight: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with its inputs on ``device``; Lightning would otherwise rebuild every field
@@ -61,6 +64,8 @@ class PromptEncoder:
     processor: ImageTextProcessor
     prefix: str = PREFIX
     max_length: int | None = None
+    every_turn: bool = False
+    """Of a conversation, train all answers and not the last alone."""
 
     @property
     def pad_id(self) -> int:
@@ -72,13 +77,36 @@ class PromptEncoder:
         """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
         return self.processor.pieces(images)
 
+    def lengths(self, entries: datasets.Dataset, sizes: Mapping[str, tuple[int, int]]) -> list[int]:
+        """How many tokens each entry is with its answer, without reading an image.
+
+        Args:
+            sizes: width and height of each image.
+        """
+        if "turns" in entries.column_names:
+            return [self._length(HaystackEntry.of(row), sizes) for row in entries]
+        processor, end = self.processor, self.processor.family.end_of_turn
+        questions = [self.prefix + question for question in entries["question"]]
+        images = [[sizes[name] for name in names] for names in entries["images"]]
+        answers = processor.counts([answer.capitalize() + end for answer in entries["answer"]])
+        prompts = processor.lengths(questions, images)
+        return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def _length(self, entry: HaystackEntry, sizes: Mapping[str, tuple[int, int]]) -> int:
+        if not entry.turns:
+            return self.lengths(dataset_of([entry]), sizes)[0]
+        shown = [sizes[name] for name in entry.images]
+        tokens = self.processor.image_tokens(shown)
+        text = sum(self.processor.counts(self._pieces(entry, None, with_answer=True)))
+        return text + sum(tokens[size] - 1 for size in shown)
+
     def encode(
         self, entry: HaystackEntry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
     ) -> ModelInputs:
         """One haystack, without batch dimension.
 
-        Labels are -100 but for the answer and its end-of-turn token; with ``with_answer`` false
-        the text ends where the answer would begin.
+        Labels are -100 but for the answer and its end-of-turn token, with ``every_turn`` also those
+        of earlier turns; with ``with_answer`` false the text ends where the answer would begin.
 
         Args:
             pixel_values_PC: patches of the entry's images; none where the model knows them.
@@ -89,18 +117,19 @@ class PromptEncoder:
                 an image, or take the needle away.
         """
         processor, family = self.processor, self.processor.family
-        ids = processor.ids(processor.prompt(self.prefix + entry.question, grid_I3))
-        answer = ids[:0]
-        if with_answer:
-            answer = processor.ids(entry.answer.capitalize() + family.end_of_turn)
-        length = len(ids) + len(answer)
+        pieces = self._pieces(entry, grid_I3, with_answer)
+        ids = [processor.ids(piece) for piece in pieces]
+        # Every second piece is an answer; without one at the end, all is given.
+        asked = [n % 2 == 0 or not with_answer for n in range(len(ids))]
+        labels = [torch.full_like(x, IGNORED) if a else x for x, a in zip(ids, asked, strict=True)]
+        length = sum(map(len, ids))
         if self.max_length is not None and length > self.max_length:
             raise UserError(
                 f"entry {entry.id} is {length} tokens long ({len(grid_I3)} images), more than "
                 f"data.max_length {self.max_length}: raise it, reduce data.max_pixels, or leave "
                 "out this haystack size"
             )
-        input_ids_L = torch.cat([ids, answer])
+        input_ids_L = torch.cat(ids)
         visual_L = (input_ids_L == processor.image_id).long()
         positions_RBL = family.positions(input_ids_L[None], visual_L[None], grid_I3)
         return ModelInputs(
@@ -108,7 +137,7 @@ class PromptEncoder:
             attention_mask_BL=torch.ones_like(input_ids_L),
             mm_token_type_ids_BL=visual_L,
             position_ids_3BL=positions_RBL[:, 0],
-            labels_BL=torch.cat([torch.full_like(ids, IGNORED), answer]),
+            labels_BL=torch.cat(labels),
             pixel_values_PC=pixel_values_PC,
             image_grid_thw_I3=grid_I3,
             image_names=list(entry.images),
@@ -116,17 +145,39 @@ class PromptEncoder:
             entry_ids=[entry.id],
         )
 
+    def _pieces(self, entry: HaystackEntry, grid_I3: Tensor | None, with_answer: bool) -> list[str]:
+        """The text, with every second piece an answer that is trained.
+
+        Args:
+            grid_I3: None, of conversations, leaves one token in place of each image.
+        """
+        processor = self.processor
+        if not entry.turns:
+            assert grid_I3 is not None
+            pieces = [processor.prompt(self.prefix + entry.question, grid_I3)]
+            answer = entry.answer.capitalize()
+        else:
+            apart = self.every_turn and with_answer
+            pieces = (
+                processor.answers_apart(entry.turns, grid_I3)
+                if apart
+                else [processor.conversation(entry.turns, grid_I3)]
+            )
+            answer = entry.answer
+        return [*pieces, answer + processor.family.end_of_turn] if with_answer else pieces
+
 
 @dataclass(eq=False)
 class HaystackDataset(Dataset):
-    """Entries (rows of ``FEATURES``) with their images, encoded when asked for.
+    """Entries (rows of ``FEATURES`` or ``CONVERSATION_FEATURES``) with their images, encoded when
+    asked for.
 
     Where the grids of all an entry's images are in ``grids``, the models know these images and
     their files are not read. Index ``~i`` is entry ``i`` once more, not to be counted.
     """
 
     entries: datasets.Dataset
-    root: Path
+    root: Path | ImageRoots
     encoder: PromptEncoder
     with_answer: bool
     grids: Mapping[str, Tensor] = field(default_factory=dict)
@@ -149,11 +200,22 @@ class HaystackDataset(Dataset):
 
 @dataclass(frozen=True)
 class Collate:
-    """Pads samples to a batch: on the right to train, on the left to answer."""
+    """Pads samples to a batch: on the right to train, on the left to answer.
+
+    Attributes:
+        mean_haystacks: of packed micro-batches, how many haystacks one has on average; None: they
+            are not packed.
+    """
 
     pad_id: int
     side: Side
+    mean_haystacks: float | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         inputs = pad_batch([sample.inputs for sample in samples], self.pad_id, self.side)
-        return Batch(inputs, [s.entry for s in samples], [s.counted for s in samples])
+        entries, counted = [s.entry for s in samples], [s.counted for s in samples]
+        if self.mean_haystacks is None:
+            return Batch(inputs, entries, counted)
+        if len(samples) > 1:
+            inputs.lengths = [len(s.inputs.input_ids_BL) for s in samples]
+        return Batch(inputs, entries, counted, len(samples) / self.mean_haystacks)

@@ -1,7 +1,8 @@
-"""Questions are data: what a model would not read as text in them is refused, or taken off."""
+"""Questions and answers are data: what a model would not read as text in them is refused, or taken
+off."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from datasets import Dataset
 
@@ -28,9 +29,14 @@ class QuestionCheck:
 
     Args:
         tokens: the control tokens, as text.
+        count: how many tokens a text has.
+        most: the longest answer to train, in tokens.
     """
 
-    def __init__(self, tokens: Collection[str] = ()) -> None:
+    def __init__(
+        self, tokens: Collection[str] = (), count: Callable[[str], int] = len, most: int = 512
+    ) -> None:
+        self._count, self._most = count, most
         longest_first = sorted({*tokens, *_MARKS}, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
@@ -45,6 +51,19 @@ class QuestionCheck:
             if found[0] not in _MARKS:
                 what = "is a control token of the tokenizer and cannot be read as text"
             raise UserError(f"{source} holds {found[0]!r}, which {what}. Remove it.")
+
+    def length(self, answer: str) -> None:
+        """Check an answer that is trained.
+
+        Raises:
+            UserError: it has too many tokens. It is never cut: a cut would teach to stop there.
+        """
+        # No tokenizer here makes more tokens than bytes.
+        if len(answer.encode()) > self._most and (found := self._count(answer)) > self._most:
+            raise UserError(
+                f"an answer has {found} tokens, more than data.max_answer_tokens {self._most}: "
+                "raise it, or leave the row out"
+            )
 
     def entries(self, entries: Dataset, source: str) -> None:
         """Check the questions of all entries.

@@ -26,6 +26,8 @@ from laid.data.question_text import without_image_marks
 # What the format has no place for: our id and mode, and the order in which the images are shown,
 # as positions in pos_image followed by neg_image. Other readers pass over a key they don't know.
 _OURS = "laid"
+_SAVED = ("dataset_info.json", "dataset_dict.json")
+"""One of these is in what ``save_to_disk`` wrote."""
 
 
 def write_vhs(entries: Dataset, path: str | Path) -> None:
@@ -76,6 +78,13 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
         UserError: the file is missing or not in the format (the entry and key are named), an
             image name leads out of ``coco_root``, or images are missing on disk.
     """
+    entries = parse_vhs(path, coco_root, role, seed)
+    check_present(coco_root, (name for entry in entries for name in entry.images), str(path))
+    return dataset_of(entries)
+
+
+def parse_vhs(path: str | Path, coco_root: str | Path, role: str, seed: int) -> list[HaystackEntry]:
+    """``read_vhs`` without a look for the images."""
     path = Path(path)
     rows = read_json(path)
     if not (isinstance(rows, list) and rows):
@@ -86,8 +95,7 @@ def read_vhs(path: str | Path, coco_root: str | Path, role: str = "test", seed: 
             entries.append(_read_entry(row, number, Path(coco_root), role, seed))
         except UserError as error:
             raise UserError(f"{path}, entry {number}: {error}") from error
-    check_present(coco_root, (name for entry in entries for name in entry.images), str(path))
-    return dataset_of(entries)
+    return entries
 
 
 def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: int = 0) -> Dataset:
@@ -106,7 +114,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
     """
     if source.endswith(".json"):
         return read_vhs(source, coco_root, role, seed)
-    entries = _load_columns(source, role)
+    entries = load_columns(source, role)
     if lacking := [name for name in FEATURES if name not in entries.column_names]:
         raise UserError(
             f"{source} has no column(s) {lacking}, only {entries.column_names}. Expected the "
@@ -126,10 +134,21 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
     return entries
 
 
-def _load_columns(source: str, role: str) -> Dataset:
+def load_columns(source: str, role: str) -> Dataset:
+    """A Hugging Face dataset as it is.
+
+    Args:
+        source: folder written by ``Dataset.save_to_disk``, folder of parquet files or such, or
+            ``name`` or ``name:split`` on the hub; ``hf:`` may stand before each.
+        role: the split of one that says none.
+
+    Raises:
+        UserError: there is no such dataset or split.
+    """
+    source = source.removeprefix("hf:")
     name, _, split = source.partition(":")
     try:
-        if not Path(source).is_dir():
+        if not any((Path(source) / known).is_file() for known in _SAVED):
             return load_dataset(name, split=split or role)
         found = load_from_disk(source)
         if not isinstance(found, DatasetDict):

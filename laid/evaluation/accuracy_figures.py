@@ -33,9 +33,9 @@ _DPI = 150
 def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
     """Accuracy by haystack size, one line a model, with 95% Wilson intervals.
 
-    The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance.
-    Models are set slightly apart from each other sideways, so that their intervals don't hide
-    one another. The legend gives each model's n, in the order of the summaries.
+    The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance
+    of yes-or-no questions. Models are set slightly apart from each other sideways, so that their
+    intervals don't hide one another. The legend gives each model's n, in the summaries' order.
     """
     sizes = _all_sizes(summaries)
     axes = _by_size_axes(summaries, 7.2, 4.4)
@@ -110,10 +110,13 @@ def _by_size_axes(summaries: Sequence[Summary], width: float, height: float) -> 
     """What both figures of accuracy by size have around their plot, with room for a legend."""
     size = (width, height + 0.22 * math.ceil(len(summaries) / _legend_columns(summaries)))
     axes = Figure(figsize=size, layout="constrained").add_subplot()
-    axes.axhline(_CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1.5)  # bars 1, lines 2
-    units = ("axes fraction", "data")
-    label = axes.annotate("chance", (1, _CHANCE), (4, 0), units, "offset points", va="center")
-    label.set(color=_GREY, fontsize=9)
+    if all(of.scoring == "yes-no" for of in summaries):
+        axes.axhline(
+            _CHANCE, color=_GREY, linestyle="--", linewidth=1, zorder=1.5
+        )  # bars 1, lines 2
+        units = ("axes fraction", "data")
+        label = axes.annotate("chance", (1, _CHANCE), (4, 0), units, "offset points", va="center")
+        label.set(color=_GREY, fontsize=9)
     axes.set_xlabel("images in the haystack")
     axes.set_ylabel("accuracy (95% interval)")
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)

@@ -37,13 +37,14 @@ class Record:
     Attributes:
         id: the entry's name, unique within a test.
         size: images in the haystack.
-        answer_gold: "yes" or "no".
+        answer_gold: the right answer.
         answer: what the model said, special tokens removed.
         correct, compliant: see `laid.evaluation.scoring.score_answer`.
-        depth: where the needles lie, see `needle_depth`; None if the haystack is one image.
+        depth: where the needles lie, see `needle_depth`; None if it is one image, or not known.
         tokens: length of the model's input (text and images) in tokens.
         mode: the kind of question: "single", "all" or "any" (`laid.data.entries`).
         truncated: whether the answer was cut at ``max_new_tokens``.
+        scoring: the rule of `correct` and `compliant`.
 
     Raises:
         UserError: a value is out of range, or `correct` or `compliant` contradicts the answers.
@@ -59,17 +60,19 @@ class Record:
     tokens: int
     mode: str
     truncated: bool
+    scoring: str = "yes-no"
 
     def __post_init__(self) -> None:
-        if self.answer_gold not in ("yes", "no"):
-            raise UserError(f"answer_gold is {self.answer_gold!r}, expected 'yes' or 'no'")
         if self.size < 1 or self.tokens < 0:
             found = f"a record has size {self.size} and tokens {self.tokens}"
             raise UserError(f"{found}, expected at least one image and no negative length")
-        if (self.depth is None) != (self.size == 1) or not 0 <= (self.depth or 0) <= 1:
-            expected = "0 (first image) to 1 (last image), or null of a single image"
+        known = self.size > 1 and (bool(self.mode) or self.depth is not None)
+        if (self.depth is not None) != known or not 0 <= (self.depth or 0) <= 1:
+            expected = (
+                "0 (first image) to 1 (last image), or null of one image or of a conversation"
+            )
             raise UserError(f"depth is {self.depth} of {self.size} images, expected {expected}")
-        scored = score_answer(self.answer, self.answer_gold)
+        scored = score_answer(self.answer, self.answer_gold, self.scoring)
         if (self.correct, self.compliant) != scored:
             raise UserError(
                 f"correct is {self.correct} and compliant {self.compliant}, but for the answer "
@@ -85,11 +88,12 @@ class Record:
             size=entry.size,
             answer_gold=entry.answer,
             answer=answer.text,
-            **score_answer(answer.text, entry.answer)._asdict(),
-            depth=needle_depth(entry.needles, entry.size),
+            **score_answer(answer.text, entry.answer, entry.scoring)._asdict(),
+            depth=None if entry.source else needle_depth(entry.needles, entry.size),
             tokens=tokens,
             mode=entry.mode,
             truncated=answer.truncated,
+            scoring=entry.scoring,
         )
 
 

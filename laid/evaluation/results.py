@@ -105,7 +105,7 @@ class SizeCell(Overall):
 
 @dataclass(frozen=True)
 class Entries:
-    """How many entries a test asked, and how many its source has, of all sizes."""
+    """How many entries a test asked, and how many its source has."""
 
     asked: int
     available: int
@@ -124,19 +124,20 @@ def titled(name: str, *facts: str) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """A row of a table, a line of a figure: one model, or the training seeds of a method together.
+    """A row of a table, a line of a figure: one model, or the training seeds of a method.
 
     Attributes:
         name: what tables and figures call it.
         by_size: by haystack size, ascending.
-        short, long: mean accuracy over `short_sizes` and `long_sizes`, each size counting alike;
-            None without any.
+        short, long: as `mean_accuracy` over `short_sizes` and `long_sizes`.
+        scoring: the rule that answers were scored by.
     """
 
     name: str
     by_size: dict[int, SizeCell]
     short: float | None
     long: float | None
+    scoring: str = "yes-no"
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,11 @@ class Tested:
     """The parts of an identity that results are grouped and paired by, under its own keys.
 
     Attributes:
-        checkpoint: the checkpoint's ``id`` and ``step``; None for a base model.
+        checkpoint: its ``id`` and ``step``; None for a base model.
         student: how the model is loaded.
         weights: fingerprint of a base model's weights.
         window: the window extension (``extension`` and its settings); None without one.
-        entries: hash of what was asked and shown; None where the test did not say.
+        entries: hash of what was asked and shown; None where it is not known.
     """
 
     checkpoint: Json | None = None
@@ -208,6 +209,7 @@ class Results:
     laid_version: str
     created: str
     records_file: str
+    scoring: str = "yes-no"
     training: Training | None = None
     entries: Entries
     overall: Overall
@@ -235,7 +237,7 @@ class Results:
     @property
     def summary(self) -> Summary:
         name = titled(self.name, self.entries.limited)
-        return Summary(name, self.by_size, self.short, self.long)
+        return Summary(name, self.by_size, self.short, self.long, self.scoring)
 
 
 def _derived(results: Results) -> Iterator[tuple[str, Any, Any]]:
@@ -259,8 +261,8 @@ def _derived(results: Results) -> Iterator[tuple[str, Any, Any]]:
     for size, cell in sizes.items():
         at, bins = f"by_size.{size}.needle_depth", cell.needle_depth
         yield at, [(of.from_, of.to) for of in bins], DEPTHS
-        # Of one image there is no depth.
-        yield f"{at} in all", _total(bins), _total([cell] if size > 1 else [])
+        if any(of.n for of in bins):  # no depth is known of one image, and of conversations
+            yield f"{at} in all", _total(bins), _total([cell] if size > 1 else [])
     yield "by_size in all", _total(sizes.values()), _total([results.overall])
     yield "entries.asked", results.entries.asked, results.overall.n
     if results.entries.available < (least := sum(cell.available for cell in sizes.values())):
@@ -270,7 +272,6 @@ def _derived(results: Results) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _total(parts: Iterable[Counts | DepthBin]) -> str:
-    """n and correct."""
     n, correct = (sum(of) for of in zip((0, 0), *((p.n, p.correct) for p in parts), strict=True))
     return f"{correct} correct of {n}"
 

@@ -50,8 +50,9 @@ def summarise(
         Equal to what `read_results` gives after `write_results`; shares have six digits.
 
     Raises:
-        UserError: if there are no records, an entry occurs twice, there are more of a size than
-            `available`, or `identity` or the settings of `training` aren't JSON.
+        UserError: if there are no records, an entry occurs twice, there are several rules of
+            scoring, more of a size than `available`, or `identity` or the settings of `training`
+            aren't JSON.
     """
     records = list(records)
     if not records:
@@ -60,6 +61,8 @@ def summarise(
     if twice:
         found = f"{len(twice)} entries occur twice, {twice[0]!r} for one"
         raise UserError(f"{found}; give each entry's record once")
+    if len(rules := {record.scoring for record in records}) > 1:
+        raise UserError(f"records are scored by {sorted(rules)}, expected one rule")
     groups: dict[int, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.size):
         groups.setdefault(record.size, []).append(record)
@@ -79,6 +82,7 @@ def summarise(
         laid_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         records_file=RECORDS,
+        scoring=rules.pop(),
         training=training and replace(training, settings=plain(training.settings, "settings")),
         entries=Entries(len(records), sum(available.values())),
         overall=_overall(records),

@@ -6,13 +6,15 @@ Shape suffixes: B batch, L tokens, R rows of a haystack, S student heads, T teac
 K KV heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from laid.losses.token_parts import part_length
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Turn
+from laid.signals.token_choice import QUESTION, at_columns
 
 HIDDEN = -1e9
 """Logit of a key that a row does not see; finite, so that 0 * log p stays 0."""
@@ -37,33 +39,40 @@ def question_rows(inputs: ModelInputs) -> Rows:
     visual_BL = visual_BL.bool()
     last_B1 = torch.where(visual_BL, column_L, -1).amax(1, keepdim=True)
     first_B1 = torch.where(visual_BL, column_L, length).amin(1, keepdim=True)
-    after_BL = attention_mask_BL.bool() & (column_L > last_B1)
-    count_B = after_BL.sum(1)
-    # Stable, so the rows come in the order of the text.
-    columns_BR = (~after_BL).int().argsort(dim=1, stable=True)[:, : int(count_B.max())]
-    row_R = torch.arange(columns_BR.shape[1], device=visual_BL.device)
+    columns_BR, valid_BR = QUESTION.columns(inputs)
     visible_BRL = (column_L <= columns_BR[..., None]) & attention_mask_BL[:, None].bool()
     # Images with the marks before the first and after the last.
     block_BL = (column_L >= first_B1 - 1) & (column_L <= last_B1 + 1)
-    valid_BR, image_BRL = row_R < count_B[:, None], visible_BRL & block_BL[:, None]
+    image_BRL = visible_BRL & block_BL[:, None]
     return Rows(columns_BR, valid_BR, inputs.position_ids_3BL, visible_BRL, image_BRL)
 
 
 def turned(qk: QK, rows: Rows, turn: Turn) -> tuple[Tensor, Tensor]:
     """Queries ``q_BRHD`` of the rows and keys ``k_BLKD`` of every token, after RoPE."""
-    q_BLHD = qk.q
-    index_BRHD = rows.columns_BR[..., None, None].expand(-1, -1, *q_BLHD.shape[2:])
+    return _turned_queries(qk, rows, turn), turn(qk.k, rows.positions_3BL)
+
+
+def _turned_queries(qk: QK, rows: Rows, turn: Turn) -> Tensor:
     row_positions_3BR = rows.positions_3BL.gather(
         2, rows.columns_BR.expand(len(rows.positions_3BL), -1, -1)
     )
-    q_BRHD = turn(q_BLHD.gather(1, index_BRHD), row_positions_3BR)
-    return q_BRHD, turn(qk.k, rows.positions_3BL)
+    return turn(at_columns(qk.q, rows.columns_BR), row_positions_3BR)
 
 
 def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
     """Attention logits ``[B, H, R, L]`` of the rows, from queries and keys before RoPE; of keys
     that a row does not see, ``HIDDEN``."""
-    return logits_of(*turned(qk, rows, turn), rows)
+    q_BRHD = _turned_queries(qk, rows, turn)
+    length = part_length(len(qk.k) * qk.q.shape[2:].numel())
+    of_keys = qk.k.split(length, 1), rows.positions_3BL.split(length, 2)
+    parts = zip(*of_keys, rows.visible_BRL.split(length, 2), strict=True)
+    return torch.cat(
+        [
+            logits_of(q_BRHD, turn(k_BLKD, positions_3BL), replace(rows, visible_BRL=visible_BRL))
+            for k_BLKD, positions_3BL, visible_BRL in parts
+        ],
+        dim=-1,
+    )
 
 
 def logits_of(q_BRHD: Tensor, k_BLKD: Tensor, rows: Rows) -> Tensor:

@@ -89,11 +89,12 @@ class ImageBank(nn.Module):
     extent_C: Tensor
     offset_3C: Tensor
 
-    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]]):
+    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]], position_rows: int = 3):
         """
         Args:
             capacity: tokens.
             shapes: KV heads and head_dim by model and layer pair.
+            position_rows: 3 for M-RoPE, else 1.
 
         Raises:
             UserError: there is no memory for so many tokens.
@@ -102,22 +103,20 @@ class ImageBank(nn.Module):
         self.capacity = capacity
         self.names = {key: "keys_" + key.replace(".", "_") for key in shapes}
         try:
-            self._allocate(capacity, shapes)
+            self.register_buffer("used", torch.tensor(0))
+            self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
+            self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
+            self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
+            offset_3C = torch.zeros(position_rows, capacity, dtype=torch.long)
+            self.register_buffer("offset_3C", offset_3C)
+            for key, shape in shapes.items():
+                self.register_buffer(self.names[key], torch.zeros(capacity, *shape))
         except RuntimeError as reason:
             gib = 4 * capacity * sum(heads * dim for heads, dim in shapes.values()) / 2**30
             raise UserError(
                 f"objective.retrieval.bank_tokens {capacity}: no memory for their keys, "
                 f"{gib:,.1f} GiB in float32; expected fewer"
             ) from reason
-
-    def _allocate(self, capacity: int, shapes: dict[str, tuple[int, int]]) -> None:
-        self.register_buffer("used", torch.tensor(0))
-        self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("offset_3C", torch.zeros(3, capacity, dtype=torch.long))
-        for key, (heads, head_dim) in shapes.items():
-            self.register_buffer(self.names[key], torch.zeros(capacity, heads, head_dim))
 
     def content(self) -> KeyedImages | None:
         """What it holds, oldest first; None where it is empty."""

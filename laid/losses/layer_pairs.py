@@ -4,7 +4,7 @@ Shape suffixes: S student heads, T teacher heads.
 """
 
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from laid.common.errors import UserError
 from laid.losses.attention_rows import likeness, question_rows, row_logits
 from laid.losses.term import CalibrationData, ModelPair, Term
 from laid.signals.model_signals import Wanted
+from laid.signals.token_choice import ALL, QUESTION, Tokens
 
 Layers = Literal["final", "all", "matched"] | list[tuple[int, int]]
 """Which are compared, as ``AlignmentArgs.layers`` says."""
@@ -24,8 +25,9 @@ class LayerPairTerm(Term):
     """A term that compares student and teacher in pairs of layers."""
 
     layers: Tensor
-    every_query: ClassVar[bool] = True
-    """As that of ``Wanted``, of the teacher."""
+    queries: Tokens = ALL
+    keys: Tokens = ALL
+    """As those of ``Wanted``, of the teacher."""
 
     def __init__(self, layers: Layers, models: ModelPair, setting: str):
         """Raises:
@@ -43,14 +45,14 @@ class LayerPairTerm(Term):
 
     @property
     def of_teacher(self) -> Wanted:  # type: ignore[override]  # read only
-        return replace(wanted_of(self.pairs)[1], every_query=self.every_query)
+        return replace(wanted_of(self.pairs)[1], queries=self.queries, keys=self.keys)
 
     @property
     def ever_of_teacher(self) -> Wanted:
         assert self.models.teacher is not None
         if not self.is_matched:
             return self.of_teacher
-        return replace(self.of_teacher, layers=tuple(range(self.models.teacher.layers)))
+        return self.of_teacher | Wanted(tuple(range(self.models.teacher.layers)), queries=QUESTION)
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Under ``matched`` pairs each student layer with the teacher layer whose heads look at the
@@ -125,7 +127,7 @@ def similarity(
     """
     products: dict[tuple[int, int], Tensor] = {}
     energies: dict[tuple[int, int], Tensor] = {}
-    wanted = (replace(one, every_query=False) for one in wanted_of(pairs))
+    wanted = (replace(one, queries=QUESTION) for one in wanted_of(pairs))
     for inputs, student, teacher in data.signals(*wanted):
         rows = question_rows(inputs)
         ours_BSRL = {s: row_logits(x, rows, models.turn) for s, x in student.qk.items()}

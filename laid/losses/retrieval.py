@@ -28,6 +28,7 @@ from laid.losses.term import CalibrationData, ModelPair, TermArgs
 from laid.losses.virtual_haystack import VirtualHaystack, as_shown, at_random_slots
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
+from laid.signals.token_choice import QUESTION
 
 
 MOST = 10_000_000
@@ -73,9 +74,7 @@ class RetrievalArgs(TermArgs):
         super().__post_init__()
         for name, least in (("rows", 1), ("bank_tokens", 1), ("reach", 0)):
             if not least <= (value := getattr(self, name)) <= MOST:
-                raise UserError(
-                    f"objective.retrieval.{name} {value}: expected {least} to {MOST:,}"
-                )
+                raise UserError(f"objective.retrieval.{name} {value}: expected {least} to {MOST:,}")
         if not 0 <= self.growth <= 1:
             raise UserError(f"objective.retrieval.growth {self.growth}: expected 0 to 1")
         if not 0 <= self.second_needle <= 1:
@@ -101,7 +100,8 @@ class Retrieval(LayerPairTerm):
     heads, in pairs of layers."""
 
     heads: Tensor
-    every_query = False  # rows of the question look for images
+    # Rows of the question look for images, and are chosen by what they pay to every token.
+    queries = QUESTION
 
     def __init__(self, args: RetrievalArgs, models: ModelPair):
         """Raises:
@@ -118,7 +118,9 @@ class Retrieval(LayerPairTerm):
             for pair in range(len(self.pairs))
             for whose, shape in (("student", models.student), ("teacher", models.teacher))
         }
-        self.bank = ImageBank(args.bank_tokens, shapes) if args.distractors == "bank" else None
+        self.bank = None
+        if args.distractors == "bank":
+            self.bank = ImageBank(args.bank_tokens, shapes, models.student.position_rows)
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Finds the student's retrieving heads: each is weighted by the square of its highest

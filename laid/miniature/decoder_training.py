@@ -1,7 +1,8 @@
 """The decoder: a curriculum of haystack sizes on the features of the frozen tower.
 
 Shape suffixes: B haystacks, N images, M slots, Q questions, X valid questions of a batch, L tokens,
-W vocabulary, C categories, V visual tokens of an image, H hidden, I images of the pool.
+W vocabulary, C categories, V visual tokens of an image, H hidden, I images of the pool, S sets of
+features (``laid/miniature/tower_training.py``).
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Qwen2_5_VLConfig
+from transformers import PreTrainedModel
 
 from laid.miniature.haystack_layout import Layout, Writer
 from laid.miniature.image_pool import Pool
@@ -20,6 +21,7 @@ from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import tiny_model
 from laid.miniature.tower_training import encode_pool
+from laid.vlm.families.family import Config
 
 
 @dataclass
@@ -68,7 +70,7 @@ class TrainingData:
     """What a decoder is trained on: features of the pool's images, from the frozen tower, and what
     draws haystacks and questions and writes them as tokens."""
 
-    features_IVH: Tensor
+    features_SIVH: Tensor
     sampler: Sampler
     writer: Writer
 
@@ -78,9 +80,7 @@ class TrainingData:
         return cls(encode_pool(model.model.visual, pool), Sampler(pool.present_IC), writer)
 
 
-def new_model(
-    config: Qwen2_5_VLConfig, tower: dict[str, Any], writer: Writer, seed: int
-) -> PreTrainedModel:
+def new_model(config: Config, tower: dict[str, Any], writer: Writer, seed: int) -> PreTrainedModel:
     """A model with the tower that ``train_tower`` returned, and an untrained decoder.
 
     Word embeddings are standard normal; those of the categories are the tower's directions.
@@ -96,11 +96,10 @@ def new_model(
     return model
 
 
-def grow(
-    model: PreTrainedModel, config: Qwen2_5_VLConfig, seed: int, at: int = 1
-) -> PreTrainedModel:
-    """The same function with the layers of ``config``: the new ones, from layer ``at``, output zero
-    at first."""
+def grow(model: PreTrainedModel, config: Config, seed: int, at: int = 1) -> PreTrainedModel:
+    """The same function with the layers of ``config``: the new ones, from layer ``at`` or behind
+    those that DeepStack adds features to, output zero at first."""
+    at = max(at, len(getattr(config.vision_config, "deepstack_visual_indexes", ())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grown = tiny_model(config)
@@ -118,16 +117,24 @@ def grow(
 
 
 def hidden_states(
-    model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_BNVH: Tensor
+    model: PreTrainedModel, layout: Layout, ids_BL: Tensor, features_SBNVH: Tensor
 ) -> Tensor:
     """The decoder's last ``hidden_BLH``, for the images' features."""
     embeds_BLH = model.get_input_embeddings()(ids_BL)
     mask = layout.mask_LL
+    tokens_BNVH, *deep = features_SBNVH
+    more = {}
+    if deep:
+        visual_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
+        visual_BL[:, layout.visual_I] = True
+        embeds = [features_BNVH.flatten(0, 2) for features_BNVH in deep]
+        more = {"visual_pos_masks": visual_BL, "deepstack_visual_embeds": embeds}
     hidden_BLH: Tensor = model.model.language_model(
-        inputs_embeds=embeds_BLH.index_copy(1, layout.visual_I, features_BNVH.flatten(1, 2)),
+        inputs_embeds=embeds_BLH.index_copy(1, layout.visual_I, tokens_BNVH.flatten(1, 2)),
         position_ids=layout.positions_3BL.expand(-1, len(ids_BL), -1),
         attention_mask=None if mask is None else mask[None, None],
         use_cache=False,
+        **more,
     ).last_hidden_state
     return hidden_BLH
 
@@ -151,7 +158,7 @@ def loss_and_accuracy(
     ids_BL = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
     if slots:
         layout = layout.among(*draw_slots(batch, size, max(size, slots), generator))
-    hidden_BLH = hidden_states(model, layout, ids_BL, data.features_IVH[drawn.images_BN])
+    hidden_BLH = hidden_states(model, layout, ids_BL, data.features_SIVH[:, drawn.images_BN])
 
     valid = drawn.valid_BQ
     answers_X = ids_BL[:, layout.answers_Q][valid]

@@ -10,11 +10,12 @@ import torch
 from laid.common.atomic_files import atomic_dir
 from laid.evaluation.wilson import wilson_interval
 from laid.miniature.accuracy_check import measure
-from laid.miniature.packaged_models import packaged_config, packaged_processor
+from laid.miniature.packaged_models import PACKAGED, packaged_config, packaged_processor
 from laid.miniature.recipes import TinyRecipe, TowerRecipe
 from laid.miniature.tiny_models import write_tiny
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.export_marker import check_replaceable, mark_export
+from laid.vlm.families.registry import FAMILIES
 from laid.vlm.hf_folder import write_model
 from laid.vlm.model_loading import ModelArgs
 
@@ -44,6 +45,7 @@ class Card:
     command: str
     recipe: TinyRecipe
     stages: dict[str, dict[str, Any]]
+    family: str = PACKAGED
 
 
 def write_folder(out: Path, name: str, card: Card) -> None:
@@ -52,7 +54,7 @@ def write_folder(out: Path, name: str, card: Card) -> None:
 
     The folder appears when it is complete, and replaces one of that name.
     """
-    processor = packaged_processor()
+    processor = packaged_processor(card.family)
     *_, last = card.stages.values()
     with atomic_dir(out / name, _replaces) as folder:
         write_tiny(folder, packaged_config(name, processor), processor)
@@ -91,6 +93,7 @@ def render(name: str, card: Card, accuracy: dict[int, float], parameters: int) -
     return _TEMPLATE.format(
         name=name,
         kind=_KINDS[name],
+        model_class=FAMILIES[card.family].model_class.__name__,
         parameters=parameters,
         entries=n * len(accuracy),
         split=TEST_SPLIT,

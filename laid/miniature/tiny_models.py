@@ -1,7 +1,7 @@
 """Qwen2.5-VL in small: the real classes with few layers, and a tokenizer of the words we use."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from laid.vlm.families.qwen2_5_vl import Processor, Qwen25VL
+from laid.vlm.families.family import Config
+from laid.vlm.families.qwen_vl import QwenVL
 from laid.vlm.families.registry import family_of
 from laid.vlm.hf_folder import write_processor
 from laid.vlm.processor import ImageTextProcessor
@@ -72,15 +73,6 @@ def _apply(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
         pieces = [*pieces[:at], pieces[at] + pieces[at + 1], *pieces[at + 2 :]]
 
 
-def tiny_processor(corpus: Iterable[str]) -> ImageTextProcessor:
-    """The tiny tokenizer with Qwen2.5-VL's image processor; 28 x 28 pixels are the least."""
-    images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 1280)
-    tokenizer = tiny_tokenizer(corpus)
-    # Of a configuration, a processor needs what all tiny models have in common.
-    family = Qwen25VL(tiny_config(tokenizer, layers=1, heads=1, kv_heads=1))
-    return ImageTextProcessor(family, Processor(images, tokenizer, chat_template=CHAT_TEMPLATE))
-
-
 def tiny_config(
     tokenizer: Qwen2Tokenizer,
     *,
@@ -133,14 +125,31 @@ def tiny_config(
     )
 
 
-def tiny_model(config: Qwen2_5_VLConfig) -> PreTrainedModel:
+def tiny_processor(
+    corpus: Iterable[str], make_config: Callable[..., Config] = tiny_config
+) -> ImageTextProcessor:
+    """The tiny tokenizer with Qwen2.5-VL's image processor; 28 x 28 pixels are the least.
+
+    Args:
+        make_config: of a Qwen's tiny configuration, such as ``tiny_config``.
+    """
+    images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 1280)
+    tokenizer = tiny_tokenizer(corpus)
+    # Of a configuration, a processor needs what all tiny models have in common.
+    family = family_of(make_config(tokenizer, layers=1, heads=1, kv_heads=1))
+    assert isinstance(family, QwenVL)
+    stock = family.processor_class(images, tokenizer, chat_template=CHAT_TEMPLATE)
+    return ImageTextProcessor(family, stock)
+
+
+def tiny_model(config: Config) -> PreTrainedModel:
     """A model with the weights that transformers draws, in float32, by torch's global generator."""
     return family_of(config).model_class._from_config(
         config, dtype=torch.float32, attn_implementation="sdpa"
     )
 
 
-def write_tiny(folder: Path, config: Qwen2_5_VLConfig, processor: ImageTextProcessor) -> None:
+def write_tiny(folder: Path, config: Config, processor: ImageTextProcessor) -> None:
     """Writes configuration and processor in Hugging Face layout, without weights."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)

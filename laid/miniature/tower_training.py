@@ -1,7 +1,8 @@
 """The vision tower: each visual token learns to name the objects of its image; then it is frozen.
 
-Shape suffixes: B or I images, P 16 patches, D values of a patch without its temporal axis, V 4
-visual tokens, E the tower's hidden size, H the decoder's, C categories.
+Shape suffixes: S sets of features (the visual tokens, then those that DeepStack adds in the
+decoder's first layers), B or I images, P 16 patches, D values of a patch without its temporal axis,
+V 4 visual tokens, E the tower's hidden size, H the decoder's, C categories.
 """
 
 from typing import Any
@@ -9,24 +10,37 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig
+from transformers import PreTrainedModel
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VisionTransformerPretrainedModel as Tower,
+    Qwen2_5_VisionTransformerPretrainedModel,
 )
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 from laid.miniature.image_pool import MERGE, PATCH, PATCHES, Pool, normalise
 from laid.miniature.recipes import TowerRecipe
 from laid.miniature.resumable_stage import Stage
+from laid.vlm.families.family import Config
 
+TOWERS: dict[str, type[PreTrainedModel]] = {
+    "qwen2_5_vl": Qwen2_5_VisionTransformerPretrainedModel,
+    "qwen3_vl": Qwen3VLVisionModel,
+}
+"""By ``model_type`` of the whole model."""
 TOKENS = PATCHES // MERGE**2
 """Visual tokens of an image."""
 
 _SHIFT = 2  # largest shift of a cell, in pixels, in augmentation
 
 
-def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
-    """``features_IVH`` of normalised images, equal to those of the stock forward pass.
+def new_tower(config: Config) -> PreTrainedModel:
+    """A model's tower with the weights that transformers draws."""
+    return TOWERS[config.model_type]._from_config(config.vision_config, dtype=torch.float32)
+
+
+def encode(tower: PreTrainedModel, pixels_IPD: Tensor) -> Tensor:
+    """``features_SIVH`` of normalised images, equal to those of the stock forward pass.
 
     The stock attention loops over images; these have equal sizes and make one batch. Both frames
     of a patch are the same image, so the two halves of the first layer's weight are summed.
@@ -34,13 +48,41 @@ def encode(tower: Tower, pixels_IPD: Tensor) -> Tensor:
     side = int(PATCHES**0.5)
     grid = torch.tensor([[1, side, side]])
     weight_ED = tower.patch_embed.proj.weight.sum(dim=2).flatten(1)
-    hidden_IPE = F.linear(pixels_IPD, weight_ED)
+    hidden_IPE = F.linear(pixels_IPD, weight_ED, tower.patch_embed.proj.bias)
+    if isinstance(tower, Qwen3VLVisionModel):
+        hidden_IPE = hidden_IPE + _positions(tower, grid)
     cos, sin = tower.rotary_pos_emb(hidden_IPE[0], stock.get_vision_position_ids(grid, MERGE))
-    for block in tower.blocks:
+    merged = []
+    for number, block in enumerate(tower.blocks):
         hidden_IPE = hidden_IPE + _attend(block.attn, block.norm1(hidden_IPE), cos, sin)
         hidden_IPE = hidden_IPE + block.mlp(block.norm2(hidden_IPE))
-    features: Tensor = tower.merger(hidden_IPE.flatten(0, 1))
-    return features.reshape(len(pixels_IPD), TOKENS, -1)
+        deep = list(getattr(tower, "deepstack_visual_indexes", ()))
+        if number in deep:
+            merger = tower.deepstack_merger_list[deep.index(number)]
+            merged.append(merger(hidden_IPE.flatten(0, 1)))
+    features_SXH = torch.stack([tower.merger(hidden_IPE.flatten(0, 1)), *merged])
+    return features_SXH.reshape(len(features_SXH), len(pixels_IPD), TOKENS, -1)
+
+
+def _positions(tower: Qwen3VLVisionModel, grid: Tensor) -> Tensor:
+    """Embeddings of the places of an image's patches [P, E]."""
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=tower.num_grid_per_side,
+        mode=tower.interpolation_mode,
+        align_corners=tower.interpolation_align_corners,
+        spatial_merge_size=MERGE,
+        kwargs={},
+    )
+    embedded: Tensor = (tower.pos_embed(indices) * weights[:, :, None]).sum(1)
+    return embedded
+
+
+def _last_layers(tower: PreTrainedModel) -> list[nn.Linear]:
+    """Which give the features, by set."""
+    if isinstance(tower, Qwen3VLVisionModel):
+        return [m.linear_fc2 for m in (tower.merger, *tower.deepstack_merger_list)]
+    return [tower.merger.mlp[-1]]
 
 
 def _attend(attention: Any, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -54,14 +96,14 @@ def _attend(attention: Any, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Ten
 
 
 @torch.no_grad()
-def encode_pool(tower: Tower, pool: Pool, batch: int = 1024) -> Tensor:
-    """``features_IVH`` of a whole pool."""
+def encode_pool(tower: PreTrainedModel, pool: Pool, batch: int = 1024) -> Tensor:
+    """``features_SIVH`` of a whole pool."""
     parts = pool.patches_IPD.split(batch)
-    return torch.cat([encode(tower, normalise(part)) for part in parts])
+    return torch.cat([encode(tower, normalise(part)) for part in parts], dim=1)
 
 
 def train_tower(
-    config: Qwen2_5_VLConfig,
+    config: Config,
     pool: Pool,
     held_out: Pool,
     recipe: TowerRecipe,
@@ -70,7 +112,8 @@ def train_tower(
 ) -> dict[str, Any]:
     """Trains a tower and standardises its features.
 
-    The loss is binary cross-entropy for every category at each visual token. Its class weights are
+    The loss is binary cross-entropy for every category at each visual token, in each set of
+    features. Its class weights are
     fixed orthogonal directions, which become the word embeddings of the categories: a visual token
     is then, up to noise, the sum of the words for what its image shows. ``seed`` is that of initial
     weights, directions and batches.
@@ -100,9 +143,9 @@ def train_tower(
             group["lr"] = recipe.lr * rate
         rows_B = torch.randint(len(pool), (recipe.batch,), generator=generator)
         pixels_BPD = _augment(pool.patches_IPD[rows_B], recipe.noise, generator)
-        logits_BVC = model.logits(encode(model.tower, pixels_BPD))
-        present_BVC = pool.present_IC[rows_B, None].expand_as(logits_BVC).float()
-        loss = F.binary_cross_entropy_with_logits(logits_BVC, present_BVC)
+        logits_SBVC = model.logits(encode(model.tower, pixels_BPD))
+        present_SBVC = pool.present_IC[rows_B, None].expand_as(logits_SBVC).float()
+        loss = F.binary_cross_entropy_with_logits(logits_SBVC, present_SBVC)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -113,14 +156,13 @@ def train_tower(
     bar.close()
     tower, words_CH = model.tower.eval(), model.words_CH
     with torch.no_grad():
-        predicted_IC = model.logits(encode_pool(tower, held_out)).mean(dim=1) > 0
-        # The last layer is rescaled: features have mean 0 and mean square 1, like the words.
-        features_IVH = encode_pool(tower, pool)
-        mean_H = features_IVH.mean(dim=(0, 1))
-        scale = (features_IVH - mean_H).square().mean().sqrt()
-        last = tower.merger.mlp[-1]
-        last.bias.sub_(mean_H).div_(scale)
-        last.weight.div_(scale)
+        predicted_IC = model.logits(encode_pool(tower, held_out)[0]).mean(dim=1) > 0
+        # The last layers are rescaled: features have mean 0 and mean square 1, like the words.
+        for features_IVH, last in zip(encode_pool(tower, pool), _last_layers(tower), strict=True):
+            mean_H = features_IVH.mean(dim=(0, 1))
+            scale = (features_IVH - mean_H).square().mean().sqrt()
+            last.bias.sub_(mean_H).div_(scale)
+            last.weight.div_(scale)
     return stage.finish(
         visual=tower.state_dict(),
         words_CH=words_CH / words_CH.square().mean().sqrt(),
@@ -133,9 +175,9 @@ class _Classifier(nn.Module):
 
     words_CH: Tensor
 
-    def __init__(self, config: Qwen2_5_VLConfig, categories: int):
+    def __init__(self, config: Config, categories: int):
         super().__init__()
-        self.tower = Tower._from_config(config.vision_config, dtype=torch.float32)
+        self.tower = new_tower(config)
         for weight in self.tower.parameters():
             if weight.ndim > 1:
                 nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
@@ -143,9 +185,9 @@ class _Classifier(nn.Module):
         self.register_buffer("words_CH", nn.init.orthogonal_(words_CH))
         self.bias_C = nn.Parameter(torch.full((categories,), -2.0))
 
-    def logits(self, features_BVH: Tensor) -> Tensor:
-        logits_BVC: Tensor = 4 * features_BVH @ self.words_CH.T + self.bias_C
-        return logits_BVC
+    def logits(self, features_SBVH: Tensor) -> Tensor:
+        logits_SBVC: Tensor = 4 * features_SBVH @ self.words_CH.T + self.bias_C
+        return logits_SBVC
 
 
 def _augment(patches_BPD: Tensor, noise: float, generator: torch.Generator) -> Tensor:

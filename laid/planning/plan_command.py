@@ -186,11 +186,14 @@ class _Plan:
         """What a cache of the teacher's signals takes."""
         sizes = sizes_of(self.data.train_args, setting.images)
         wanted = self.module.objective.ever_of_teacher
-        total = sum(count * (tokens(size) + ANSWER) for size, count in Counter(sizes).items())
+        question = question_of(load_config(teacher))
+        queries, keys = (
+            sum(n * of.count(tokens(size) + ANSWER, question) for size, n in Counter(sizes).items())
+            for of in (wanted.queries, wanted.keys)
+        )
         autocast = setting.devices is None and setting.precision != "32-true"
         answers, stored_as = ANSWER * len(sizes), self.module.chosen_teacher.stored_as
-        question = question_of(load_config(teacher)) * len(sizes)
-        found = bytes_of(teacher, autocast, stored_as, wanted, total, question, answers)
+        found = bytes_of(teacher, autocast, stored_as, wanted, queries, keys, answers)
         return (
             f"laid cache of {len(sizes):,} entries: {found / 1e9:,.1f} GB, "
             f"{found / len(sizes) / 1e6:,.1f} MB each ({described(wanted)})"

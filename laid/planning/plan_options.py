@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from laid.common.errors import UserError
 from laid.planning.plan_tables import GIB, Limit
 
-GPUS = {"a800": (312.0, 79.3), "h100": (989.0, 79.2), "h200": (989.0, 139.8)}
-"""bfloat16 TFLOP/s without sparsity by the data sheets (SXM), and GiB that a program finds."""
+GPUS = {
+    "a800": (312.0, 79.3),
+    "h100": (989.0, 79.2),
+    "h200": (989.0, 139.8),
+    "rtx4090": (165.2, 23.6),
+}
+"""bfloat16 TFLOP/s without sparsity by the data sheets (SXM where there is one), and GiB that a
+program finds."""
 GUESSED_MFU = 0.4
 
 
@@ -34,7 +40,7 @@ class PlanOptions:
     spare: str = "6GiB"
     """Memory kept free for what a plan does not see: CUDA, NCCL, fragmentation."""
     gpu: str | None = None
-    """For its speed: a800, h100 or h200."""
+    """For its speed: a800, h100, h200 or rtx4090."""
     mfu: float | None = None
     """Model FLOPs utilization: share of the GPU's peak FLOP/s, with --gpu; recomputation does not
     count. Default: 0.4, a guess."""

@@ -54,4 +54,5 @@ def haystack_inputs(
         image_grid_thw_I3=grid_I3,
         image_names=[str(image) for image in range(len(grid_I3))],
         needle_I=torch.ones(len(grid_I3), dtype=torch.bool),
+        entry_ids=[str(row) for row in range(batch)],
     )

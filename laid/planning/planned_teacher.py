@@ -10,6 +10,7 @@ from torch import Tensor
 from laid.signals.model_inputs import ModelInputs, answer_labels
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
+from laid.signals.top_logits import TopLogits
 from laid.teacher_cache.stored_numbers import StoredAs
 from laid.teacher_cache.weightless_teacher import WeightlessTeacher
 from laid.training.placement import Placement
@@ -40,7 +41,11 @@ class PlannedCache(WeightlessTeacher):
         heads = shape.heads, shape.kv_heads
         qk = {n: QK(*(of(*batch, count, shape.head_dim) for count in heads)) for n in wanted.layers}
         answers = len(answer_labels(inputs.labels_BL))
-        return Signals(qk, of(answers, self._vocabulary) if wanted.logits else None)
+        found = Signals(qk, of(answers, self._vocabulary) if wanted.logits else None)
+        if (top_k := wanted.top_k) is not None:
+            ids_NK = torch.arange(top_k.count, device=device).expand(answers, -1)
+            found.top = TopLogits(ids_NK, of(answers, top_k.count), of(answers))
+        return found
 
 
 class PlannedChoice(TeacherChoice):

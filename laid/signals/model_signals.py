@@ -6,8 +6,13 @@ D head_dim, N answer tokens of the whole batch, V vocabulary.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from torch import Tensor
+
+from laid.signals.token_choice import ALL, Tokens, at_columns
+from laid.signals.top_logits import TopK, TopLogits, top_logits
 
 Turn = Callable[[Tensor, Tensor], Tensor]
 """RoPE of a model: rotates queries or keys ``x_BLHD`` by ``positions_3BL``, in float32."""
@@ -15,12 +20,17 @@ Turn = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """The decoder's attention: layers, query heads, KV heads, head_dim."""
+    """The decoder's attention: layers, query heads, KV heads, head_dim.
+
+    Attributes:
+        position_rows: rows of positions, 3 for M-RoPE (time, height, width), else 1.
+    """
 
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
+    position_rows: int = 3
 
 
 @dataclass
@@ -30,19 +40,29 @@ class QK:
     q: Tensor
     k: Tensor
 
+    def at(self, columns_BR: Tensor) -> "QK":
+        """Those of some tokens."""
+        return QK(at_columns(self.q, columns_BR), at_columns(self.k, columns_BR))
+
 
 @dataclass
 class Signals:
     """What one model says of a batch."""
 
     qk: dict[int, QK]  # by decoder layer
-    logits_NV: Tensor | None
+    logits_NV: Tensor | None = None
     """Logits that predict the N answer tokens, row by row; None when nothing asked for them."""
+    top: TopLogits | None = None
+    """The largest of them, where they are held so."""
 
     def only(self, wanted: "Wanted") -> "Signals":
         """What was asked for, of signals that hold at least that."""
         qk = {layer: self.qk[layer] for layer in wanted.layers}
-        return Signals(qk, self.logits_NV if wanted.logits else None)
+        top = self.top
+        if wanted.top_k is not None and top is None:
+            assert self.logits_NV is not None
+            top = top_logits(self.logits_NV, wanted.top_k)
+        return Signals(qk, self.logits_NV if wanted.logits else None, top if wanted.top_k else None)
 
 
 @dataclass(frozen=True)
@@ -52,19 +72,34 @@ class Wanted:
     Attributes:
         layers: decoder layers whose queries and keys are wanted.
         logits: whether the logits that predict the answer are.
-        every_query: whether the queries of all tokens count, or those of the text after the last
-            image alone; others may then be anything finite.
+        top_k: where the largest of them suffice.
+        queries, keys: the tokens whose queries and keys count; others may be anything finite.
     """
 
     layers: tuple[int, ...] = ()
     logits: bool = False
-    every_query: bool = True
+    queries: Tokens = ALL
+    keys: Tokens = ALL
+    top_k: TopK | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.layers) or self.logits
+        return bool(self.layers) or self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether any logits are wanted."""
+        return self.logits or self.top_k is not None
 
     def __or__(self, other: "Wanted") -> "Wanted":
         """What either asks for."""
         layers = tuple(dict.fromkeys((*self.layers, *other.layers)))
-        every_query = any(one.every_query for one in (self, other) if one.layers)
-        return Wanted(layers, self.logits or other.logits, every_query)
+        of_layers = [one for one in (self, other) if one.layers]
+        queries, keys = (
+            reduce(or_, (getattr(one, name) for one in of_layers), Tokens())
+            for name in ("queries", "keys")
+        )
+        # Other numbers or temperatures need all logits.
+        tops = {one.top_k for one in (self, other)} - {None}
+        logits = self.logits or other.logits or len(tops) > 1
+        top_k = None if logits or not tops else tops.pop()
+        return Wanted(layers, logits, queries, keys, top_k)

@@ -11,34 +11,36 @@ def bytes_of(
     autocast: bool,
     stored_as: StoredAs,
     wanted: Wanted,
-    tokens: int,
-    question: int,
-    answers: int,
+    queries: float,
+    keys: float,
+    answers: float,
 ) -> float:
     """Bytes of stored signals.
 
     Args:
         autocast: whether the teacher computes in 16 bits, whatever its weights are held in.
-        tokens: of the entries.
-        question: those of them that come after the last image.
+        queries, keys: how many tokens' are stored.
         answers: tokens of their answers, the end of the turn among them.
     """
     config = load_config(teacher)
     shape = family_of(config).shape
-    queries = tokens if wanted.every_query else question
-    numbers = queries * shape.heads + tokens * shape.kv_heads
+    numbers = queries * shape.heads + keys * shape.kv_heads
     numbers *= len(wanted.layers) * shape.head_dim
     computed = 4 if teacher.dtype == "float32" and not autocast else 2
     found = numbers * bytes_of_number(stored_as, computed, shape.head_dim)
     if wanted.logits:
         each = 2 if stored_as == "bfloat16" else computed
         found += each * answers * config.text_config.vocab_size
+    if wanted.top_k is not None:
+        found += answers * (8 * wanted.top_k.count + 4)
     return found
 
 
 def described(wanted: Wanted) -> str:
     """What is stored, in words."""
     layers = ", ".join(map(str, sorted(wanted.layers)))
-    queries = "" if wanted.every_query else " with the question's queries"
-    parts = [f"teacher layers {layers}{queries}"] * bool(layers) + ["logits"] * wanted.logits
+    whole = wanted.queries.every and wanted.keys.every
+    of = "" if whole else f" (queries of {wanted.queries}, keys of {wanted.keys})"
+    parts = [f"teacher layers {layers}{of}"] * bool(layers) + ["logits"] * wanted.logits
+    parts += [str(wanted.top_k)] * (wanted.top_k is not None)
     return " and ".join(parts)

@@ -1,7 +1,7 @@
 """A teacher whose signals were stored beforehand: no weights in memory, nor on the machine.
 
-Shape suffixes: B batch, L tokens, H query heads, K KV heads, D head_dim, N answer tokens of the
-whole batch, V vocabulary.
+Shape suffixes: B batch, L tokens, R tokens of one entry whose signals are held, H query heads, K KV
+heads, D head_dim, N answer tokens of the whole batch, V vocabulary.
 """
 
 import logging
@@ -16,7 +16,9 @@ from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
+from laid.signals.top_logits import joined
 from laid.teacher_cache.cache_identity import refuse, teacher_differences
+from laid.teacher_cache.entry_signals import HeldSignals
 from laid.teacher_cache.signal_store import SignalStore
 from laid.teacher_cache.stored_numbers import StoredAs
 from laid.teacher_cache.weightless_teacher import WeightlessTeacher
@@ -61,10 +63,13 @@ def lacking(store: SignalStore, wanted: Wanted) -> str | None:
     held, lacks = store.header.wanted, []
     if layers := sorted(set(wanted.layers) - set(held.layers)):
         lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
-    if wanted.layers and wanted.every_query and not held.every_query:
-        lacks.append("queries of all tokens: it holds those after the last image")
-    if wanted.logits and not held.logits:
-        lacks.append("the logits of answers: it holds none")
+    for name in ("queries", "keys"):
+        ours, theirs = getattr(wanted, name), getattr(held, name)
+        if wanted.layers and ours | theirs != theirs:
+            lacks.append(f"{name} of {ours}: it holds those of {theirs}")
+    if wanted.answers and not held.logits and wanted.top_k != held.top_k:
+        ours = wanted.top_k or "the logits of answers"
+        lacks.append(f"{ours}: it holds {held.top_k or 'none'}")
     return f"the cache {store.folder} lacks " + " and ".join(lacks) if lacks else None
 
 
@@ -89,8 +94,7 @@ class CachedTeacher(WeightlessTeacher):
         log.info("the teacher's signals of %s entries are in %s", count, store.folder)
 
     def _know(self, shard: int) -> None:
-        index = self._store.index(shard)
-        for n, (name, tokens) in enumerate(zip(index.ids, index.tokens, strict=True)):
+        for n, (name, tokens) in enumerate(self._store.tokens(shard).items()):
             self._places[name] = shard, n, tokens
 
     def missing(self, wanted: Wanted) -> str | None:
@@ -103,25 +107,29 @@ class CachedTeacher(WeightlessTeacher):
         length, device = inputs.input_ids_BL.shape[1], inputs.input_ids_BL.device
         assert not self.missing(wanted)
         rows = [self._entry(name, length, wanted) for name in inputs.entry_ids]
-        tokens = [self._places[name][2] for name in inputs.entry_ids]
 
-        def padded(parts_LHD: Sequence[Tensor]) -> Tensor:
-            out_BLHD = parts_LHD[0].new_zeros(len(parts_LHD), length, *parts_LHD[0].shape[1:])
-            for row_LHD, part_LHD, end in zip(out_BLHD, parts_LHD, tokens, strict=True):
-                row_LHD[end - len(part_LHD) : end] = part_LHD
+        def padded(parts: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+            first_RHD, _ = parts[0]
+            out_BLHD = first_RHD.new_zeros(len(parts), length, *first_RHD.shape[1:])
+            for row_LHD, (part_RHD, columns_R) in zip(out_BLHD, parts, strict=True):
+                row_LHD[slice(len(part_RHD)) if columns_R is None else columns_R] = part_RHD
             return out_BLHD.to(device)
 
         qk = {
             layer: QK(
-                padded([row.qk[layer].q for row in rows]),
-                padded([row.qk[layer].k for row in rows]),
+                padded([(row.signals.qk[layer].q, row.queries_R) for row in rows]),
+                padded([(row.signals.qk[layer].k, row.keys_R) for row in rows]),
             )
             for layer in wanted.layers
         }
-        logits = [row.logits_NV for row in rows if row.logits_NV is not None]
-        return Signals(qk, torch.cat(logits).to(device) if wanted.logits else None)
+        logits = [row.signals.logits_NV for row in rows if row.signals.logits_NV is not None]
+        tops = [row.signals.top for row in rows if row.signals.top is not None]
+        found = Signals(qk, torch.cat(logits).to(device) if logits else None)
+        if tops:
+            found.top = joined(tops, device)
+        return found.only(wanted)
 
-    def _entry(self, name: str, length: int, wanted: Wanted) -> Signals:
+    def _entry(self, name: str, length: int, wanted: Wanted) -> HeldSignals:
         if name not in self._places:
             raise UserError(f"entry {name} is not in the cache {self._store.folder}")
         shard, n, tokens = self._places[name]

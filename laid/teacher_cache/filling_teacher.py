@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from laid.distributed.process_group import gather
-from laid.losses.attention_rows import question_rows
 from laid.signals.model_inputs import ModelInputs, haystack_alone
 from laid.signals.model_signals import Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.cached_teacher import CachedTeacher
-from laid.teacher_cache.signal_store import EntrySignals, SignalStore
+from laid.teacher_cache.entry_signals import entry_item
+from laid.teacher_cache.signal_store import SignalStore
 
 
 class FillingTeacher(CachedTeacher):
@@ -66,16 +66,15 @@ class FillingTeacher(CachedTeacher):
     def _fill(self, inputs: ModelInputs) -> None:
         """Stores the entries of a batch that the cache lacks."""
         rows = [at for at, name in enumerate(inputs.entry_ids) if self._is_missing(name)]
+        wanted = self._store.header.wanted
         asked = max(gather(len(rows))) if self._in_step else len(rows)
         for n in range(asked):
             alone = haystack_alone(inputs, rows[n] if n < len(rows) else 0)
-            signals = self._teacher.signals(alone, self._store.header.wanted)
+            signals = self._teacher.signals(alone, wanted)
             if n < len(rows):
-                (name,) = alone.entry_ids
-                question = int(question_rows(alone).valid_BR.sum())
-                entry = EntrySignals(name, alone.tokens, question, signals)
-                self._store.write(self._lacks[name], [entry])
-                self._found(name)
+                entry = entry_item(alone, signals, wanted, self._store.header.stored_as)
+                self._store.write(self._lacks[entry.id], [entry])
+                self._found(entry.id)
 
     def _is_missing(self, name: str) -> bool:
         if name not in self._lacks:

@@ -7,7 +7,8 @@ from torch.utils.data import Sampler
 
 from laid.common.atomic_files import only_writer
 from laid.common.errors import UserError
-from laid.teacher_cache.signal_store import EntrySignals, SignalStore
+from laid.common.tensor_shards import Item
+from laid.teacher_cache.signal_store import SignalStore
 
 
 class ShardFilling(Sampler[int]):
@@ -37,7 +38,7 @@ class ShardFilling(Sampler[int]):
         counts = [sum(len(store.entries_of(shard)) for shard in part) for part in by_rank]
         self._mine, self._count = by_rank[rank], max(counts)
         self._claims: dict[int, ExitStack] = {}
-        self._got: dict[int, list[EntrySignals]] = {}
+        self._got: dict[int, list[Item]] = {}
         self.left: list[int] = []
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class ShardFilling(Sampler[int]):
         self._claims[shard] = claim
         return True
 
-    def add(self, entry: EntrySignals) -> None:
+    def add(self, entry: Item) -> None:
         """Takes an entry's signals; with the last entry of a shard, writes the shard.
 
         Raises:

@@ -4,41 +4,32 @@
     FOLDER/teacher/config.json   the teacher's configuration
     FOLDER/shards/00000/         the signals of the first entries, ...
 
-A shard holds the same number of consecutive entries as every other but the last, and is a folder
-that appears whole, with the checksums of its files; so processes may fill a cache side by side, and
-what is damaged is known. All names are relative: the folder may be moved.
-
-Shape suffixes: L tokens of one entry, H query heads, K KV heads, D head_dim, N answer tokens, V
-vocabulary.
+A shard (``laid.common.tensor_shards``) holds the same number of consecutive entries as every other
+but the last.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_write_text, discard, locked, sweep
+from laid.common.atomic_files import atomic_write_text, locked, sweep
 from laid.common.cached_folders import cached_folder, is_whole
 from laid.common.errors import UserError
 from laid.common.first_rank import is_first_rank
 from laid.common.json_codec import Json, from_json, to_json
 from laid.common.json_files import read_json
-from laid.signals.model_signals import QK, Signals, Wanted
-from laid.teacher_cache.stored_numbers import StoredAs, packed, unpacked
+from laid.common.tensor_shards import Item, TensorShards
+from laid.signals.model_signals import Wanted
+from laid.teacher_cache.entry_signals import HeldSignals, held_signals
+from laid.teacher_cache.stored_numbers import StoredAs
 
 HEADER, TEACHER, SHARDS = "cache.json", "teacher", "shards"
-_INDEX, _SIGNALS = "index.json", "signals.safetensors"
-_OPEN = 64
-"""Shards that a process keeps open."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +38,16 @@ class CacheHeader:
 
     Attributes:
         teacher, reading: as ``laid.teacher_cache.cache_identity`` gives them.
-        layers, logits, every_query: what it holds, as ``Wanted``; keys are those of all tokens.
+        wanted: what it holds.
         stored_as: in which numbers.
         entries_per_shard: of every shard but the last.
     """
 
-    FORMAT: ClassVar[Json] = {"laid_teacher_cache": 1}
+    FORMAT: ClassVar[Json] = {"laid_teacher_cache": 2}
 
     teacher: Json
     reading: Json
-    layers: tuple[int, ...]
-    logits: bool
-    every_query: bool
+    wanted: Wanted
     stored_as: str
     entries_per_shard: int
 
@@ -67,11 +56,6 @@ class CacheHeader:
             raise UserError(f"stored_as is {self.stored_as!r}, expected one of {known}")
         if self.entries_per_shard < 1:
             raise UserError(f"entries_per_shard is {self.entries_per_shard}, expected 1 or more")
-
-    @property
-    def wanted(self) -> Wanted:
-        """What it holds, as it was asked for."""
-        return Wanted(self.layers, self.logits, self.every_query)
 
     @property
     def key(self) -> str:
@@ -84,36 +68,6 @@ class CacheHeader:
         """How many it is of."""
         count: int = self.reading["entries"]["count"]
         return count
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """The entries of a shard, in order, how many tokens each has, and ``CacheHeader.key`` of the
-    cache that it is of."""
-
-    FORMAT: ClassVar[Json] = {"laid_teacher_shard": 1}
-
-    cache: str
-    ids: tuple[str, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class EntrySignals:
-    """What a teacher says of one entry, as a batch of one.
-
-    Attributes:
-        question: tokens after the last image, the answer among them.
-    """
-
-    id: str
-    tokens: int
-    question: int
-    signals: Signals
-
-
-def _opener() -> Callable[[Path], Any]:
-    return lru_cache(_OPEN)(partial(safe_open, framework="pt"))
 
 
 def is_complete(folder: Path) -> bool:
@@ -131,7 +85,10 @@ class SignalStore:
 
     folder: Path
     header: CacheHeader
-    _opened: Callable[[Path], Any] = field(default_factory=_opener, repr=False, compare=False)
+
+    @cached_property
+    def _tensors(self) -> TensorShards:
+        return TensorShards(self.folder / SHARDS, self.header.key, self.mend)
 
     @classmethod
     def open(cls, folder: Path) -> "SignalStore":
@@ -191,7 +148,7 @@ class SignalStore:
 
     def place(self, shard: int) -> Path:
         """The folder of a shard."""
-        return self.folder / SHARDS / f"{shard:05d}"
+        return self._tensors.place(_name(shard))
 
     def entries_of(self, shard: int) -> range:
         """The places in the order of entries of those in a shard."""
@@ -207,8 +164,7 @@ class SignalStore:
 
     def has(self, shard: int) -> bool:
         """Whether a shard is there, whole, and of this cache."""
-        place = self.place(shard)
-        return is_whole(place) and self.index(shard).cache == self.header.key
+        return self._tensors.has(_name(shard))
 
     def check_whole(self) -> None:
         """Raises ``UserError`` unless everything is there as it was made."""
@@ -223,67 +179,31 @@ class SignalStore:
                 f"{self.mend}"
             )
 
-    def write(self, shard: int, entries: Sequence[EntrySignals]) -> None:
-        """Writes a shard, unless another process has.
+    def write(self, shard: int, entries: Sequence[Item]) -> None:
+        """Writes a shard, unless another process has; entries as ``entry_item`` makes them.
 
         Raises:
             OSError: it can't be written.
         """
-        tensors: dict[str, Tensor] = {}
-        stored_as = self.header.stored_as
-        for n, entry in enumerate(entries):
-            first = 0 if self.header.every_query else entry.tokens - entry.question
-            for layer, qk in entry.signals.qk.items():
-                tensors |= packed(f"{n}.{layer}.q", qk.q[0, first:], stored_as)
-                tensors |= packed(f"{n}.{layer}.k", qk.k[0], stored_as)
-            if (logits_NV := entry.signals.logits_NV) is not None:
-                half = stored_as == "bfloat16"
-                tensors[f"{n}.logits"] = logits_NV.to(torch.bfloat16) if half else logits_NV
-        content = save({name: x.contiguous().cpu() for name, x in tensors.items()})
-        index = ShardIndex(
-            self.header.key, tuple(e.id for e in entries), tuple(e.tokens for e in entries)
-        )
+        self._tensors.write(_name(shard), entries)
 
-        def fill(new: Path) -> None:
-            (new / _SIGNALS).write_bytes(content)
-            (new / _INDEX).write_text(json.dumps(to_json(index)), encoding="utf-8")
-
-        place = self.place(shard)
-        if is_whole(place) and not self.has(shard):
-            discard(place)
-        cached_folder(place, fill)
-
-    def index(self, shard: int) -> ShardIndex:
-        """What is in a shard.
+    def tokens(self, shard: int) -> dict[str, int]:
+        """Tokens of each entry of a shard by its id, in order.
 
         Raises:
             UserError: it can't be read.
         """
-        path = self.place(shard) / _INDEX
-        try:
-            return from_json(ShardIndex, read_json(path))
-        except UserError as reason:
-            raise UserError(f"{path}: {reason}") from reason
+        index = self._tensors.index(_name(shard))
+        return {name: tokens for name, (tokens,) in zip(index.ids, index.numbers, strict=True)}
 
-    def read(self, shard: int, n: int, wanted: Wanted) -> Signals:
-        """The signals of a shard's entry number ``n``: ``q_LHD``, of the last tokens where not all
-        are held, ``k_LKD`` and ``logits_NV``.
+    def read(self, shard: int, n: int, wanted: Wanted) -> HeldSignals:
+        """The signals of a shard's entry number ``n``.
 
         Raises:
             UserError: they can't be read.
         """
-        path = self.place(shard) / _SIGNALS
-        try:
-            tensor = self._opened(path).get_tensor
-            qk = {
-                layer: QK(
-                    *(unpacked(tensor, f"{n}.{layer}.{x}", self.header.stored_as) for x in "qk")
-                )
-                for layer in wanted.layers
-            }
-            return Signals(qk, tensor(f"{n}.logits") if wanted.logits else None)
-        except (OSError, SafetensorError) as reason:
-            raise UserError(f"cannot read {path}: {reason}. {self.mend}") from reason
+        stored = self._tensors.reader(_name(shard), n)
+        return held_signals(stored, self.header.wanted, wanted, self.header.stored_as)
 
     @property
     def mend(self) -> str:
@@ -292,3 +212,7 @@ class SignalStore:
             f"`laid cache --out {self.folder}` with the settings that it was begun with makes "
             "what is missing or damaged and keeps the rest"
         )
+
+
+def _name(shard: int) -> str:
+    return f"{shard:05d}"

@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,10 +12,11 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from laid.common.differences import differences
 from laid.common.errors import UserError
+from laid.common.json_codec import Json
 from laid.data.datamodule import HaystackDataModule
-from laid.losses.attention_rows import question_rows
-from laid.signals.model_inputs import ModelInputs, answer_labels
+from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
+from laid.signals.token_choice import QUESTION
 from laid.teacher_cache.cache_identity import (
     Differing,
     reading_identity,
@@ -88,9 +89,7 @@ class CacheRequest:
         header = CacheHeader(
             teacher_identity(self.teacher, self.trainer),
             reading_identity(self.data),
-            tuple(sorted(self.wanted.layers)),
-            self.wanted.logits,
-            self.wanted.every_query,
+            replace(self.wanted, layers=tuple(sorted(self.wanted.layers))),
             self.stored_as,
             1 if by_entry else max(1, min(SHARD_ENTRIES, int(SHARD_BYTES / each))),
         )
@@ -100,7 +99,7 @@ class CacheRequest:
         there = store.header
         held: Differing = {}
         if not (may_hold_more and there.wanted | header.wanted == there.wanted):
-            held = differences(vars(there.wanted), vars(header.wanted))
+            held = differences(_named(there.wanted), _named(header.wanted))
         refuse(
             f"the cache {self.folder}",
             teacher_differences(there.teacher, header.teacher)
@@ -123,13 +122,17 @@ class CacheRequest:
         entries = self.data.train_entries
         some = entries.select(range(0, len(entries), math.ceil(len(entries) / _MEASURED)))
         inputs = [batch.inputs for batch in self.data.probe(some, torch.device("cpu"))]
-        tokens = sum(one.tokens for one in inputs)
-        answers = sum(len(answer_labels(one.labels_BL)) for one in inputs)
+        per_image = sum(one.tokens for one in inputs) / sum(some["size"])
+        question = sum(int(QUESTION.mask(one).sum()) for one in inputs) / len(some)
+        answers = sum(len(answer_labels(one.labels_BL)) for one in inputs) / len(some)
+        queries, keys = (
+            sum(tokens.count(per_image * size, question) for size in entries["size"])
+            for tokens in (self.wanted.queries, self.wanted.keys)
+        )
+        counts = queries, keys, answers * len(entries)
         autocast = isinstance(self.trainer.precision_plugin, MixedPrecision)
-        question = sum(question_tokens(one) for one in inputs)
-        counts = tokens, question, answers
         found = bytes_of(self.teacher, autocast, self.stored_as, self.wanted, *counts)
-        return found / sum(some["size"]) * sum(entries["size"]) / len(entries)
+        return found / len(entries)
 
     def _check_space(self, each: float, entries: int) -> None:
         """Says what the entries will take, and refuses what does not fit."""
@@ -147,6 +150,5 @@ class CacheRequest:
             )
 
 
-def question_tokens(inputs: ModelInputs) -> int:
-    """How many tokens of a batch there are after the last image."""
-    return int(question_rows(inputs).valid_BR.sum())
+def _named(wanted: Wanted) -> Json:
+    return {**vars(wanted), "queries": str(wanted.queries), "keys": str(wanted.keys)}

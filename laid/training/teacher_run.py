@@ -11,10 +11,11 @@ from laid.data.prompt import Batch
 from laid.distributed.process_group import on_rank_zero
 from laid.distributed.stop_request import StopRequest
 from laid.signals.model_signals import Wanted
+from laid.teacher_cache.entry_signals import entry_item
 from laid.teacher_cache.shard_filling import ShardFilling
-from laid.teacher_cache.signal_store import EntrySignals, SignalStore
+from laid.teacher_cache.signal_store import SignalStore
 from laid.teacher_cache.stored_numbers import StoredAs
-from laid.training.cache_request import CacheRequest, question_tokens
+from laid.training.cache_request import CacheRequest
 from laid.training.sharded_strategy import check_precision, placement_of
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.model_paths import model_folder
@@ -51,11 +52,10 @@ class TeacherRun(L.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """Gives the signals of an entry to the cache."""
         signals = self.teacher.signals(batch.inputs, self.wanted)
-        (entry,), (counted,) = batch.entries, batch.counted
-        if counted:
-            self.trainer.datamodule.filling.add(
-                EntrySignals(entry.id, batch.inputs.tokens, question_tokens(batch.inputs), signals)
-            )
+        if batch.counted[0]:
+            entries = self.trainer.datamodule
+            item = entry_item(batch.inputs, signals, self.wanted, entries.stored_as)
+            entries.filling.add(item)
 
 
 class CacheEntries(L.LightningDataModule):

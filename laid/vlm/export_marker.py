@@ -5,7 +5,7 @@ damage is found when the weights are read.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes, sha256_of
 
 MARKER = "laid_export.json"
+CARD = "README.md"
+"""The model card: people complete it, so it may change."""
 _FORMAT = 1
 
 
@@ -57,18 +59,35 @@ def check_replaceable(folder: Path, protected: Iterable[Path]) -> None:
         )
 
 
+def exported_files(folder: Path) -> list[str]:
+    """The names of an export's files, each of which was read again and is as it was written.
+
+    Raises:
+        UserError: it is not an export of laid, or a file is missing or not as it was written.
+    """
+    if (written := _read(folder)) is None:
+        raise UserError(f"{folder} is not an export of laid: it has no {MARKER} that can be read")
+    _compare(folder, written, lambda paths: map(sha256_of, paths))
+    return list(written)
+
+
 def check_export(folder: Path) -> None:
     """Compares the files of a model folder with its marker; a folder without one passes.
 
     Raises:
         UserError: a file is missing or not as it was written.
     """
-    written = _read(folder) or {}
+    _compare(folder, _read(folder) or {}, file_hashes)
+
+
+def _compare(
+    folder: Path, written: dict[str, str], hashes: Callable[[list[Path]], Iterable[str]]
+) -> None:
     if missing := [name for name in written if not (folder / name).is_file()]:
         raise UserError(f"the export {folder} is damaged: {missing[0]} is missing. Export it again")
-    found = file_hashes(folder / name for name in written)
+    found = hashes([folder / name for name in written])
     for (name, sha256), now in zip(written.items(), found, strict=True):
-        if now != sha256:
+        if now != sha256 and name != CARD:
             raise UserError(
                 f"the export {folder} is damaged: {name} is not as it was written (its SHA-256 "
                 f"differs from {MARKER}). Export it again, or remove {MARKER} if you changed it"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import first_not_finite
@@ -19,13 +19,16 @@ from laid.vlm.processor import ImageTextProcessor
 
 def write_model(
     folder: Path, args: ModelArgs, state: dict[str, Tensor], dtype: torch.dtype | None
-) -> None:
-    """Writes config.json, generation_config.json and the weights as safetensors.
+) -> tuple[str, str]:
+    """Writes config.json, generation_config.json (greedy answers) and the weights as safetensors.
 
     Args:
         args: the model that the state belongs to; only its configuration is read.
         state: parameters by transformers' own names.
         dtype: of the weights as written; None keeps the state's.
+
+    Returns:
+        The name of the model's class, and the dtype of the weights as written.
 
     Raises:
         UserError: the state is not that of such a model.
@@ -50,12 +53,27 @@ def write_model(
             + "; nothing is written"
         )
     model.config.dtype = next(model.parameters()).dtype
-    # A folder may have none, as the tiny ones: then it is what transformers derives from config.
-    with suppress(OSError):
-        model.generation_config = GenerationConfig.from_pretrained(resolve_model(args.path))
+    model.generation_config = _greedy(args, model)
     model.save_pretrained(folder)
     path = folder / "config.json"
     _write_json(path, family.for_version_4(json.loads(path.read_text(encoding="utf-8"))))
+    return family.model_class.__name__, str(model.config.dtype).removeprefix("torch.")
+
+
+def _greedy(args: ModelArgs, model: PreTrainedModel) -> GenerationConfig:
+    """Answers as `laid test` has them: those of the hub's models are drawn, or penalise words that
+    the question has. The ends of an answer are kept."""
+    known = model.generation_config
+    # A folder may have none: then it is what transformers derives from config.json.
+    with suppress(OSError):
+        known = GenerationConfig.from_pretrained(resolve_model(args.path), revision=args.revision)
+    return GenerationConfig(
+        bos_token_id=known.bos_token_id,
+        eos_token_id=known.eos_token_id or model.config.text_config.eos_token_id,
+        pad_token_id=known.pad_token_id,
+        do_sample=False,
+        repetition_penalty=1.0,
+    )
 
 
 def write_processor(folder: Path, processor: ImageTextProcessor) -> None:

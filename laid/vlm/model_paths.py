@@ -5,12 +5,14 @@ import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
+from yaml import YAMLError
 
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
-from laid.vlm.export_marker import MARKER
+from laid.vlm.export_marker import CARD, MARKER
 
 PACKAGED = "tiny/"
 INDEX = "model.safetensors.index.json"
@@ -71,6 +73,19 @@ def model_folder(
     except (OSError, ValueError) as reason:
         raise cannot_load("files", path, reason) from reason
     return Path(folder)
+
+
+def hub_id(path: str) -> str | None:
+    """The name on the hub of a model; None of a packaged one and of a local folder."""
+    return None if path.startswith(PACKAGED) or Path(resolve_model(path)).is_dir() else path
+
+
+def card_metadata(path: str, revision: str | None) -> dict[str, Any]:
+    """What the head of a model's README.md says; empty where there is none that can be had."""
+    try:
+        return metadata_load(model_folder(path, revision, [CARD]) / CARD) or {}
+    except (OSError, ValueError, YAMLError):
+        return {}
 
 
 def weights_fingerprint(path: str, revision: str | None) -> str:

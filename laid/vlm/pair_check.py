@@ -66,7 +66,8 @@ def check_pair(
             + "\nChoose a teacher of the student's family"
             + (
                 f", or leave out {', '.join(f'objective.{name}' for name in of_heads)}, which "
-                "compares queries and keys as vectors."
+                "compares queries and keys as vectors before RoPE: that says what attention "
+                "compares only if head_dim and rotation are the same."
                 if heads
                 else "."
             )

@@ -5,8 +5,9 @@ Shape suffixes as in ``laid/vlm/families/family.py``.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.template_trial import try_template
+
+IMAGE_MARK = "<image>"
+"""Stands in the text of a turn where an image is shown."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,103 @@ class ImageTextProcessor:
         It is what the stock processor's own call makes of the text; apart from it, since the
         pixels may be absent.
         """
-        rendered, *rest = _render(self.stock, len(grid_I3), text).split(self.stock.image_token)
-        for grid_3, piece in zip(grid_I3, rest, strict=True):
-            rendered += self.family.image_text(self.stock, grid_3) + piece
-        return rendered
+        return self._with_images(_render(self.stock, _question(len(grid_I3), text)), grid_I3)
+
+    def conversation(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> str:
+        """A conversation in the chat template, up to where the next answer begins.
+
+        Args:
+            turns: role and text of each, with ``<image>`` where an image is shown.
+            grid_I3: of the images, in that order; None: each has one visual token.
+        """
+        return self._with_images(_render(self.stock, _messages(turns)), grid_I3)
+
+    def answers_apart(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> list[str]:
+        """What ``conversation`` gives, cut before and after each answer of the assistant's, its end
+        of turn included: every second piece is one.
+
+        Raises:
+            UserError: the chat template writes earlier turns otherwise than the last one.
+        """
+        whole = _render(self.stock, _messages(turns))
+        places = [0]
+        for at, (role, text) in enumerate(turns):
+            if role == "assistant":
+                begin = _render(self.stock, _messages(turns[:at]))
+                end = begin + text + self.family.end_of_turn
+                if not whole.startswith(end):
+                    raise UserError(
+                        "the chat template writes earlier answers otherwise than the last one, so "
+                        "they can't be trained: set data.train.turns last"
+                    )
+                places += [len(begin), len(end)]
+        pieces = [whole[a:b] for a, b in pairwise([*places, len(whole)])]
+        if grid_I3 is None:
+            return [self._with_images(piece, None) for piece in pieces]
+        marks = [piece.count(self.stock.image_token) for piece in pieces]
+        grids = grid_I3.split(marks)
+        return [self._with_images(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
+
+    def _with_images(self, rendered: str, grid_I3: Tensor | None) -> str:
+        """Rendered text with each image's tokens in place of its mark; without grids with one
+        visual token and all that belongs to it."""
+        out, *rest = rendered.split(self.stock.image_token)
+        if grid_I3 is None:
+            some = torch.tensor(self.family.planned_grid(448, 448, None, None))
+            whole, visual = self.family.image_text(self.stock, some), self._visual
+            texts = [whole.replace(visual * whole.count(visual), visual)] * len(rest)
+        else:
+            texts = [self.family.image_text(self.stock, grid_3) for grid_3 in grid_I3]
+        for text, piece in zip(texts, rest, strict=True):
+            out += text + piece
+        return out
 
     def ids(self, text: str) -> Tensor:
         """Token ids ``ids_L`` of text that has its special tokens already."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
+
+    def lengths(
+        self, texts: Sequence[str], images: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[int]:
+        """Tokens of prompts, each of a text and images of some width and height, without rendering
+        them.
+
+        Args:
+            images: of each text.
+        """
+        tokens = self.image_tokens(size for sizes in images for size in sizes)
+        asked = (_render(self.stock, _question(count, "word")) for count in (1, 2))
+        one, two = (len(self.ids(self._with_images(text, None))) for text in asked)
+        marks = two - one - 1  # of an image, and what is between two
+        frame = one - 1 - marks - len(self.ids("word"))
+        return [
+            frame + text + sum(marks + tokens[size] for size in sizes)
+            for text, sizes in zip(self.counts(texts), images, strict=True)
+        ]
+
+    def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+        """Visual tokens of images, by width and height."""
+        # Image processors tell vLLM in this way how many pieces an image has.
+        sides = sorted(set(sizes))
+        found = self.stock._get_num_multimodal_tokens([(high, wide) for wide, high in sides])
+        counts = {
+            pieces: self.family.image_text(self.stock, torch.tensor([pieces, 1, 1])).count(
+                self._visual
+            )
+            for pieces in set(found.num_image_patches)
+        }
+        return {size: counts[n] for size, n in zip(sides, found.num_image_patches, strict=True)}
+
+    @property
+    def _visual(self) -> str:
+        token: str = self.tokenizer.convert_ids_to_tokens(self.image_id)
+        return token
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [len(one) for one in ids]
 
     def pieces(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Images as the vision tower takes them: ``pixel_values`` [P, ...] and ``grid_I3``."""
@@ -92,12 +184,29 @@ class ProcessorArgs:
     """Largest image in pixels: larger ones are reduced. None: the folder's own limit."""
 
 
-def _render(stock: ProcessorMixin, images: int, text: str) -> str:
+_Messages = list[dict[str, Any]]
+
+
+def _render(stock: ProcessorMixin, messages: _Messages) -> str:
+    rendered: str = stock.apply_chat_template(messages, add_generation_prompt=True)
+    return rendered
+
+
+def _question(images: int, text: str) -> _Messages:
     content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
     content.append({"type": "text", "text": text})
-    turn = [{"role": "user", "content": content}]
-    rendered: str = stock.apply_chat_template(turn, add_generation_prompt=True)
-    return rendered
+    return [{"role": "user", "content": content}]
+
+
+def _messages(turns: Sequence[tuple[str, str]]) -> _Messages:
+    def content(text: str) -> Iterator[dict[str, str]]:
+        for number, piece in enumerate(text.split(IMAGE_MARK)):
+            if number:
+                yield {"type": "image"}
+            if piece:
+                yield {"type": "text", "text": piece}
+
+    return [{"role": role, "content": list(content(text))} for role, text in turns]
 
 
 def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
@@ -124,8 +233,8 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
             f"the tokenizer of {args.path!r} has no {', '.join(missing)}: expected the tokenizer "
             f"of {family.title}"
         )
-    try_template(lambda: _render(stock, 2, "word"), args.path)
-    if _render(stock, 2, "word").count(stock.image_token) != 2:
+    try_template(lambda: _render(stock, _question(2, "word")), args.path)
+    if _render(stock, _question(2, "word")).count(stock.image_token) != 2:
         raise UserError(
             f"the chat template of {args.path!r} cannot be used: expected one that gives every "
             f"image its {stock.image_token}"

@@ -78,15 +78,19 @@ def fill_from_files(model: PreTrainedModel, path: str, revision: str | None, row
                     if name not in targets:
                         continue  # a tied head that was written all the same
                     stored = content.get_slice(key)
-                    shape = list(stored.get_shape())
-                    if shape != list(targets[name].shape):
+                    shape, expected = list(stored.get_shape()), list(targets[name].shape)
+                    exchanged = shape != expected and family.may_be_exchanged(name)
+                    if exchanged:
+                        expected[-2:] = reversed(expected[-2:])
+                    if shape != expected:
                         raise UserError(
                             f"{key} of {file} is {shape}, expected {list(targets[name].shape)} "
                             "after config.json"
                         )
                     mine, first = rows(targets[name])
                     if mine.numel():
-                        mine.copy_(stored[first : first + len(mine)])
+                        part = stored[first : first + len(mine)]
+                        mine.copy_(part.mT if exchanged else part)
                     missing.discard(name)
         except (OSError, SafetensorError) as reason:
             raise cannot_load("weights", path, reason) from reason

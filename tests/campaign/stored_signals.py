@@ -12,7 +12,7 @@ def signals(place: Place) -> list[object]:
 def signals_over(place: Place) -> list[object]:
     done = place.laid(*signals(place))
     assert done.code == 0, str(done)
-    (place.folder / "out" / "shards" / "00000" / "signals.safetensors").write_bytes(b"torn")
+    (place.folder / "out" / "shards" / "00000" / "tensors.safetensors").write_bytes(b"torn")
     return signals(place)
 
 

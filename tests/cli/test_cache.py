@@ -37,14 +37,15 @@ def resumed_at_4(run, work, *words):
 
 @pytest.fixture(params=["all terms", "retrieval"])
 def with_terms(request, config, work, pair):
-    """A configuration with every term that has a teacher, or with those that need the question's
-    queries alone; and that teacher in a folder of its own."""
+    """A configuration with every term that has a teacher, with an alignment of drawn tokens, or
+    with terms that need the question's queries alone; and that teacher in a folder of its own."""
     teacher = shutil.copytree(pair[1], work / "moved-teacher", dirs_exist_ok=True)
     content = yaml.safe_load(config.read_text())
     content["model"]["teacher"]["path"] = str(teacher)
     aligned = {"weight": 1.0, "layers": "matched", "calibration": 2}
+    laid = {"drawn tokens": aligned | {"tokens": "sample:9"}, "retrieval": {"weight": 0.0}}
     content["model"]["objective"] = {
-        "laid": aligned if request.param == "all terms" else {"weight": 0.0},
+        "laid": laid.get(request.param, aligned),
         "retrieval": {**aligned, "layers": "all"},
         "kl": {"weight": 1.0},
     }
@@ -83,7 +84,7 @@ def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(with_terms,
     assert resumed_at_4(run, work, *cached) == late_of(whole)
 
 
-@pytest.mark.parametrize("with_terms", ["all terms"], indirect=True)
+@pytest.mark.parametrize("with_terms", ["drawn tokens"], indirect=True)
 def test_a_fit_fills_a_cache_and_needs_no_teacher_when_it_is_full(with_terms, run, work):
     """With the losses of the teacher alone, also where it ends in mid-epoch and is taken up."""
     config, teacher = with_terms

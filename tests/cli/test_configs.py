@@ -29,6 +29,8 @@ TERMS = {
     "wo_sft": {"laid", "kl"},
 }
 """The terms of Eq. 8 that a method has."""
+WITH_LORA = ("7b-1gpu", "3b-24gb")
+"""Configurations of a model pair that train adapters, whichever method comes after them."""
 BASE_DECIDES_KL = ("laid", "laid_lora", "retrieval", "wo_sft")
 """Methods with a divergence only where the base has one, which the paper's 3B has not."""
 
@@ -66,9 +68,10 @@ def test_a_method_after_a_base_trains_its_own_terms(base, method):
     model, alone = content["model"], understood(base)["model"]
     terms = ("laid", "retrieval", "kl", "sft")
     has = {term for term in terms if model["objective"][term]["weight"] > 0}
-    without_kl = base.stem == "3b" and method.stem in BASE_DECIDES_KL
+    without_kl = base.stem.startswith("3b") and method.stem in BASE_DECIDES_KL
     assert has == TERMS[method.stem] - ({"kl"} if without_kl else set())
-    assert (model["lora"] is not None) == method.stem.endswith("lora")
+    adapted = base.stem in WITH_LORA or method.stem.endswith("lora")
+    assert (model["lora"] is not None) == adapted
     for key in ("student", "teacher", "optimizer"):
         assert model[key] == alone[key], key
     assert model["objective"]["laid"]["mixing"] == alone["objective"]["laid"]["mixing"]
@@ -88,14 +91,14 @@ def test_a_window_extension_goes_with_every_model(path, base):
     )
 
 
-@pytest.mark.parametrize("name", ["7b", "3b"])
+@pytest.mark.parametrize("name", ["7b", "3b", "qwen3-vl-8b"])
 def test_the_full_size_configurations_have_the_papers_settings(name):
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     model, data = content["model"], content["data"]
     assert model["optimizer"]["student_lr"] == 1e-5
     assert model["optimizer"]["mixing_lr"] == 1e-4
     assert model["optimizer"]["warmup_ratio"] == 0.05
-    assert model["objective"]["kl"]["weight"] == (0.3 if name == "7b" else 0.0)
+    assert model["objective"]["kl"]["weight"] == (0.0 if name == "3b" else 0.3)
     assert model["objective"]["laid"]["layers"] == "final"
     assert data["train"] == {
         "split": "train2017", "entries": 5000, "min_size": 2, "max_size": 20,
@@ -105,6 +108,20 @@ def test_the_full_size_configurations_have_the_papers_settings(name):
     assert data["batch_size"] == 1
     assert data["global_batch_size"] == 8
     assert content["trainer"]["max_epochs"] == 10
+
+
+@pytest.mark.parametrize("name", WITH_LORA)
+def test_a_configuration_for_one_card_is_the_full_one_with_adapters_and_a_cache(name):
+    ours, full = understood(CONFIGS / f"{name}.yaml"), understood(CONFIGS / f"{name[:2]}.yaml")
+    model = ours["model"]
+    assert model["lora"]
+    assert model["teacher_source"] == f"cache:runs/{name}-cache"
+    assert model["student"]["dtype"] == "bfloat16"
+    assert ours["trainer"]["devices"] == 1
+    for key in ("objective", "optimizer", "teacher"):
+        assert model[key] == full["model"][key], key
+    for key in full["data"].keys() - {"max_pixels"}:
+        assert ours["data"][key] == full["data"][key], key
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=stem)

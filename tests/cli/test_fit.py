@@ -193,7 +193,12 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
 
 def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, work):
     done = laid("fit", "--config", config, "--trainer.max_steps", 1, "--head_flow.enabled", "false")
-    assert "laid: run runs/small-2" in done.err
+    said = [line for line in done.err.splitlines() if line.startswith("laid: ")]
+    order = "run runs/small-2", "student ", "12 entries; 1 steps of 2 haystacks on 1 device(s)"
+    at = [next(i for i, line in enumerate(said) if words in line) for words in order]
+    assert at == sorted(at)
+    assert any(line.startswith("laid: 1 steps in ") for line in said)
+    assert said[-1] == "laid: to test it: laid test --ckpt_path runs/small-2"
     assert (work / "runs" / "small-2" / "config.yaml").exists()
 
 

@@ -27,7 +27,7 @@ def test_every_entry_of_a_source_is_asked_and_trained_on_unless_a_limit_is_given
     source, official, logged
 ):
     entries, available = source.evaluation("test", EvaluationArgs(source=official))
-    assert (len(entries), available) == (122, {1: 2, 5: 120})
+    assert (len(entries), available) == (122, {"": {1: 2, 5: 120}})
     assert len(source.training(TrainArgs(source=official[0]))) == 120
     # More than the default of entries that are built.
     path = Path(official[0])
@@ -38,11 +38,11 @@ def test_every_entry_of_a_source_is_asked_and_trained_on_unless_a_limit_is_given
 
 def test_what_a_limit_leaves_out_is_said_and_counted(source, official, logged):
     entries, available = source.evaluation("test", EvaluationArgs(source=official, per_size=100))
-    assert (len(entries), available) == (102, {1: 2, 5: 120})
+    assert (len(entries), available) == (102, {"": {1: 2, 5: 120}})
     assert "100 of 120 entries of 5 images (data.test.sizes, per_size)" in logged[0]
     logged.clear()
     entries, available = source.evaluation("validate", EvaluationArgs(source=official, sizes=[5]))
-    assert (set(entries["size"]), available) == ({5}, {1: 2, 5: 120})
+    assert (set(entries["size"]), available) == ({5}, {"": {1: 2, 5: 120}})
     assert "data.validate.source: 0 of 2 entries of 1 images" in logged[0]
     logged.clear()
     assert len(source.training(TrainArgs(source=official[0], entries=7))) == 7
@@ -57,4 +57,4 @@ def test_a_size_that_no_source_has_is_named_with_its_setting(source, official):
 
 def test_entries_that_are_built_are_all_asked(source):
     entries, available = source.evaluation("test", EvaluationArgs(sizes=[2, 3], per_size=4))
-    assert (len(entries), available) == (8, {2: 4, 3: 4})
+    assert (len(entries), available) == (8, {"": {2: 4, 3: 4}})

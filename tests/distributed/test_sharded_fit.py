@@ -130,6 +130,22 @@ def test_ranks_look_for_an_image_among_those_of_all(witnessed):
 
 
 @pytest.mark.slow
+def test_ranks_with_packed_haystacks_train_as_one_process_with_padded_ones(witnessed):
+    """Of three haystacks, one rank has one and the other two; of six, with two micro-batches."""
+    for step, tokens in ((3, 10_000), (6, 60)):
+        options = ("--data.global_batch_size", step, "--data.train.min_size", 1)
+        alone = (1, "--trainer.max_epochs", 8, *options)
+        name = f"packed-{step}"
+        (padded,) = witnessed(f"{name}-padded", *alone, "--data.batch_size", step)
+        (packed,) = witnessed(f"{name}-1", *alone, "--data.pack_tokens", tokens)
+        ranks = witnessed(
+            f"{name}-2", 2, "--trainer.max_epochs", 8, *options, "--data.pack_tokens", tokens
+        )
+        check(padded, [packed], gradients=1e-6, parameters=1e-5)
+        check(padded, ranks, gradients=1e-6, parameters=1e-5)
+
+
+@pytest.mark.slow
 def test_four_ranks_with_fewer_key_heads_than_ranks(witnessed):
     compare(witnessed, "four", 4, "--data.global_batch_size", 4)
 

@@ -23,6 +23,7 @@ REQUIRED = {
     "spectrum": ["--models=base=here", "--out=there"],
     "export": ["--ckpt_path=last", "--out=here"],
     "data build": ["--coco_root=here", "--out=there"],
+    "data push": ["--folder=here", "--push_to=me/there"],
     "pretrain tiny": ["--out=here"],
 }
 

@@ -216,6 +216,8 @@ class Entry:
     mode: str = "single"
     size: int = 2
     needles: tuple[int, ...] = (1,)
+    source: str = ""
+    scoring: str = "yes-no"
 
 
 def test_a_record_of_an_entry_that_was_not_asked_is_refused(path):

@@ -6,7 +6,7 @@ from cli.conftest import laid, work  # noqa: F401  # fixtures of tests/cli
 
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
-from laid.miniature.packaged_models import packaged_config, packaged_processor
+from laid.miniature.packaged_models import CONFIGS, packaged_config, packaged_processor
 from laid.minicoco.drawing import draw_minicoco
 
 
@@ -21,9 +21,10 @@ def pool(root):
     return Pool.load(root, "train2017")
 
 
-@pytest.fixture(scope="session")
-def processor():
-    return packaged_processor()
+@pytest.fixture(scope="session", params=CONFIGS)
+def processor(request):
+    """Of every family that ``laid pretrain tiny`` makes."""
+    return packaged_processor(request.param)
 
 
 @pytest.fixture(scope="session")

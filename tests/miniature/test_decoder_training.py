@@ -15,7 +15,7 @@ from laid.miniature.packaged_models import packaged_config
 from laid.miniature.question_sampler import Sampler
 from laid.miniature.recipes import DecoderRecipe
 from laid.miniature.resumable_stage import Stage
-from laid.miniature.tower_training import Tower
+from laid.miniature.tower_training import new_tower
 
 RECIPE = DecoderRecipe(sizes=(1, 2), settle=1, threshold=0.0, cooldown=3, tokens=100)
 
@@ -26,7 +26,7 @@ POSITIONS = replace(RECIPE, sizes=(4,), limit=4, threshold=1.0, slots=50)
 def model(config, writer):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
+        visual = new_tower(config).state_dict()
         words = torch.randn(24, 128)
     return new_model(config, {"visual": visual, "words_CH": words}, writer, seed=0)
 
@@ -36,18 +36,20 @@ def data(pool, writer, model):
     return TrainingData.of(model, pool, writer)
 
 
-def test_growing_by_a_layer_keeps_the_function(model, processor, writer):
+def test_growing_by_a_layer_keeps_the_function(model, data, processor, writer):
     grown = grow(model, packaged_config("teacher", processor), seed=9)
     assert len(grown.model.language_model.layers) == 4
     layout = writer.layout(2, 4)
     ids = layout.ids_L.repeat(2, 1)
-    features = torch.randn(2, 2, 4, 128)
+    features = torch.randn(len(data.features_SIVH), 2, 2, 4, 128)
     with torch.no_grad():
         before, after = (m.lm_head(hidden_states(m, layout, ids, features)) for m in (model, grown))
     assert torch.equal(before, after)
     # But the new layer can learn: its gradient is not zero.
     grown.lm_head(hidden_states(grown, layout, ids, features)).square().mean().backward()
-    assert grown.model.language_model.layers[1].self_attn.o_proj.weight.grad.abs().max() > 0
+    new = 1 if len(features) == 1 else 2  # behind DeepStack's
+    layer = grown.model.language_model.layers[new]
+    assert layer.self_attn.o_proj.weight.grad.abs().max() > 0
 
 
 def test_the_curriculum_advances_cools_down_and_ends():

@@ -8,7 +8,7 @@ from laid.data.prompt import PromptEncoder
 from laid.miniature.decoder_training import draw_slots, hidden_states, new_model
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.question_sampler import Sampler
-from laid.miniature.tower_training import Tower
+from laid.miniature.tower_training import new_tower
 
 BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
 
@@ -48,13 +48,14 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, writer, size
 
 
 def test_questions_side_by_side_answer_as_if_asked_alone(config, pool, writer, generator):
-    visual = Tower._from_config(config.vision_config, dtype=torch.float32).state_dict()
+    visual = new_tower(config).state_dict()
     tower = {"visual": visual, "words_CH": torch.randn(24, 128)}
     model = new_model(config, tower, writer, seed=0).eval()
     layout, single = writer.layout(3, 4), writer.layout(3, 1)
     drawn = Sampler(pool.present_IC).draw(2, 3, 4, generator)
     named = drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ
-    features = torch.randn(2, 3, 4, 128)
+    sets = 3 if config.model_type == "qwen3_vl" else 1  # DeepStack adds two
+    features = torch.randn(sets, 2, 3, 4, 128)
     with torch.no_grad():
         together = hidden_states(model, layout, writer.write(layout, *named), features)
         for question in range(4):

@@ -106,8 +106,23 @@ def test_a_finished_run_writes_the_same_weights_again_without_training(made, mon
 )
 def test_a_work_folder_of_another_run_is_refused(made, tmp_path, recipe, seed, student):
     out, work = made
-    with pytest.raises(ValueError, match="another recipe, seed or student"):
+    with pytest.raises(ValueError, match="another recipe, seed, family or student"):
         run(recipe, tmp_path, work, seed, student=student and str(out / student))
+
+
+def test_another_family_is_trained_by_the_same_recipe(cache, tmp_path):
+    """And distils: its student learns from its teacher."""
+    run(RECIPE, tmp_path / "out", tmp_path / "work", 7, processes=1, family="qwen3_vl")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"student", "student-positions", "teacher-independent"}
+    for name in names:
+        model = load_model(ModelArgs(str(tmp_path / "out" / name)))
+        assert type(model).__name__ == "Qwen3VLForConditionalGeneration"
+        card = (tmp_path / "out" / name / "README.md").read_text()
+        assert "Qwen3VLForConditionalGeneration with" in card
+        assert "laid pretrain tiny --out DIR --seed 7 --family qwen3_vl" in card
+    with pytest.raises(ValueError, match="another recipe, seed, family or student"):
+        run(RECIPE, tmp_path / "other", tmp_path / "work", 7)
 
 
 def test_a_negative_seed_is_an_error(tmp_path):

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.data.image_files import load_image
 from laid.miniature.image_pool import normalise
 from laid.miniature.recipes import TowerRecipe
 from laid.miniature.resumable_stage import Stage
+from laid.miniature.tiny_models import tiny_model
 from laid.miniature.tower_training import _augment, encode, train_tower
 
 
@@ -17,18 +17,22 @@ def test_patches_are_those_of_the_image_processor(root, pool, processor):
 
 
 def test_batched_features_equal_the_stock_model(pool, config):
+    """DeepStack's too."""
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    model = tiny_model(config)
     for weight in model.model.visual.parameters():  # far from the small ones it starts with
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     pixels = normalise(pool.patches_IPD[:5])
     frames = pixels.reshape(80, 3, 1, 196).expand(-1, -1, 2, -1).reshape(80, -1)
     with torch.no_grad():
-        stock = model.model.get_image_features(frames, torch.tensor([[1, 4, 4]] * 5)).pooler_output
+        made = model.model.get_image_features(frames, torch.tensor([[1, 4, 4]] * 5))
         ours = encode(model.model.visual, pixels)
+    sets = [made.pooler_output, *getattr(made, "deepstack_features", [])]
+    assert len(ours) == len(sets) == (3 if config.model_type == "qwen3_vl" else 1)
     assert ours.std() > 0.01
-    torch.testing.assert_close(ours, torch.stack(stock), rtol=1e-4, atol=1e-5)
+    stock = torch.stack([torch.stack(features) for features in sets])
+    torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
 
 
 def test_a_killed_and_resumed_stage_ends_with_the_same_weights(pool, config, tmp_path):
@@ -60,12 +64,13 @@ def test_features_are_standardised_and_a_finished_stage_is_not_repeated(pool, co
     first = train_tower(config, pool, pool, recipe, 0, stage)
     assert 0 <= first["exact"] <= 1
     torch.testing.assert_close(first["words_CH"].square().mean(), torch.tensor(1.0))
-    model = Qwen2_5_VLForConditionalGeneration._from_config(config)
+    model = tiny_model(config)
     model.model.visual.load_state_dict(first["visual"])
     with torch.no_grad():
-        features = encode(model.model.visual, normalise(pool.patches_IPD))
-    assert features.mean().abs() < 1e-3
-    torch.testing.assert_close(features.square().mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
+        sets = encode(model.model.visual, normalise(pool.patches_IPD))
+    for features in sets:
+        assert features.mean().abs() < 1e-3
+        torch.testing.assert_close(features.square().mean(), torch.tensor(1.0), rtol=1e-3, atol=0)
     again = train_tower(config, pool, pool, TowerRecipe(steps=10**9), 0, stage)
     assert again["seconds"] == first["seconds"]
 

@@ -90,7 +90,7 @@ def test_a_verdict_leaves_room_for_what_a_plan_does_not_see():
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["--gpu", "abacus"], "expected a800, h100, h200"),
+        (["--gpu", "abacus"], "expected a800, h100, h200, rtx4090"),
         (["--mfu", "0.5"], "name it with --gpu"),
         (["--tflops", "100", "--mfu", "0.5"], "leave --mfu out"),
         (["--gpu", "h100", "--mfu", "2"], "at most 1"),
@@ -118,16 +118,26 @@ def test_an_option_that_does_not_exist_is_refused(capsys, option):
 
 
 @pytest.mark.slow  # half a minute each: models of 33 and 8 billion parameters
-@pytest.mark.parametrize("name", ["7b", "3b"])
-def test_the_papers_pairs_fit_on_four_cards(name, qwen):
+@pytest.mark.parametrize(
+    ("name", "devices", "memory"),
+    [
+        ("7b", "laid_fsdp on 4 devices", "76GiB"),
+        ("3b", "laid_fsdp on 4 devices", "76GiB"),
+        ("7b-1gpu", "one device", "76GiB"),
+        ("3b-24gb", "one device", "23.6GiB"),
+    ],
+)
+def test_the_papers_pairs_fit_on_the_cards_that_a_configuration_says(name, devices, memory, qwen):
     text = plan(
         [
             f"--config={CONFIGS / name}.yaml",
-            f"--model.student.path={qwen / name}",
+            f"--model.student.path={qwen / name.split('-')[0]}",
             f"--model.teacher.path={qwen / '32b'}",
-            "--memory=76GiB",
+            f"--memory={memory}",
             "--spare=6GiB",
         ]
     )
+    assert devices in text
+    assert ("from a cache" in text) == (devices == "one device")
     assert "training fits" in text
     assert "the test fits" in text

@@ -6,17 +6,21 @@ import pytest
 import torch
 
 from laid.common.errors import UserError
-from laid.losses.attention_rows import question_rows
 from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
+from laid.signals.token_choice import QUESTION, Tokens
+from laid.signals.top_logits import TopK
 from laid.teacher_cache.cache_size import bytes_of
 from laid.teacher_cache.cached_teacher import CachedTeacher, cache_of_run
-from laid.teacher_cache.signal_store import CacheHeader, EntrySignals, SignalStore
+from laid.teacher_cache.entry_signals import entry_item
+from laid.teacher_cache.signal_store import CacheHeader, SignalStore
 from laid.teacher_cache.stored_numbers import packed, unpacked
 from laid.vlm.model_loading import ModelArgs
 
 ALL = Wanted((0, 2), logits=True)
-OF_QUESTION = replace(ALL, every_query=False)
+OF_QUESTION = replace(ALL, queries=QUESTION)
+TOP = replace(OF_QUESTION, logits=False, top_k=TopK(20, 2.0, 700))
+SAMPLED = replace(ALL, queries=Tokens(sample=20) | QUESTION, keys=Tokens(sample=20))
 READING = {"entries": {"count": 6, "content": "2b"}}
 
 
@@ -25,20 +29,13 @@ def cache_of(teacher, haystacks, tmp_path):
     """Makes a cache of the six haystacks, in two shards: a function of what it holds."""
 
     def make(held, stored_as="teacher"):
-        header = CacheHeader(
-            {}, READING, held.layers, held.logits, held.every_query, stored_as, entries_per_shard=4
-        )
+        header = CacheHeader({}, READING, held, stored_as, entries_per_shard=4)
         store = SignalStore.begin(tmp_path, header)
         store.keep_teacher(teacher.hf.config.save_pretrained)
         batches = [haystacks(rows=[row]).inputs for row in range(6)]
         with torch.no_grad():
             entries = [
-                EntrySignals(
-                    inputs.entry_ids[0],
-                    inputs.tokens,
-                    question(inputs),
-                    teacher.signals(inputs, ALL),
-                )
+                entry_item(inputs, teacher.signals(inputs, ALL), held, stored_as)
                 for inputs in batches
             ]
         store.write(0, entries[:4])
@@ -51,11 +48,6 @@ def cache_of(teacher, haystacks, tmp_path):
 @pytest.fixture
 def cached(cache_of):
     return cache_of(ALL)
-
-
-def question(inputs):
-    """Tokens after the last image, of a batch of any size."""
-    return int(question_rows(inputs).valid_BR.sum())
 
 
 def test_an_entry_alone_has_the_teachers_own_signals(cached, teacher, haystacks):
@@ -90,14 +82,19 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
 
 
 @pytest.mark.parametrize("stored_as", ["teacher", "bfloat16", "int8"])
-@pytest.mark.parametrize("held", [ALL, OF_QUESTION], ids=["all", "question"])
+@pytest.mark.parametrize(
+    "held", [ALL, OF_QUESTION, SAMPLED, TOP], ids=["all", "question", "drawn", "largest logits"]
+)
 def test_it_takes_what_was_estimated(cache_of, held, stored_as, haystacks, pair, tmp_path):
     inputs, args = haystacks().inputs, ModelArgs(str(pair[1]))
-    counts = inputs.tokens, question(inputs), len(answer_labels(inputs.labels_BL))
+    queries, keys = (int(choice.mask(inputs).sum()) for choice in (held.queries, held.keys))
+    counts = queries, keys, len(answer_labels(inputs.labels_BL))
     cache_of(held, stored_as)
-    files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/signals.safetensors"))
+    files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/tensors.safetensors"))
     assert 1 < files / bytes_of(args, False, stored_as, held, *counts) < 1.2
     own = bytes_of(args, False, "teacher", held, *counts)
+    if held is TOP:  # whose logits are in float32 always
+        return
     assert 2 * bytes_of(args, True, "teacher", held, *counts) == own
     assert 2 * bytes_of(args, False, "bfloat16", held, *counts) == own
 
@@ -127,17 +124,49 @@ def test_a_head_that_is_silent_stays_so():
     assert torch.equal(found_LHD[1, 2], torch.tensor([0.0, 0.0, 0.0, 5.0]))
 
 
-def test_it_may_hold_the_queries_of_the_question_alone(cache_of, teacher, haystacks):
-    cached, inputs = cache_of(OF_QUESTION), haystacks(rows=[0, 3]).inputs
-    found, ours = cached.signals(inputs, OF_QUESTION), teacher.signals(inputs, ALL)
-    rows = question_rows(inputs)
+@pytest.mark.parametrize("held", [OF_QUESTION, SAMPLED], ids=["question", "drawn"])
+def test_it_may_hold_chosen_tokens_alone(cache_of, teacher, haystacks, held):
+    """At which a batch has the teacher's signals; a run that wants others is refused."""
+    cached, inputs = cache_of(held), haystacks(rows=[0, 3]).inputs
+    found, ours = cached.signals(inputs, held), teacher.signals(inputs, ALL)
     for layer in ALL.layers:
-        q_BRHD, theirs_BRHD = (
-            qk.q[torch.arange(2)[:, None], rows.columns_BR][rows.valid_BR]
-            for qk in (found.qk[layer], ours.qk[layer])
-        )
-        torch.testing.assert_close(q_BRHD, theirs_BRHD, rtol=1e-5, atol=1e-5)
-    assert "lacks queries of all tokens" in cached.missing(ALL)
+        for kind, choice in (("q", held.queries), ("k", held.keys)):
+            mask_BL = choice.mask(inputs)
+            one, other = (getattr(signals.qk[layer], kind) for signals in (found, ours))
+            torch.testing.assert_close(one[mask_BL], other[mask_BL], rtol=1e-5, atol=1e-5)
+            assert not one[~mask_BL].any()
+    assert f"lacks queries of all tokens: it holds those of {held.queries}" in cached.missing(ALL)
+    more = replace(ALL, queries=Tokens(sample=21), keys=Tokens(sample=20))
+    assert "lacks queries of 21 drawn tokens: it holds" in cached.missing(more)
+    assert (
+        cached.missing(replace(held, queries=Tokens(sample=9) if held is SAMPLED else QUESTION))
+        is None
+    )
+
+
+@pytest.mark.parametrize("stored_as", ["teacher", "int8"])
+def test_it_may_hold_the_largest_logits_alone(cache_of, teacher, haystacks, stored_as):
+    """As the teacher's own are cut; a run that wants other logits is refused, and one that wants
+    fewer than all is content with all."""
+    held = Wanted(top_k=TopK(20, 2.0, 700))
+    cached, inputs = cache_of(held, stored_as), haystacks(rows=[3]).inputs
+    found, ours = cached.signals(inputs, held).top, teacher.signals(inputs, ALL).only(held).top
+    for name in ("ids_NK", "log_p_NK", "log_rest_N"):
+        assert torch.equal(getattr(found, name), getattr(ours, name))
+    assert "lacks the logits of answers: it holds the 20 largest of 700" in cached.missing(
+        Wanted(logits=True)
+    )
+    other = Wanted(top_k=TopK(10, 2.0, 700))
+    assert "lacks the 10 largest of 700 logits at temperature 2: it" in cached.missing(other)
+    assert cached.missing(held) is None
+
+
+def test_all_logits_serve_a_run_that_wants_the_largest(cached, teacher, haystacks):
+    wanted, inputs = Wanted(top_k=TopK(20, 2.0, 700)), haystacks(rows=[3]).inputs
+    assert cached.missing(wanted) is None
+    found, ours = (one.signals(inputs, wanted).only(wanted) for one in (cached, teacher))
+    assert found.logits_NV is None
+    assert torch.equal(found.top.log_p_NK, ours.top.log_p_NK)
 
 
 def test_it_says_what_it_lacks(cached):

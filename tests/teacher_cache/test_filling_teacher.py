@@ -36,9 +36,7 @@ def filling(teacher, haystacks, tmp_path):
 
     def begin(folder=tmp_path / "cache", held=ALL, in_step=False):
         reading = {"entries": {"count": 6, "content": "2b"}}
-        header = CacheHeader(
-            {}, reading, held.layers, held.logits, held.every_query, "teacher", entries_per_shard=1
-        )
+        header = CacheHeader({}, reading, held, "teacher", entries_per_shard=1)
         store = SignalStore.begin(folder, header)
         store.keep_teacher(teacher.hf.config.save_pretrained)
         online = Counted(teacher)
@@ -101,7 +99,7 @@ def test_an_entry_that_is_damaged_is_asked_for_again(filling, haystacks):
     inputs = haystacks().inputs
     source, _, store = filling()
     before = source.signals(inputs, ALL)
-    damaged = store.place(4) / "signals.safetensors"
+    damaged = store.place(4) / "tensors.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-10])
     shutil.rmtree(store.place(1))
     again, online, _ = filling()

@@ -25,9 +25,9 @@ def test_what_is_read_is_what_was_written_wherever_the_folder_is_moved(store, tm
     shutil.move(store.folder, tmp_path / "elsewhere")
     moved = SignalStore.open(tmp_path / "elsewhere")
     moved.check_whole()
-    assert [name for n in moved.shards for name in moved.index(n).ids] == IDS
+    assert [name for n in moved.shards for name in moved.tokens(n)] == IDS
     for at in range(5):
-        found, ours = moved.read(at // 2, at % 2, HEADER.wanted), entry(at).signals
+        found, (ours, _) = moved.read(at // 2, at % 2, HEADER.wanted).signals, entry(at)
         assert torch.equal(found.logits_NV, ours.logits_NV)
         for layer, qk in ours.qk.items():
             assert torch.equal(found.qk[layer].q, qk.q[0])
@@ -36,7 +36,7 @@ def test_what_is_read_is_what_was_written_wherever_the_folder_is_moved(store, tm
 
 def test_only_what_is_wanted_is_read(store):
     filled(store)
-    found = store.read(0, 0, Wanted((3,)))
+    found = store.read(0, 0, Wanted((3,))).signals
     assert list(found.qk) == [3]
     assert found.logits_NV is None
 
@@ -48,9 +48,9 @@ def flip(file):
 
 
 DAMAGE = {
-    "a bit": lambda place: flip(place / "signals.safetensors"),
-    "half a file": lambda place: (place / "signals.safetensors").write_bytes(
-        (place / "signals.safetensors").read_bytes()[:100]
+    "a bit": lambda place: flip(place / "tensors.safetensors"),
+    "half a file": lambda place: (place / "tensors.safetensors").write_bytes(
+        (place / "tensors.safetensors").read_bytes()[:100]
     ),
     "a file gone": lambda place: (place / "index.json").unlink(),
     "an empty folder": lambda place: (shutil.rmtree(place), place.mkdir()),
@@ -69,7 +69,8 @@ def test_a_damaged_shard_is_named_and_made_again_and_no_other(store, damage):
         store.check_whole()
     assert filled(store) == [2, 3]
     store.check_whole()
-    assert torch.equal(store.read(1, 0, Wanted((1,))).qk[1].q, entry(2).signals.qk[1].q[0])
+    found = store.read(1, 0, Wanted((1,))).signals.qk[1].q
+    assert torch.equal(found, entry(2)[0].qk[1].q[0])
 
 
 def test_a_shard_of_another_cache_is_not_taken(store, tmp_path):
@@ -110,10 +111,10 @@ def test_two_processes_share_what_is_missing(store):
     of_one, of_two = [next(first)], [next(second)]
     assert (of_one, of_two) == ([0], [2])
     for filling, order, mine in ((one, first, of_one), (two, second, of_two)):
-        filling.add(entry(mine[0]))
+        filling.add(entry(mine[0])[1])
         for at in order:
             mine.append(at)
-            filling.add(entry(at))
+            filling.add(entry(at)[1])
         filling.close()
     assert (of_one, of_two) == ([0, 1, 4], [2, 3])
     assert (one.left, two.left) == ([1], [0])

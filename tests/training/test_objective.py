@@ -9,6 +9,7 @@ from laid.losses.head_mixing import MixingArgs
 from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import ModelPair
 from laid.signals.model_signals import Wanted
+from laid.signals.token_choice import ALL, QUESTION
 from laid.training.objective import Objective, ObjectiveArgs, wanted_of_teacher
 
 
@@ -83,7 +84,7 @@ def test_what_a_run_may_ask_of_the_teacher_is_known_without_building_its_terms(
     found = wanted_of_teacher(ObjectiveArgs(laid=laid, retrieval=retrieval, kl=kl), models)
     assert set(found.layers) == ({0, 2} if layers == "all" else {0, 1, 2})
     assert found.logits
-    assert found.every_query
+    assert found.queries == ALL
     off = AlignmentArgs(weight=0.0)
     found = wanted_of_teacher(ObjectiveArgs(laid=off, retrieval=retrieval, kl=kl), models)
-    assert found == Wanted((2,), logits=True, every_query=False)
+    assert found == Wanted((2,), logits=True, queries=QUESTION)

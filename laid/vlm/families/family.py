@@ -24,29 +24,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import AttentionShape
+from laid.vlm.families.vision_features import VisionFeatures
 
 Config: TypeAlias = PreTrainedConfig
 """A model's configuration, with its ``text_config`` and ``vision_config``."""
 Grid = tuple[int, int, int]
 """Pieces of an image in time, height and width. Their product is the image's rows of
 ``pixel_values``; a family that cuts tiles has (tiles, 1, 1)."""
-
-
-@dataclass(frozen=True)
-class VisionFeatures:
-    """What the decoder takes of one image."""
-
-    tokens_VE: Tensor  # in place of the image's tokens
-    more_VE: tuple[Tensor, ...] = ()  # what some add in later layers (DeepStack: one a layer)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of all tensors."""
-        return sum(x.numel() * x.element_size() for x in (self.tokens_VE, *self.more_VE))
-
-    def clone(self) -> "VisionFeatures":
-        """A copy with memory of its own."""
-        return VisionFeatures(self.tokens_VE.clone(), tuple(x.clone() for x in self.more_VE))
 
 
 @dataclass(frozen=True)
@@ -69,18 +53,26 @@ class Family(ABC):
     """Tokens of a Visual Haystacks prompt in the family's chat template, images left out; for
     plans, which load no tokenizer."""
 
+    position_rows: ClassVar[int] = 1
+    """R, 3 for M-RoPE."""
     qk_layout: ClassVar[Literal["flat", "BLHD", "BHLD"]] = "flat"
     """Of the outputs of ``qk_modules``: flat [B, L, H D] as a projection gives them, BLHD after a
     norm of each head, BHLD after a norm that follows the transpose."""
     rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta",)
-    """Keys of ``rope_parameters`` that decide the rotation: a teacher has the same, and YaRN
-    keeps them."""
+    """Keys of ``rope_parameters`` that YaRN keeps."""
     extensions: ClassVar[tuple[str, ...]] = ()
     """Training-free window extensions that are tested with the family: yarn, self-extend. The
     latter takes M-RoPE and ``rotary_emb(x, position_ids)``."""
     renamed: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions, and what replaces them, from names in checkpoint files to transformers'
     names of parameters."""
+    packs: ClassVar[bool] = False
+    """Whether several haystacks are tested in one row (``laid/vlm/packed_row.py``)."""
+    exchanged: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions of parameters whose last two dimensions files may have in the other
+    order."""
+    not_planned: ClassVar[str | None] = None
+    """Why ``laid plan`` can't count a model of the family."""
     loops_over_images: ClassVar[bool] = False
     """Whether the vision tower under sdpa calls attention once an image or window, and under flash
     attention once a block, with ``cu_seq_lens_q``; a plan then asks for the latter."""
@@ -108,6 +100,9 @@ class Family(ABC):
         the projector where it is not part of it."""
         return (self.tower(hf),)
 
+    def built(self, hf: PreTrainedModel) -> None:  # noqa: B027
+        """Called once with a model that was built; for hooks that the family needs."""
+
     # Attention.
 
     @property
@@ -120,6 +115,7 @@ class Family(ABC):
             kv_heads=text.num_key_value_heads,
             head_dim=getattr(text, "head_dim", None)
             or text.hidden_size // text.num_attention_heads,
+            position_rows=self.position_rows,
         )
 
     def qk_modules(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -247,12 +243,11 @@ class Family(ABC):
         return {"family": self.title, "image_token_id": self.config.image_token_id}
 
     def head_facts(self) -> dict[str, Any]:
-        """What they must have in common for a loss that compares queries and keys as vectors."""
+        """What they must have in common for a loss that compares queries and keys as vectors: all
+        that decides the rotation among it, since Eq. 3 is Eq. 5 only under the same."""
         rope = self.config.text_config.rope_parameters
-        return {
-            "head_dim": self.shape.head_dim,
-            **{key: rope.get(key) for key in self.rope_keys},
-        }
+        decides = {key: value for key, value in rope.items() if key != "type"}  # version 4's
+        return {"head_dim": self.shape.head_dim, **decides}
 
     # Files.
 
@@ -262,6 +257,11 @@ class Family(ABC):
         for old, new in cls.renamed:
             key = re.sub(old, new, key)
         return key
+
+    @classmethod
+    def may_be_exchanged(cls, name: str) -> bool:
+        """Whether a file may have a parameter's last two dimensions in the other order."""
+        return any(re.search(pattern, name) for pattern in cls.exchanged)
 
     @abstractmethod
     def preprocessor_config(self, processor: ProcessorMixin) -> dict[str, Any]:

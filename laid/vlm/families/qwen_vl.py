@@ -43,7 +43,9 @@ class QwenVL(Family):
 
     end_of_turn = "<|im_end|>"
     prompt_tokens = 49
-    rope_keys = ("rope_theta", "mrope_section")
+    position_rows = 3
+    rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta", "mrope_section")
+    packs = True
     loops_over_images = True
 
     def tower(self, hf: PreTrainedModel) -> PreTrainedModel:
@@ -103,6 +105,8 @@ class QwenVL(Family):
         vision = self.config.vision_config
         return {
             **super().facts(),
+            "vision_start_token_id": self.config.vision_start_token_id,
+            "vision_end_token_id": self.config.vision_end_token_id,
             "vision patch_size": vision.patch_size,
             "vision spatial_merge_size": vision.spatial_merge_size,
         }

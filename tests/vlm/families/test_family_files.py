@@ -2,6 +2,7 @@
 
 import torch
 from PIL import Image
+from tiny_families import CASES
 
 from laid.distributed.sharded_tensors import full_tensor
 from laid.signals.model_signals import Wanted
@@ -24,9 +25,10 @@ def test_weights_read_row_by_row_are_those_of_from_pretrained(models):
         assert torch.equal(one, other), name
 
 
-def test_names_in_a_saved_model_are_the_models(vlm, family):
-    names = {name for name, _ in vlm.hf.named_parameters()}
-    assert {family.parameter_name(name) for name in names} == names
+def test_names_in_files_are_the_models_or_the_hubs(vlm, family):
+    for name, _ in vlm.hf.named_parameters():
+        assert family.parameter_name(name) == name
+        assert family.parameter_name(CASES[family].hub_name(name)) == name
 
 
 @torch.no_grad()

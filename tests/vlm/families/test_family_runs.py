@@ -42,7 +42,8 @@ def settings(models, drawn):
         "--checkpoint.every_n_train_steps=1",
         "--checkpoint.save_top_k=-1",
         "--trainer.enable_progress_bar=false",
-        "--head_flow.enabled=false",
+        "--head_flow.sizes=[1]",
+        "--head_flow.per_size=2",
     ]
 
 
@@ -64,6 +65,7 @@ def test_a_student_is_trained_by_its_teacher_and_answers(settings, tmp_path, mon
     norms = [value for tag in losses if tag.startswith("grad_norm/") for value in losses[tag]]
     assert len(norms) >= 4  # of student and mixing weights
     assert all(norm > 0 for norm in norms)
+    assert (tmp_path / "runs" / "run" / "figures" / "head_flow.png").exists()
     lines = (tmp_path / "results" / "records.jsonl").read_text().splitlines()
     assert len(lines) == 1 + 4
 
@@ -81,6 +83,17 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(settings, tmp_path, monk
     whole, resumed = (scalars(tmp_path / "runs" / name) for name in ("whole", "stopped"))
     for term in ("loss", *TERMS):
         assert resumed[f"train/{term}"] == whole[f"train/{term}"][1:]
+
+
+@pytest.mark.slow
+def test_a_cached_teacher_teaches_what_the_model_does(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *settings, "--name=online"])
+    main(["cache", *settings, "--out=cache"])
+    main(["fit", *settings, "--name=cached", "--model.teacher_source=cache:cache"])
+    online, cached = (scalars(tmp_path / "runs" / name) for name in ("online", "cached"))
+    for term in ("loss", *TERMS):
+        assert cached[f"train/{term}"] == pytest.approx(online[f"train/{term}"], rel=1e-5)
 
 
 @pytest.mark.slow

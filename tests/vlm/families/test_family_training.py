@@ -1,5 +1,6 @@
 """What is trained of every family, and that ranks train as one process does."""
 
+import pytest
 import torch
 
 from laid.distributed.sharded_tensors import full_tensor
@@ -13,7 +14,9 @@ from laid.training.placement import Placement
 from laid.vlm.hf_folder import write_model
 from laid.vlm.lora import LoraArgs, merged
 from laid.vlm.model_loading import ModelArgs, load_model
+from laid.vlm.rope_gain import RopeGainArgs, folded
 from laid.vlm.vision_language_model import VLM
+from laid.vlm.weight_files import is_gain
 
 LOGITS = Wanted(layers=(0, 1), logits=True)
 
@@ -72,6 +75,23 @@ def test_merged_adapters_are_a_plain_model_of_the_same_logits(models, batch, tmp
     write_model(tmp_path, args, merged(args, lora, state), dtype=None)
     again = VLM(load_model(ModelArgs(str(tmp_path)))).signals(inputs, LOGITS)
     torch.testing.assert_close(again.logits_NV, adapted.logits_NV, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_rope_gains_are_folded_into_the_weights_or_refused(models, family, batch, tmp_path):
+    args, gain, inputs = ModelArgs(str(models[0])), RopeGainArgs(), batch()
+    if family.qk_layout != "flat":
+        with pytest.raises(ValueError, match=f"{family.title} has a norm of queries"):
+            VLM.load(args, gain=gain)
+        return
+    vlm = VLM.load(args, gain=gain)
+    for parameter in vlm.gain_parameters():
+        parameter.normal_()
+    state = vlm.hf.state_dict()
+    logs = {name: state.pop(name) for name in list(state) if is_gain(name)}
+    write_model(tmp_path, args, folded(args, gain, state, logs), dtype=None)
+    again = VLM(load_model(ModelArgs(str(tmp_path)))).signals(inputs, LOGITS)
+    torch.testing.assert_close(again.logits_NV, vlm.signals(inputs, LOGITS).logits_NV)
 
 
 def test_a_trained_vision_tower_gets_gradients(models, batch):

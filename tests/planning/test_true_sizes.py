@@ -1,0 +1,140 @@
+"""Every full-size configuration whose models' sizes are stated here, parsed and planned."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from laid.planning.plan_command import plan
+from laid.vlm.families.registry import family_of
+from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.pair_check import check_pair
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def qwen3_vl(**text):
+    """Of 8B and 32B, which have the same tower."""
+    text["rope_scaling"] = {
+        "rope_type": "default",
+        "mrope_section": [24, 20, 20],
+        "mrope_interleaved": True,
+    }
+    fixed = {
+        "model_type": "qwen3_vl_text",
+        "head_dim": 128,
+        "num_key_value_heads": 8,
+        "vocab_size": 151_936,
+        "max_position_embeddings": 262_144,
+        "rope_theta": 5_000_000,
+    }
+    return {
+        "model_type": "qwen3_vl",
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "tie_word_embeddings": False,
+        "text_config": {**fixed, **text},
+        "vision_config": {
+            "model_type": "qwen3_vl",
+            "depth": 27,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_heads": 16,
+            "out_hidden_size": text["hidden_size"],
+            "deepstack_visual_indexes": [8, 16, 24],
+        },
+        "image_token_id": 151_655,
+        "video_token_id": 151_656,
+        "vision_start_token_id": 151_652,
+        "vision_end_token_id": 151_653,
+    }
+
+
+QWEN3_VL_8B = qwen3_vl(
+    hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36, num_attention_heads=32
+)
+QWEN3_VL_32B = qwen3_vl(
+    hidden_size=5120, intermediate_size=25_600, num_hidden_layers=64, num_attention_heads=64
+)
+
+
+def internvl3(vision, **text):
+    """The tower of 300M or 6B, and Qwen2.5's decoder."""
+    fixed = {
+        "model_type": "qwen2",
+        "vocab_size": 151_674,
+        "max_position_embeddings": 32_768,
+        "rope_theta": 1_000_000.0,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 2.0},
+    }
+    return {
+        "model_type": "internvl",
+        "architectures": ["InternVLForConditionalGeneration"],
+        "tie_word_embeddings": False,
+        "text_config": {**fixed, **text},
+        "vision_config": {"model_type": "internvl_vision", "image_size": [448, 448], **vision},
+        "image_token_id": 151_667,
+        "image_seq_length": 256,
+    }
+
+
+INTERNVL3_8B = internvl3(
+    {"attention_bias": True},  # the rest is transformers' default
+    hidden_size=3584,
+    intermediate_size=18_944,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+)
+INTERNVL3_38B = internvl3(
+    {
+        "hidden_size": 3200,
+        "intermediate_size": 12_800,
+        "num_hidden_layers": 45,
+        "num_attention_heads": 25,
+        "use_qk_norm": True,
+        "norm_type": "rms_norm",
+    },
+    hidden_size=5120,
+    intermediate_size=27_648,
+    num_hidden_layers=64,
+    num_attention_heads=40,
+    num_key_value_heads=8,
+)
+
+PAIRS = {
+    "qwen3-vl-8b": (QWEN3_VL_8B, QWEN3_VL_32B),
+    "internvl3-8b": (INTERNVL3_8B, INTERNVL3_38B),
+}
+"""config.json of student and teacher, by the file in ``configs/``."""
+
+
+@pytest.fixture(params=PAIRS)
+def pair(request, tmp_path):
+    """The name, and folders of student and teacher."""
+    folders = tmp_path / "student", tmp_path / "teacher"
+    for folder, config in zip(folders, PAIRS[request.param], strict=True):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+    return request.param, *folders
+
+
+def test_they_fit_together(pair):
+    student, teacher = (load_config(ModelArgs(str(folder))) for folder in pair[1:])
+    assert family_of(student).shape.head_dim == family_of(teacher).shape.head_dim == 128
+    check_pair(student, teacher, {"a": 1}, {"a": 1}, ["laid"])
+
+
+@pytest.mark.slow  # half a minute each
+def test_they_fit_on_four_cards(pair):
+    name, student, teacher = pair
+    text = plan(
+        [
+            f"--config={CONFIGS / name}.yaml",
+            f"--model.student.path={student}",
+            f"--model.teacher.path={teacher}",
+            "--gpu=a800",
+        ]
+    )
+    print(text)
+    assert "training fits" in text
+    assert "the test fits" in text
