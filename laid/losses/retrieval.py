@@ -30,7 +30,6 @@ from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
 from laid.signals.token_choice import QUESTION
 
-
 MOST = 10_000_000
 """Of rows, slots and tokens; whoever asks for more made a mistake."""
 
