@@ -3,20 +3,25 @@
 Shape suffixes: B batch, L tokens, S student heads, T teacher heads, D head_dim.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from laid.losses.head_mixing import HeadMixing, LeastSquares, MixingArgs, Mixings
+from laid.losses.head_mixing import HeadMixing, LeastSquares, MixingArgs, Mixings, mixture
 from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
 from laid.losses.term import CalibrationData, Matrix, ModelPair, TermArgs
+from laid.losses.token_parts import by_part, part_length
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
 from laid.signals.token_choice import tokens_named
+
+Mix = Callable[[Tensor], Tensor]
+"""From the teacher's heads ``x_BLTD`` to their mixtures [B, L, S, D], in float32."""
 
 
 @dataclass
@@ -95,12 +100,13 @@ class Alignment(LayerPairTerm):
             own, other = student.qk[s], teacher.qk[t]
             if columns_BR is not None:  # L is then the chosen tokens
                 own, other = own.at(columns_BR), other.at(columns_BR)
-            own_k_BLSD, other_k_BLTD = own.k, other.k
+            own_k_BLSD = own.k
+            mix_q, mix_k = partial(mixture, q()), partial(mixture, k())
             if self.repeat:  # S and T are then those of the queries
                 own_k_BLSD = own.k.repeat_interleave(self.repeat[0], dim=2)
-                other_k_BLTD = other.k.repeat_interleave(self.repeat[1], dim=2)
-            q_loss = alignment_loss(own.q, q(other.q), other.q, mask_BL, args)
-            k_loss = alignment_loss(own_k_BLSD, k(other_k_BLTD), other.k, mask_BL, args)
+                mix_k = partial(_repeated_mixture, mix_k, self.repeat[1])
+            q_loss = alignment_loss(own.q, mix_q, other.q, mask_BL, args)
+            k_loss = alignment_loss(own_k_BLSD, mix_k, other.k, mask_BL, args)
             losses.append(q_loss + k_loss)
         total = reduce(torch.add, losses)
         return total / len(self.pairs) if args.reduction == "mean" else total
@@ -125,8 +131,12 @@ class Alignment(LayerPairTerm):
         return self.q.drawn("q", "queries") | ({} if self.repeat else self.k.drawn("k", "keys"))
 
 
+def _repeated_mixture(mix: Mix, repeat: int, k_BLTD: Tensor) -> Tensor:
+    return mix(k_BLTD.repeat_interleave(repeat, dim=2))
+
+
 def alignment_loss(
-    x_BLSD: Tensor, mixed_BLSD: Tensor, raw_BLTD: Tensor, mask_BL: Tensor, args: AlignmentArgs
+    x_BLSD: Tensor, mix: Mix, raw_BLTD: Tensor, mask_BL: Tensor, args: AlignmentArgs
 ) -> Tensor:
     """Squared distance of the student's queries (or keys) from the mixed teacher's.
 
@@ -134,16 +144,26 @@ def alignment_loss(
 
     Args:
         x_BLSD: the student's.
-        mixed_BLSD: the mixture of the teacher's heads.
+        mix: gives the mixture [B, L, S, D] of the teacher's heads.
         raw_BLTD: the teacher's own, whose mean square normalises the error.
         mask_BL: 1 for a token, 0 for padding, which never counts.
     """
-    error_BLSD = (x_BLSD.float() - mixed_BLSD).square()
-    if args.reduction == "sum":
-        return (error_BLSD.sum((2, 3)) * mask_BL).sum(-1).mean()
-    error_BL = error_BLSD.mean((2, 3))
+    by_sum = args.reduction == "sum"
+
+    def error(x_BLSD: Tensor, raw_BLTD: Tensor) -> Tensor:
+        error_BLSD = (x_BLSD.float() - mix(raw_BLTD)).square()
+        return error_BLSD.sum((2, 3)) if by_sum else error_BLSD.mean((2, 3))
+
+    def power(raw_BLTD: Tensor) -> Tensor:
+        return raw_BLTD.detach().float().square().mean((2, 3))
+
+    each = max(x_BLSD[:, :1].numel(), raw_BLTD[:, :1].numel())
+    length = part_length(each)
+    error_BL = torch.cat(by_part(error, length, x_BLSD, raw_BLTD), dim=1)
+    if by_sum:
+        return (error_BL * mask_BL).sum(-1).mean()
     if args.normalise:
-        power_BL = raw_BLTD.detach().float().square().mean((2, 3)) * mask_BL
+        power_BL = torch.cat(by_part(power, length, raw_BLTD), dim=1) * mask_BL
         power_B1 = power_BL.sum(-1, keepdim=True) / mask_BL.sum(-1, keepdim=True).clamp(min=1)
         error_BL = error_BL / power_B1.clamp(min=1e-12)
     return mean_by_entry(error_BL, mask_BL)

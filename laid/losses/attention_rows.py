@@ -6,11 +6,12 @@ Shape suffixes: B batch, L tokens, R rows of a haystack, S student heads, T teac
 K KV heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from laid.losses.token_parts import part_length
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Turn
 from laid.signals.token_choice import QUESTION, at_columns
@@ -48,17 +49,30 @@ def question_rows(inputs: ModelInputs) -> Rows:
 
 def turned(qk: QK, rows: Rows, turn: Turn) -> tuple[Tensor, Tensor]:
     """Queries ``q_BRHD`` of the rows and keys ``k_BLKD`` of every token, after RoPE."""
+    return _turned_queries(qk, rows, turn), turn(qk.k, rows.positions_3BL)
+
+
+def _turned_queries(qk: QK, rows: Rows, turn: Turn) -> Tensor:
     row_positions_3BR = rows.positions_3BL.gather(
         2, rows.columns_BR.expand(len(rows.positions_3BL), -1, -1)
     )
-    q_BRHD = turn(at_columns(qk.q, rows.columns_BR), row_positions_3BR)
-    return q_BRHD, turn(qk.k, rows.positions_3BL)
+    return turn(at_columns(qk.q, rows.columns_BR), row_positions_3BR)
 
 
 def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
     """Attention logits ``[B, H, R, L]`` of the rows, from queries and keys before RoPE; of keys
     that a row does not see, ``HIDDEN``."""
-    return logits_of(*turned(qk, rows, turn), rows)
+    q_BRHD = _turned_queries(qk, rows, turn)
+    length = part_length(len(qk.k) * qk.q.shape[2:].numel())
+    of_keys = qk.k.split(length, 1), rows.positions_3BL.split(length, 2)
+    parts = zip(*of_keys, rows.visible_BRL.split(length, 2), strict=True)
+    return torch.cat(
+        [
+            logits_of(q_BRHD, turn(k_BLKD, positions_3BL), replace(rows, visible_BRL=visible_BRL))
+            for k_BLKD, positions_3BL, visible_BRL in parts
+        ],
+        dim=-1,
+    )
 
 
 def logits_of(q_BRHD: Tensor, k_BLKD: Tensor, rows: Rows) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from laid.losses.reduction import mean_by_row
 from laid.losses.term import ModelPair, Term, TermArgs
-from laid.signals.model_inputs import ModelInputs, answer_labels, answer_positions
+from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals, Wanted
 
 
@@ -37,9 +37,8 @@ class CrossEntropy(Term):
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """L_SFT of a batch."""
         assert student.logits_NV is not None
-        rows_N, _ = answer_positions(inputs.labels_BL)
-        labels_N = answer_labels(inputs.labels_BL)
-        return sft_loss(student.logits_NV, labels_N, rows_N, len(inputs.labels_BL))
+        answers = inputs.answers
+        return sft_loss(student.logits_NV, answers.labels_N, answers.rows_N, len(inputs.labels_BL))
 
 
 def sft_loss(logits_NV: Tensor, labels_N: Tensor, rows_N: Tensor, batch: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from laid.common.errors import UserError
 from laid.losses.reduction import mean_by_row
 from laid.losses.term import ModelPair, Term, TermArgs
-from laid.signals.model_inputs import ModelInputs, answer_positions
+from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals, Wanted
 from laid.signals.top_logits import TopK, TopLogits, log_probabilities, merged
 
@@ -73,11 +73,10 @@ class Divergence(Term):
         """L_KL of a batch."""
         assert student.logits_NV is not None
         assert teacher is not None
-        rows_N, _ = answer_positions(inputs.labels_BL)
         return kl_loss(
             student.logits_NV,
             teacher.logits_NV if teacher.top is None else teacher.top,
-            rows_N,
+            inputs.answers.rows_N,
             len(inputs.labels_BL),
             temperature=self.temperature,
             vocabulary=self.vocabulary,

@@ -72,16 +72,13 @@ class HeadMixing(nn.Module):
             return torch.view_as_complex(raw)
         return raw.softmax(-1) if self.normalised else raw
 
-    def forward(self, x_BLTD: Tensor) -> Tensor:
-        """The mixture ``sum_j w_ij x_j`` of the teacher's heads, [B, L, S, D], in float32.
+    def forward(self) -> Tensor:
+        """``weights``, for a loss.
 
-        Sharded training gathers the weights here; the clone is for its backward hook, which a
-        returned view would lose.
+        Sharded training gathers them here; the clone is for its backward hook, which a returned
+        view would lose.
         """
-        if self.is_complex:
-            mixed_BLSF = torch.einsum("stf,bltf->blsf", self.weights(), as_pairs(x_BLTD))
-            return torch.cat([mixed_BLSF.real, mixed_BLSF.imag], dim=-1)
-        return torch.einsum("st,bltd->blsd", self.weights(), x_BLTD.float()).clone()
+        return self.weights().clone()
 
     def magnitudes(self) -> Tensor:
         """``w_ST`` for a figure, detached; of complex weights the mean magnitude over pairs."""
@@ -98,6 +95,18 @@ class HeadMixing(nn.Module):
             w_ST = w.clamp(min=1e-3)
             w = (w_ST / w_ST.sum(-1, keepdim=True)).log()
         set_full_tensor(self.raw, w.contiguous())
+
+
+def mixture(w: Tensor, x_BLTD: Tensor) -> Tensor:
+    """The mixture ``sum_j w_ij x_j`` of the teacher's heads, [B, L, S, D], in float32.
+
+    Args:
+        w: ``w_ST``, or complex ``w_STF``.
+    """
+    if w.is_complex():
+        mixed_BLSF = torch.einsum("stf,bltf->blsf", w, as_pairs(x_BLTD))
+        return torch.cat([mixed_BLSF.real, mixed_BLSF.imag], dim=-1)
+    return torch.einsum("st,bltd->blsd", w, x_BLTD.float())
 
 
 class Mixings(nn.ModuleList):

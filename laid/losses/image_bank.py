@@ -88,11 +88,12 @@ class ImageBank(nn.Module):
     extent_C: Tensor
     offset_3C: Tensor
 
-    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]]):
+    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]], position_rows: int = 3):
         """
         Args:
             capacity: tokens.
             shapes: KV heads and head_dim by model and layer pair.
+            position_rows: 3 for M-RoPE, else 1.
         """
         super().__init__()
         self.capacity = capacity
@@ -101,7 +102,7 @@ class ImageBank(nn.Module):
         self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
         self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
         self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("offset_3C", torch.zeros(3, capacity, dtype=torch.long))
+        self.register_buffer("offset_3C", torch.zeros(position_rows, capacity, dtype=torch.long))
         for key, (heads, head_dim) in shapes.items():
             self.register_buffer(self.names[key], torch.zeros(capacity, heads, head_dim))
 

@@ -107,7 +107,9 @@ class Retrieval(LayerPairTerm):
             for pair in range(len(self.pairs))
             for whose, shape in (("student", models.student), ("teacher", models.teacher))
         }
-        self.bank = ImageBank(args.bank_tokens, shapes) if args.distractors == "bank" else None
+        self.bank = None
+        if args.distractors == "bank":
+            self.bank = ImageBank(args.bank_tokens, shapes, models.student.position_rows)
 
     def calibrate(self, data: CalibrationData) -> str | None:
         """Finds the student's retrieving heads: each is weighted by the square of its highest

@@ -47,16 +47,19 @@ def looking_rows(
     )
 
 
-def image_logits(q_BRHD: Tensor, k_NKD: Tensor, image_N: Tensor, images: int) -> Tensor:
+def token_logits(q_BRHD: Tensor, k_NKD: Tensor) -> Tensor:
+    """Attention logits ``[B, R, H, N]`` of rows to tokens; queries and keys are after RoPE."""
+    grouped_BRKGD = q_BRHD.unflatten(2, (k_NKD.shape[1], -1))
+    logits_BRHN = torch.einsum("brkgd,nkd->brkgn", grouped_BRKGD, k_NKD).flatten(2, 3)
+    return logits_BRHN / q_BRHD.shape[-1] ** 0.5
+
+
+def image_logits(logits_BRHN: Tensor, image_N: Tensor, images: int) -> Tensor:
     """Attention logits of rows to whole images, ``[B, R, H, M]``: log-sum-exp over their tokens.
 
     Args:
-        q_BRHD, k_NKD: after RoPE.
         image_N: the image of each token; none of the ``images`` is without tokens.
     """
-    grouped_BRKGD = q_BRHD.unflatten(2, (k_NKD.shape[1], -1))
-    logits_BRHN = torch.einsum("brkgd,nkd->brkgn", grouped_BRKGD, k_NKD).flatten(2, 3)
-    logits_BRHN = logits_BRHN / q_BRHD.shape[-1] ** 0.5
     index_BRHN = image_N.expand_as(logits_BRHN)
     highest_BRHM = logits_BRHN.new_full((*logits_BRHN.shape[:3], images), -torch.inf)
     highest_BRHM = highest_BRHM.scatter_reduce(-1, index_BRHN, logits_BRHN.detach(), "amax")

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from laid.losses.attention_rows import Rows
 from laid.losses.image_tokens import BatchImages, ImageTokens
-from laid.losses.retrieval_rows import image_logits
+from laid.losses.retrieval_rows import image_logits, token_logits
+from laid.losses.token_parts import by_part, part_length
 from laid.signals.model_signals import Turn
 from laid.signals.token_choice import at_columns
 
@@ -51,8 +52,13 @@ class VirtualHaystack:
         """Logits ``[B, R, H, M]`` of the rows to whole images; ``HIDDEN`` for one that is no
         candidate. Queries and keys are before RoPE."""
         q_BRHD = turn(at_columns(q_BLHD, self.columns_BR), self.row_positions_3BR)
-        k_NKD = turn(k_NKD[None], self.token_positions_3N[:, None])[0]
-        logits_BRHM = image_logits(q_BRHD, k_NKD, self.image_N, len(self.distance_M))
+
+        def to_tokens(k_1NKD: Tensor, positions_3N: Tensor) -> Tensor:
+            return token_logits(q_BRHD, turn(k_1NKD, positions_3N[:, None])[0])
+
+        length = part_length(k_NKD[:1].numel())
+        logits = by_part(to_tokens, length, k_NKD[None], self.token_positions_3N)
+        logits_BRHM = image_logits(torch.cat(logits, -1), self.image_N, len(self.distance_M))
         return logits_BRHM.masked_fill(~self.candidate_BM[:, None, None], HIDDEN)
 
 

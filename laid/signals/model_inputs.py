@@ -16,6 +16,31 @@ IGNORED = -100
 """Label of a token that is not part of the answer."""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The answer's tokens of a batch, in reading order.
+
+    Attributes:
+        rows_N, columns_N: of the token that predicts each.
+        labels_N: their ids.
+        keep_U: the columns of all rows, each once, ascending; U may be less than N.
+        slots_N: where in ``keep_U`` each column is.
+    """
+
+    rows_N: Tensor
+    columns_N: Tensor
+    labels_N: Tensor
+    keep_U: Tensor
+    slots_N: Tensor
+
+    @classmethod
+    def of(cls, labels_BL: Tensor) -> "Answers":
+        """Those of ``ModelInputs.labels_BL``."""
+        rows_N, columns_N = answer_positions(labels_BL)
+        keep_U, slots_N = columns_N.unique(return_inverse=True)
+        return cls(rows_N, columns_N, labels_BL[rows_N, columns_N + 1], keep_U, slots_N)
+
+
 @dataclass
 class ModelInputs:
     """One batch, or before padding one haystack without the batch dimension (B absent).
@@ -55,6 +80,14 @@ class ModelInputs:
     def tokens(self) -> int:
         """How many tokens there are, padding left out."""
         return int(self.attention_mask_BL.sum())
+
+    @property
+    def answers(self) -> Answers:
+        """Where the answers are; found once, since that reads from the device."""
+        found: tuple[Tensor, Answers] | None = self.__dict__.get("_answers")
+        if found is None or found[0] is not self.labels_BL:
+            found = self.__dict__["_answers"] = self.labels_BL, Answers.of(self.labels_BL)
+        return found[1]
 
     @property
     def images(self) -> int:

@@ -20,12 +20,17 @@ Turn = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """The decoder's attention: layers, query heads, KV heads, head_dim."""
+    """The decoder's attention: layers, query heads, KV heads, head_dim.
+
+    Attributes:
+        position_rows: rows of positions, 3 for M-RoPE (time, height, width), else 1.
+    """
 
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
+    position_rows: int = 3
 
 
 @dataclass

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from laid.data.prompt import Batch
-from laid.losses.head_mixing import HeadMixing, as_pairs
+from laid.losses.head_mixing import HeadMixing, as_pairs, mixture
 from laid.signals.model_signals import Wanted
 from laid.spectrum.pair_statistics import (
     PairStatistics,
@@ -117,7 +117,7 @@ def mixed_queries(
         qk = teacher.signals(batch.inputs, wanted).qk
         columns_R = asked_rows(batch.inputs).columns_BR[0]
         for pair, mixing in mixings.items():
-            mixed_RSF = as_pairs(mixing(qk[pair[1]].q[:, columns_R])[0])
+            mixed_RSF = as_pairs(mixture(mixing.weights(), qk[pair[1]].q[:, columns_R])[0])
             found_SF = normalised(mixed_RSF.abs().double().mean(0)).cpu()
             sums[pair] = sums.get(pair, torch.zeros_like(found_SF)) + found_SF
         count += 1

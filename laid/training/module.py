@@ -129,8 +129,8 @@ class LaidModule(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Stops on signals; and to train, accumulation as the data says, and speed."""
-        training = [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
-        return [StopRequest(), *training]
+        only_fit = [GlobalBatch(), Throughput()]
+        return [StopRequest(), *(only_fit if self.trainer.state.fn == "fit" else [])]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
@@ -139,6 +139,8 @@ class LaidModule(L.LightningModule):
         turns = self.student.turn, lambda *x: self.teacher.turn(*x)  # type: ignore[union-attr]
         models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
+        if self.student_args.compile:
+            self.student.compile_layers(left_out=self.objective.of_student.layers)
         if wanted := self.objective.ever_of_teacher:
             self.teacher = self.chosen_teacher.source(placement, wanted)
 
@@ -195,13 +197,13 @@ class LaidModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
-        wanted = self.objective.of_teacher
-        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
+        teacher = self.teacher and self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
-        found = {"loss": loss, **terms}
-        self._seen.append({name: batch.weight * x.detach() for name, x in found.items()})
+        self._seen.append(
+            {n: batch.weight * x.detach() for n, x in {"loss": loss, **terms}.items()}
+        )
         return batch.weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
-from laid.vlm.families.family import VisionFeatures
 from laid.vlm.families.registry import family_of
+from laid.vlm.families.vision_features import VisionFeatures
 
 
 class ImageFeatures:

@@ -74,7 +74,7 @@ class ImageTextProcessor:
 
         Args:
             turns: role and text of each, with ``<image>`` where an image is shown.
-            grid_I3: of the images, in that order; None leaves one token in place of each.
+            grid_I3: of the images, in that order; None: each has one visual token.
         """
         return self._with_images(_render(self.stock, _messages(turns)), grid_I3)
 
@@ -99,18 +99,23 @@ class ImageTextProcessor:
                 places += [len(begin), len(end)]
         pieces = [whole[a:b] for a, b in pairwise([*places, len(whole)])]
         if grid_I3 is None:
-            return pieces
+            return [self._with_images(piece, None) for piece in pieces]
         marks = [piece.count(self.stock.image_token) for piece in pieces]
         grids = grid_I3.split(marks)
         return [self._with_images(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
 
     def _with_images(self, rendered: str, grid_I3: Tensor | None) -> str:
-        """Rendered text with each image's tokens in place of its mark."""
-        if grid_I3 is None:
-            return rendered
+        """Rendered text with each image's tokens in place of its mark; without grids with one
+        visual token and all that belongs to it."""
         out, *rest = rendered.split(self.stock.image_token)
-        for grid_3, piece in zip(grid_I3, rest, strict=True):
-            out += self.family.image_text(self.stock, grid_3) + piece
+        if grid_I3 is None:
+            some = torch.tensor(self.family.planned_grid(448, 448, None, None))
+            whole, visual = self.family.image_text(self.stock, some), self._visual
+            texts = [whole.replace(visual * whole.count(visual), visual)] * len(rest)
+        else:
+            texts = [self.family.image_text(self.stock, grid_3) for grid_3 in grid_I3]
+        for text, piece in zip(texts, rest, strict=True):
+            out += text + piece
         return out
 
     def ids(self, text: str) -> Tensor:
@@ -129,8 +134,8 @@ class ImageTextProcessor:
         """
         tokens = self.image_tokens(size for sizes in images for size in sizes)
         asked = (_render(self.stock, _question(count, "word")) for count in (1, 2))
-        one, two = (len(self.ids(text)) for text in asked)
-        marks = two - one - 1  # of an image
+        one, two = (len(self.ids(self._with_images(text, None))) for text in asked)
+        marks = two - one - 1  # of an image, and what is between two
         frame = one - 1 - marks - len(self.ids("word"))
         return [
             frame + text + sum(marks + tokens[size] for size in sizes)
@@ -139,10 +144,21 @@ class ImageTextProcessor:
 
     def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """Visual tokens of images, by width and height."""
-        # Image processors tell vLLM in this way how many tokens an image has.
+        # Image processors tell vLLM in this way how many pieces an image has.
         sides = sorted(set(sizes))
         found = self.stock._get_num_multimodal_tokens([(high, wide) for wide, high in sides])
-        return dict(zip(sides, found.num_image_tokens, strict=True))
+        counts = {
+            pieces: self.family.image_text(self.stock, torch.tensor([pieces, 1, 1])).count(
+                self._visual
+            )
+            for pieces in set(found.num_image_patches)
+        }
+        return {size: counts[n] for size, n in zip(sides, found.num_image_patches, strict=True)}
+
+    @property
+    def _visual(self) -> str:
+        token: str = self.tokenizer.convert_ids_to_tokens(self.image_id)
+        return token
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

@@ -35,3 +35,22 @@ def captured_qk(
                 hook = module.register_forward_hook(partial(keep, captured, layer))
                 hooks.enter_context(hook)
         yield both
+
+
+@contextmanager
+def first_layers(decoder: nn.Module, count: int | None) -> Iterator[None]:
+    """Within, the decoder has its first ``count`` layers alone, and its outputs mean nothing else;
+    None: all."""
+    if count is None:
+        yield
+        return
+    layers = decoder.layers
+    assert isinstance(layers, nn.ModuleList)
+    decoder.layers = layers[:count]
+    # FSDP2 looks for all parts of a sharded model when it first runs.
+    decoder.every_layer = layers
+    try:
+        yield
+    finally:
+        del decoder.every_layer
+        decoder.layers = layers

@@ -5,20 +5,22 @@ N answer tokens of the whole batch, T generated tokens, V vocabulary, H heads, D
 pairs, R rows of positions (3 for M-RoPE).
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from laid.signals.model_inputs import ModelInputs, answer_positions
+from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.vlm.families.registry import family_of
 from laid.vlm.image_features import ImageFeatures, features_of_batch
+from laid.vlm.layer_options import compile_layers
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.packed_row import attend_by_haystack, haystacks_apart, one_row, row_arguments
-from laid.vlm.qk_capture import captured_qk
+from laid.vlm.qk_capture import captured_qk, first_layers
 from laid.vlm.rope_gain import RopeGainArgs, add_gains, gain_parameters, gains_of
 from laid.vlm.window_extension import Settings
 
@@ -86,6 +88,10 @@ class VLM(nn.Module):
         """``gain_HF`` of each decoder layer that has gains; all ranks call it together."""
         return gains_of(self.hf)
 
+    def compile_layers(self, left_out: Collection[int], **how: str) -> None:
+        """``laid.vlm.layer_options.compile_layers``."""
+        compile_layers(self.hf, self.family, left_out, **how)
+
     def forget_images(self) -> None:
         """Drops what was learned of images."""
         self.features.forget()
@@ -114,23 +120,25 @@ class VLM(nn.Module):
         """Q and K of the wanted layers, and the logits that predict the answer.
 
         The vocabulary's logits are computed at the answer's positions only: for 150 images the
-        logits of all positions would be 54,000 x 152,064. Haystacks that are run in one row are
-        given back as any others.
+        logits of all positions would be 54,000 x 152,064. Where none are wanted, the decoder ends
+        with the last wanted layer. Haystacks that are run in one row are given back as any others.
         """
         lengths = inputs.lengths
         if lengths:
             attend_by_haystack(self.hf)
             inputs = one_row(inputs)
-        rows_N, columns_N = answer_positions(inputs.labels_BL)
-        keep_U, slots_N = columns_N.unique(return_inverse=True)
-        if not wanted.answers:
-            keep_U = keep_U[:1]
-        with captured_qk(self.hf, self.family, wanted.layers) as (q, k):
+        answers = inputs.answers
+        keep_U = answers.keep_U if wanted.answers else answers.keep_U[:1]
+        layers = None if wanted.answers else max(wanted.layers, default=-1) + 1
+        with (
+            first_layers(self.family.decoder(self.hf), layers),
+            captured_qk(self.hf, self.family, wanted.layers) as (q, k),
+        ):
             out = self.hf(**self._arguments(inputs), logits_to_keep=keep_U, use_cache=False)
         if lengths:
             q, k = ({n: haystacks_apart(x, lengths) for n, x in one.items()} for one in (q, k))
         qk = {layer: QK(q[layer], k[layer]) for layer in q}
-        logits_NV = out.logits[rows_N, slots_N] if wanted.answers else None
+        logits_NV = out.logits[answers.rows_N, answers.slots_N] if wanted.answers else None
         return Signals(qk=qk, logits_NV=logits_NV)
 
     @torch.no_grad()

@@ -271,3 +271,24 @@ def test_a_checkpoint_that_can_not_be_written_is_named_and_nothing_is_left(
         assert said.startswith(f"cannot write the checkpoint {path}: ")
         assert said.endswith("Is the disk full?")
     assert not list(path.parent.iterdir())
+
+
+def first_layer_then_all(mesh, args, inputs):
+    """Signals of the first layer alone, then a step of the whole model."""
+    vlm = Placement(mesh).student(args)
+    with torch.no_grad():
+        first = vlm.signals(inputs, Wanted(layers=(0,))).qk[0].q
+    vlm.signals(inputs, EVERYTHING).logits_NV.square().mean().backward()
+    return first, {n: full_tensor(p.grad) for n, p in vlm.named_parameters() if p.grad is not None}
+
+
+def test_a_sharded_model_that_first_ran_in_part_is_trained_as_a_whole(on_ranks, pair, inputs):
+    args = ModelArgs(str(pair[0]))
+    vlm = VLM.load(args)
+    expected = vlm.signals(inputs, EVERYTHING)
+    expected.logits_NV.square().mean().backward()
+    for first, gradients in on_ranks(2, first_layer_then_all, args, inputs):
+        torch.testing.assert_close(first, expected.qk[0].q.detach())
+        for name, parameter in vlm.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(gradients[name], parameter.grad, msg=name)

@@ -1,6 +1,7 @@
 """Eq. 3, 5 and 7: mixing weights and head-level alignment."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 
 from laid.common.errors import UserError
 from laid.losses.alignment import AlignmentArgs, alignment_loss
-from laid.losses.head_mixing import HeadMixing, MixingArgs
+from laid.losses.head_mixing import HeadMixing, MixingArgs, mixture
 from laid.losses.layer_pairs import layer_pairs
 from laid.losses.term import CalibrationData, ModelPair
 from laid.signals.model_signals import QK, Signals
@@ -32,6 +33,10 @@ def mixed(weights, q_t):
     return torch.einsum("st,bltd->blsd", weights, q_t)
 
 
+def mix(weights):
+    return partial(mixed, weights)
+
+
 def test_sum_is_equation_7_to_the_letter():
     q_s, q_t, weights, mask = tensors()
     expected = 0.0
@@ -41,7 +46,7 @@ def test_sum_is_equation_7_to_the_letter():
                 if mask[b, token]:
                     target = sum(weights[i, j] * q_t[b, token, j] for j in range(T))
                     expected += ((q_s[b, token, i] - target) ** 2).sum()
-    loss = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, AlignmentArgs(reduction="sum"))
+    loss = alignment_loss(q_s, mix(weights), q_t, mask, AlignmentArgs(reduction="sum"))
     torch.testing.assert_close(loss, expected / B)
 
 
@@ -52,7 +57,7 @@ def test_mean_is_relative_to_the_teachers_power():
         n = int(mask[b].sum())
         error = (q_s[b, :n] - mixed(weights, q_t)[b, :n]).square().mean()
         rows.append(error / q_t[b, :n].square().mean())
-    loss = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, AlignmentArgs())
+    loss = alignment_loss(q_s, mix(weights), q_t, mask, AlignmentArgs())
     torch.testing.assert_close(loss, torch.stack(rows).mean())
 
 
@@ -60,17 +65,17 @@ def test_mean_is_relative_to_the_teachers_power():
 def test_the_size_of_the_models_numbers_does_not_matter_when_normalised(reduction):
     q_s, q_t, weights, mask = tensors()
     args = AlignmentArgs(reduction=reduction)
-    one = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
-    ten = alignment_loss(10 * q_s, mixed(weights, 10 * q_t), 10 * q_t, mask, args)
+    one = alignment_loss(q_s, mix(weights), q_t, mask, args)
+    ten = alignment_loss(10 * q_s, mix(weights), 10 * q_t, mask, args)
     torch.testing.assert_close(ten, one if reduction == "mean" else 100 * one)
 
 
 @pytest.mark.parametrize("args", [AlignmentArgs(), AlignmentArgs(reduction="sum")])
 def test_padding_never_counts(args):
     q_s, q_t, weights, mask = tensors()
-    loss = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+    loss = alignment_loss(q_s, mix(weights), q_t, mask, args)
     noise = torch.where(mask[..., None, None] == 1, 0.0, 1e4)
-    noisy = alignment_loss(q_s + noise, mixed(weights, q_t + noise), q_t + noise, mask, args)
+    noisy = alignment_loss(q_s + noise, mix(weights), q_t + noise, mask, args)
     torch.testing.assert_close(noisy, loss)
 
 
@@ -78,12 +83,10 @@ def test_a_batch_is_the_mean_of_its_rows():
     q_s, q_t, weights, mask = tensors()
     args = AlignmentArgs()
     rows = [
-        alignment_loss(
-            q_s[b : b + 1], mixed(weights, q_t[b : b + 1]), q_t[b : b + 1], mask[b : b + 1], args
-        )
+        alignment_loss(q_s[b : b + 1], mix(weights), q_t[b : b + 1], mask[b : b + 1], args)
         for b in range(B)
     ]
-    whole = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+    whole = alignment_loss(q_s, mix(weights), q_t, mask, args)
     torch.testing.assert_close(whole, torch.stack(rows).mean())
 
 
@@ -92,7 +95,7 @@ def test_gradient_is_that_of_finite_differences(args):
     q_s, q_t, weights, mask = tensors(torch.float64)
 
     def loss(q_s, weights):
-        return alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
+        return alignment_loss(q_s, mix(weights), q_t, mask, args)
 
     inputs = (q_s.requires_grad_(), weights.requires_grad_())
     # The loss is quadratic, so central differences are exact for steps as wide as float32 wants.
@@ -116,8 +119,8 @@ def test_the_loss_is_the_same_before_and_after_rope(student, haystacks):
         return apply_rotary_pos_emb(x, x, cos, sin)[0].transpose(1, 2)
 
     args, mask = AlignmentArgs(reduction="sum"), inputs.attention_mask_BL
-    plain = alignment_loss(q_s, mixed(weights, q_t), q_t, mask, args)
-    turned = alignment_loss(rotated(q_s), mixed(weights, rotated(q_t)), rotated(q_t), mask, args)
+    plain = alignment_loss(q_s, mix(weights), q_t, mask, args)
+    turned = alignment_loss(rotated(q_s), mix(weights), rotated(q_t), mask, args)
     assert not torch.allclose(rotated(q_s), q_s, atol=1e-2)
     torch.testing.assert_close(turned, plain, rtol=1e-5, atol=0)
 
@@ -148,7 +151,7 @@ def test_uniform_is_the_mean_of_the_teachers_heads():
     for normalisation in ("softmax", "none"):
         mixing = HeadMixing(S, T, D, MixingArgs(normalisation=normalisation, initial="uniform"))
         expected = q_t.mean(2, keepdim=True).expand(B, L, S, D)
-        torch.testing.assert_close(mixing(q_t), expected)
+        torch.testing.assert_close(mixture(mixing(), q_t), expected)
 
 
 def test_grouped_query_attention_has_a_matrix_for_queries_and_one_for_keys(alignment):
@@ -173,9 +176,9 @@ def test_shared_keys_are_repeated_to_the_query_heads(alignment):
     inputs = SimpleNamespace(attention_mask_BL=mask)
     loss = shared(Signals({s: ours}, None), Signals({t: theirs}, None), inputs)
     repeated = ours.k[:, :, [0, 0, 1, 1]], theirs.k[:, :, [0, 0, 1, 1, 2, 2]]
-    expected = alignment_loss(ours.q, shared.q[0](theirs.q), theirs.q, mask, shared.args)
-    mixed_k = shared.q[0](repeated[1])
-    expected += alignment_loss(repeated[0], mixed_k, theirs.k, mask, shared.args)
+    by_weights = partial(mixture, shared.q[0].weights())
+    expected = alignment_loss(ours.q, by_weights, theirs.q, mask, shared.args)
+    expected += alignment_loss(repeated[0], by_weights, repeated[1], mask, shared.args)
     torch.testing.assert_close(loss, expected)
 
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from laid.common.errors import UserError
 from laid.losses.divergence import DivergenceArgs, kl_loss
-from laid.signals.model_inputs import IGNORED
+from laid.signals.model_inputs import IGNORED, Answers
 from laid.signals.model_signals import Signals, Wanted
 from laid.signals.top_logits import TopK, TopLogits, joined, top_logits
 
@@ -84,7 +84,8 @@ def test_as_many_as_the_tokenizer_has_are_all():
     )
     assert whole.of_teacher == same.of_teacher == Wanted(logits=True)
     assert few.of_teacher == Wanted(top_k=TopK(3, TAU, 700))
-    labels = SimpleNamespace(labels_BL=torch.tensor([[IGNORED, 1, 2], [IGNORED, IGNORED, 3]]))
+    labels_BL = torch.tensor([[IGNORED, 1, 2], [IGNORED, IGNORED, 3]])
+    labels = SimpleNamespace(labels_BL=labels_BL, answers=Answers.of(labels_BL))
     s, t = (Signals({}, logits(seed, 800)[:3]) for seed in (0, 1))
     found = [term(s, t.only(term.of_teacher), labels) for term in (whole, same, few)]
     assert found[0] == found[1]

@@ -56,7 +56,55 @@ QWEN3_VL_32B = qwen3_vl(
     hidden_size=5120, intermediate_size=25_600, num_hidden_layers=64, num_attention_heads=64
 )
 
-PAIRS = {"qwen3-vl-8b": (QWEN3_VL_8B, QWEN3_VL_32B)}
+
+def internvl3(vision, **text):
+    """The tower of 300M or 6B, and Qwen2.5's decoder."""
+    fixed = {
+        "model_type": "qwen2",
+        "vocab_size": 151_674,
+        "max_position_embeddings": 32_768,
+        "rope_theta": 1_000_000.0,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 2.0},
+    }
+    return {
+        "model_type": "internvl",
+        "architectures": ["InternVLForConditionalGeneration"],
+        "tie_word_embeddings": False,
+        "text_config": {**fixed, **text},
+        "vision_config": {"model_type": "internvl_vision", "image_size": [448, 448], **vision},
+        "image_token_id": 151_667,
+        "image_seq_length": 256,
+    }
+
+
+INTERNVL3_8B = internvl3(
+    {"attention_bias": True},  # the rest is transformers' default
+    hidden_size=3584,
+    intermediate_size=18_944,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+)
+INTERNVL3_38B = internvl3(
+    {
+        "hidden_size": 3200,
+        "intermediate_size": 12_800,
+        "num_hidden_layers": 45,
+        "num_attention_heads": 25,
+        "use_qk_norm": True,
+        "norm_type": "rms_norm",
+    },
+    hidden_size=5120,
+    intermediate_size=27_648,
+    num_hidden_layers=64,
+    num_attention_heads=40,
+    num_key_value_heads=8,
+)
+
+PAIRS = {
+    "qwen3-vl-8b": (QWEN3_VL_8B, QWEN3_VL_32B),
+    "internvl3-8b": (INTERNVL3_8B, INTERNVL3_38B),
+}
 """config.json of student and teacher, by the file in ``configs/``."""
 
 

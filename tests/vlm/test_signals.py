@@ -75,6 +75,21 @@ def test_activation_checkpointing_changes_neither_signals_nor_gradients(pair, ha
         torch.testing.assert_close(again[name], plain[name], rtol=1e-4, atol=1e-6)
 
 
+def test_without_logits_nothing_runs_beyond_the_last_wanted_layer(teacher, haystacks):
+    inputs, layers, ran = haystacks().inputs, teacher.family.layers(teacher.hf), []
+    expected = teacher.signals(inputs, Wanted(layers=(0, 1), logits=True)).qk
+    for at, layer in enumerate(layers):
+        layer.register_forward_hook(lambda *_, at=at: ran.append(at))
+    found = teacher.signals(inputs, Wanted(layers=(0, 1))).qk
+    assert ran == [0, 1]
+    for layer in found:
+        assert torch.equal(found[layer].q, expected[layer].q)
+        assert torch.equal(found[layer].k, expected[layer].k)
+    assert teacher.family.layers(teacher.hf) is layers
+    teacher.signals(inputs, Wanted(layers=(0,), logits=True))
+    assert ran == [0, 1, 0, 1, 2]
+
+
 def test_capture_leaves_no_reference_behind(student, haystacks):
     signals = student.signals(haystacks().inputs, Wanted(layers=(1,), logits=True))
     remembered = weakref.ref(signals.qk[1].q)

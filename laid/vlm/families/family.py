@@ -24,29 +24,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import AttentionShape
+from laid.vlm.families.vision_features import VisionFeatures
 
 Config: TypeAlias = PreTrainedConfig
 """A model's configuration, with its ``text_config`` and ``vision_config``."""
 Grid = tuple[int, int, int]
 """Pieces of an image in time, height and width. Their product is the image's rows of
 ``pixel_values``; a family that cuts tiles has (tiles, 1, 1)."""
-
-
-@dataclass(frozen=True)
-class VisionFeatures:
-    """What the decoder takes of one image."""
-
-    tokens_VE: Tensor  # in place of the image's tokens
-    more_VE: tuple[Tensor, ...] = ()  # what some add in later layers (DeepStack: one a layer)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of all tensors."""
-        return sum(x.numel() * x.element_size() for x in (self.tokens_VE, *self.more_VE))
-
-    def clone(self) -> "VisionFeatures":
-        """A copy with memory of its own."""
-        return VisionFeatures(self.tokens_VE.clone(), tuple(x.clone() for x in self.more_VE))
 
 
 @dataclass(frozen=True)
@@ -69,6 +53,8 @@ class Family(ABC):
     """Tokens of a Visual Haystacks prompt in the family's chat template, images left out; for
     plans, which load no tokenizer."""
 
+    position_rows: ClassVar[int] = 1
+    """R, 3 for M-RoPE."""
     qk_layout: ClassVar[Literal["flat", "BLHD", "BHLD"]] = "flat"
     """Of the outputs of ``qk_modules``: flat [B, L, H D] as a projection gives them, BLHD after a
     norm of each head, BHLD after a norm that follows the transpose."""
@@ -114,6 +100,9 @@ class Family(ABC):
         the projector where it is not part of it."""
         return (self.tower(hf),)
 
+    def built(self, hf: PreTrainedModel) -> None:  # noqa: B027
+        """Called once with a model that was built; for hooks that the family needs."""
+
     # Attention.
 
     @property
@@ -126,6 +115,7 @@ class Family(ABC):
             kv_heads=text.num_key_value_heads,
             head_dim=getattr(text, "head_dim", None)
             or text.hidden_size // text.num_attention_heads,
+            position_rows=self.position_rows,
         )
 
     def qk_modules(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:

@@ -20,8 +20,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     apply_rotary_pos_emb,
 )
 
-from laid.vlm.families.family import VisionFeatures
 from laid.vlm.families.qwen_vl import QwenVL, WithoutVideos
+from laid.vlm.families.vision_features import VisionFeatures
 
 
 class Processor(WithoutVideos, Qwen3VLProcessor):

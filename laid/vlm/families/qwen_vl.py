@@ -43,6 +43,7 @@ class QwenVL(Family):
 
     end_of_turn = "<|im_end|>"
     prompt_tokens = 49
+    position_rows = 3
     rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta", "mrope_section")
     packs = True
     loops_over_images = True

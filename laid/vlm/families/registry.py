@@ -2,6 +2,7 @@
 
 from laid.common.errors import UserError
 from laid.vlm.families.family import Config, Family
+from laid.vlm.families.internvl import InternVL
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.qwen2_vl import Qwen2VL
 from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
@@ -11,6 +12,7 @@ FAMILIES: dict[str, type[Family]] = {
     Qwen2VL.model_type: Qwen2VL,
     Qwen3VL.model_type: Qwen3VL,
     Qwen3VLMoe.model_type: Qwen3VLMoe,
+    InternVL.model_type: InternVL,
 }
 
 

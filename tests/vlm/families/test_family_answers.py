@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from laid.data.entries import HaystackEntry
+from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.prompt import PREFIX
 from laid.signals.model_signals import Wanted
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -42,6 +42,19 @@ def test_a_prompt_is_what_the_stock_processor_makes(encode):
     answered = encode.encode(ENTRY, *encode.patches(pictures), with_answer=True)
     answer = answered.labels_BL[answered.labels_BL >= 0]
     assert stock.tokenizer.decode(answer) == "No" + encode.processor.family.end_of_turn
+
+
+def test_the_length_of_a_prompt_is_known_from_the_sizes_of_its_images(encode):
+    sizes = {"a": (140, 84), "b": (56, 112), "c": (300, 200)}
+    entries = dataset_of(
+        replace(ENTRY, size=len(names), images=tuple(names)) for names in ("a", "bc", "caab")
+    )
+    expected = []
+    for row in entries:
+        pictures = [Image.new("RGB", sizes[name]) for name in row["images"]]
+        inputs = encode.encode(HaystackEntry.of(row), *encode.patches(pictures), with_answer=True)
+        expected.append(len(inputs.input_ids_BL))
+    assert encode.lengths(entries, sizes) == expected
 
 
 @torch.no_grad()

@@ -11,9 +11,14 @@ from laid.vlm.families.qwen_vl import QwenVL
 from laid.vlm.model_loading import ModelArgs
 
 
+def least_pixels(family):
+    """Of tests, not of the hub."""
+    return 28 * 28 if isinstance(family, QwenVL) else None
+
+
 def test_a_planned_image_is_a_real_one(encode):
     family = encode.processor.family
-    least = 28 * 28 if issubclass(type(family), QwenVL) else None  # of tests, not of the hub
+    least = least_pixels(family)
     for width, height in ((140, 84), (56, 112), (300, 200)):
         picture = Image.new("RGB", (width, height), "teal")
         pixels, grid_I3 = encode.patches([picture])
@@ -28,9 +33,11 @@ def test_a_planned_image_is_a_real_one(encode):
         assert ids[at : at + len(image)] == image
 
 
-def test_a_run_can_be_planned_or_is_refused(models, family):
+def test_a_run_can_be_planned_or_is_refused(models, encode):
     student, teacher = (ModelArgs(str(path), random_weights=True) for path in models)
-    setting = Setting(devices=None, precision="32-true", images=3, grid=(1, 8, 6))
+    family = encode.processor.family
+    grid = family.planned_grid(112, 84, least_pixels(family), None)
+    setting = Setting(devices=None, precision="32-true", images=3, grid=grid)
     if family.not_planned:
         with pytest.raises(ValueError, match=f"laid plan: not for {family.model_type}: the "):
             simulate_training(PlannedModule(student, teacher), setting)

@@ -10,6 +10,7 @@ from tiny_families import CASES
 from laid.losses.alignment import AlignmentArgs, alignment_loss
 from laid.losses.cross_entropy import CrossEntropyArgs
 from laid.losses.divergence import DivergenceArgs
+from laid.losses.head_mixing import mixture
 from laid.losses.term import ModelPair
 from laid.signals.model_signals import Wanted
 from laid.training.objective import Objective, ObjectiveArgs
@@ -62,8 +63,7 @@ def test_the_loss_is_the_same_before_and_after_rope(vlm, teacher, batch):
         weights_ST = torch.randn(x_s.shape[2], x_t.shape[2])
 
         def loss(x_s, x_t, weights_ST=weights_ST):
-            mixed = torch.einsum("st,bltd->blsd", weights_ST, x_t)
-            return alignment_loss(x_s, mixed, x_t, mask, args)
+            return alignment_loss(x_s, partial(mixture, weights_ST), x_t, mask, args)
 
         turned_s = vlm.turn(x_s, inputs.position_ids_3BL)
         turned_t = teacher.turn(x_t, inputs.position_ids_3BL)

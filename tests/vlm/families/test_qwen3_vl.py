@@ -11,8 +11,8 @@ from transformers import Qwen3VLConfig
 from laid.miniature.tiny_models import tiny_config, tiny_model
 from laid.planning.planned_inputs import haystack_inputs
 from laid.signals.model_signals import Wanted
-from laid.vlm.families.family import VisionFeatures
 from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
+from laid.vlm.families.vision_features import VisionFeatures
 from laid.vlm.model_loading import ModelArgs, empty_model, load_model, materialise
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_pair

@@ -53,10 +53,14 @@ def test_rotary_pairs_add_up_to_the_models_own_attention_logits(vlm, batch, monk
 
 def test_rotary_pairs_have_the_frequencies_and_sections_of_the_configuration(vlm):
     rope = vlm.family.config.text_config.rope_parameters
-    made = rotary_pairs(vlm.turn, 3, vlm.shape.head_dim, torch.device("cpu"))
+    axes = vlm.shape.position_rows
+    made = rotary_pairs(vlm.turn, axes, vlm.shape.head_dim, torch.device("cpu"))
     pairs = vlm.shape.head_dim // 2
     expected = [rope["rope_theta"] ** (-f / pairs) for f in range(pairs)]
     torch.testing.assert_close(torch.tensor(made.frequency), torch.tensor(expected))
+    if axes == 1:
+        assert set(made.section) == set(SECTIONS[1])
+        return
     sections = dict(zip(SECTIONS[3], rope["mrope_section"], strict=True))
     assert {name: made.section.count(name) for name in sections} == sections
     if rope.get("mrope_interleaved"):

@@ -4,18 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from transformers import (
+    InternVLConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
     Qwen2VLConfig,
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
 )
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from laid.miniature.packaged_models import corpus
 from laid.miniature.tiny_models import tiny_config, tiny_tokenizer
 from laid.miniature.tiny_qwen3_vl import tiny_qwen3_vl
+from laid.vlm.families import internvl
 from laid.vlm.families.family import Config, Family
+from laid.vlm.families.internvl import InternVL
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.qwen2_vl import Qwen2VL
 from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
@@ -113,6 +117,73 @@ def tiny_qwen3_vl_moe(
     )
 
 
+CHATML = """{% for message in messages %}<|im_start|>{{ message.role }}
+{% for part in message.content %}{% if part.type == "image" %}<IMG_CONTEXT>
+{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""As InternVL3's: no system turn, and a line break after each image."""
+
+
+def internvl_processor() -> ProcessorMixin:
+    """Tiles of 56 x 56 pixels, 4 tokens each."""
+    tokenizer = tiny_tokenizer(corpus())
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer.add_special_tokens({"extra_special_tokens": list(named.values())})
+    tokenizer._set_model_specific_special_tokens(named)
+    tokenizer.chat_template = CHATML
+    images = GotOcr2ImageProcessorPil(size={"height": 56, "width": 56})
+    return internvl.Processor(
+        images, tokenizer, image_seq_length=4, chat_template=tokenizer.chat_template
+    )
+
+
+def tiny_internvl(
+    tokenizer: PreTrainedTokenizerBase, *, layers: int, heads: int, kv_heads: int
+) -> InternVLConfig:
+    number = tokenizer.convert_tokens_to_ids
+    return InternVLConfig(
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": len(tokenizer),
+            "hidden_size": heads * 32,
+            "intermediate_size": heads * 64,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "initializer_range": 0.08,
+            "max_position_embeddings": 32768,
+            "bos_token_id": None,
+            "eos_token_id": number("<|im_end|>"),
+            "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
+        },
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "attention_bias": True,
+            "image_size": [56, 56],
+            "initializer_range": 0.08,
+        },
+        image_token_id=number("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )
+
+
+def llava_like(name: str) -> str:
+    """As transformers 4 and the hub call InternVL3's and Gemma 3's parameters."""
+    name = name.replace("lm_head", "language_model.lm_head")
+    name = name.replace("model.language_model.", "language_model.model.")
+    return name.replace("model.vision_tower", "vision_tower").replace("model.multi", "multi")
+
+
 QWEN3_IMAGES = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 CASES: dict[type[Family], Tiny] = {
@@ -120,4 +191,5 @@ CASES: dict[type[Family], Tiny] = {
     Qwen2VL: Tiny(tiny_qwen2_vl, qwen_processor(Qwen2VL), version_4),
     Qwen3VL: Tiny(narrow_qwen3_vl, qwen_processor(Qwen3VL, **QWEN3_IMAGES)),
     Qwen3VLMoe: Tiny(tiny_qwen3_vl_moe, qwen_processor(Qwen3VLMoe, **QWEN3_IMAGES)),
+    InternVL: Tiny(tiny_internvl, internvl_processor, llava_like),
 }
