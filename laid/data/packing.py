@@ -2,15 +2,11 @@
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from datasets import Dataset
-
 from laid.common.errors import UserError
-from laid.data.prompt import PromptEncoder
-from laid.distributed.process_group import on_rank_zero
 from laid.vlm.families.family import Family
 from laid.vlm.packed_row import flops_of
 
@@ -65,28 +61,24 @@ class Packing:
 
 
 def packing_of(
-    encoder: PromptEncoder,
-    entries: Dataset,
-    images: Mapping[str, tuple[int, int]],
+    tokens: Sequence[int],
+    family: Family,
     pack_tokens: int,
     step: int,
     ranks: int,
     drawn: Sequence[int] | None = None,
 ) -> Packing:
     """As few micro-batches as have at most ``pack_tokens`` on average, as many in each step; none
-    is empty. All ranks call it together.
+    is empty.
 
     Args:
-        images: width and height of each image; rank 0 needs them.
         drawn: as ``Packing``.
 
     Raises:
         UserError: there are fewer haystacks in a step than ranks, or models of the family are not
             run on several haystacks in one row.
     """
-    family = encoder.processor.family
     check_packs(family)
-    tokens = on_rank_zero(lambda: encoder.lengths(entries, images))
     flops = [flops_of(family, count) for count in tokens]
     rounds = rounds_of(step * mean_of(tokens, drawn), pack_tokens, step, ranks)
     return Packing(tokens, flops, step, rounds, ranks, drawn)

@@ -71,8 +71,8 @@ class LaidModule(L.LightningModule):
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
-            teacher_source: online; cache:FOLDER, that laid cache made; or online+cache:FOLDER,
-                online for entries that the folder lacks, which are stored there.
+            teacher_source: online; cache:FOLDER, that laid cache made, or cache:hf://USER/NAME; or
+                online+cache:FOLDER: online for entries that it lacks, which are stored there.
             teacher_stored_as: Numbers of the cache: the teacher's own, bfloat16, or int8.
             lora: Train low-rank adapters of the student rather than its weights.
             rope_gain: Train a gain on each head and rotary pair of the student's queries.
@@ -103,10 +103,10 @@ class LaidModule(L.LightningModule):
 
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
-        training = self.trainer.state.fn == "fit" and bool(self.objective_args.of_teacher)
-        for args in (self.student_args, self.chosen_teacher.online if training else None):
-            if args is not None and not args.random_weights:
-                model_folder(args.path, args.revision)
+        if not self.student_args.random_weights:
+            model_folder(self.student_args.path, self.student_args.revision)
+        if self.trainer.state.fn == "fit" and self.objective_args.of_teacher:
+            self.chosen_teacher.fetch()
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
