@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from laid.data.mixture import Mixture
 from laid.data.packing import Packing
 from laid.data.prompt import Collate, HaystackDataset, Side
 
@@ -30,6 +31,7 @@ class EpochSampler(Sampler[int]):
         even: give every rank equally many indices: if the last round is incomplete, the first
             indices are repeated, as ``~index`` to mark the repeat.
         drawn_from: number of indices that an epoch's are drawn from; None: ``size``.
+        mixture: chooses these indices in each epoch; None: they are the same in all.
         sizes: haystack size of every index; then the indices of a step have similar sizes.
         step: indices of an optimizer step, over all ranks.
     """
@@ -39,6 +41,7 @@ class EpochSampler(Sampler[int]):
     shuffle: bool
     even: bool = False
     drawn_from: int | None = None
+    mixture: Mixture | None = None
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -70,6 +73,9 @@ class EpochSampler(Sampler[int]):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             drawn_from = self.size if self.drawn_from is None else self.drawn_from
             order = torch.randperm(drawn_from, generator=generator).tolist()[: self.size]
+            if self.mixture is not None:
+                drawn = self.mixture.epoch(self.seed, self.epoch)
+                order = [drawn[at] for at in order]
             if self.sizes is not None:
                 order = self._grouped(order, self.sizes, generator)
         if self.even:
@@ -102,22 +108,20 @@ class PackedSteps(Sampler[list[int]]):
         return self.sampler.size // self.packing.step * self.packing.rounds
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in self._steps():
-            yield from (packs[self.rank] for packs in self.packing.packs(step))
+        for rounds in self.steps():
+            yield from (packs[self.rank] for packs in rounds)
 
-    def _steps(self) -> Iterator[list[int]]:
+    def steps(self) -> Iterator[list[list[list[int]]]]:
+        """Each step of the epoch, as ``Packing.packs``."""
         order = iter(self.sampler)
         while len(step := list(islice(order, self.packing.step))) == self.packing.step:
-            yield step
+            yield self.packing.packs(step)
 
-    def largest(self) -> int:
-        """Tokens of the largest micro-batch of the epoch, on any rank."""
-        return max(
-            sum(self.packing.tokens[at] for at in pack)
-            for step in self._steps()
-            for packs in self.packing.packs(step)
-            for pack in packs
-        )
+    def largest(self) -> list[int]:
+        """The micro-batch of most tokens in the epoch, on any rank."""
+        tokens = self.packing.tokens
+        every = (pack for rounds in self.steps() for packs in rounds for pack in packs)
+        return max(every, key=lambda pack: sum(tokens[at] for at in pack))
 
 
 class HaystackLoader(DataLoader):
@@ -179,12 +183,14 @@ def training_order(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    mixture: Mixture | None = None,
 ) -> EpochSampler:
     """The order of ``haystacks`` in whole steps; what an epoch has over is left out, other
     haystacks each time. The rest as ``EpochSampler``."""
     return EpochSampler(
         haystacks - haystacks % step,
         drawn_from=haystacks,
+        mixture=mixture,
         shuffle=True,
         seed=seed,
         rank=rank,
@@ -213,7 +219,8 @@ def training_loader(
         steps, mean_haystacks = PackedSteps(order, packing, rank), packing.mean_haystacks
         how = {"batch_sampler": steps}
         text = "data.pack_tokens: %d micro-batches a step and device, of %s tokens on average; %s"
-        largest = f"the largest of this epoch has {steps.largest():,}"
+        most = sum(packing.tokens[at] for at in steps.largest())
+        largest = f"the largest of this epoch has {most:,}"
         log.info(text, packing.rounds, f"{packing.mean_tokens:,.0f}", largest)
     collate = Collate(data.encoder.pad_id, "right", mean_haystacks)
     return HaystackLoader(
@@ -226,4 +233,4 @@ def padded_loader(
 ) -> DataLoader:
     """Batches of ``size`` haystacks, padded on one side."""
     collate = Collate(data.encoder.pad_id, side)
-    return DataLoader(data, size, sampler=order, collate_fn=collate, num_workers=workers)
+    return DataLoader(data, batch_size=size, sampler=order, collate_fn=collate, num_workers=workers)
