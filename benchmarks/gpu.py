@@ -189,7 +189,7 @@ class Bench:
         if module.teacher_args is not None:
             module.teacher_args = _by_sdpa(module.teacher_args)
         tracker = simulate_training(module, setting)
-        cost = Cost.of(tracker.flops, setting.images, 1, lambda _: tokens)
+        cost = Cost.of(tracker.flops, [setting.images], lambda _: tokens)
         return {"planned_gib": highest(tracker).total() / GIB, "flops": cost.at(setting.images)}
 
     def timed(self, row: dict, seconds: float) -> dict:

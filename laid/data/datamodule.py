@@ -31,6 +31,7 @@ from laid.data.loader import (
 from laid.data.packing import Packing, packing_of
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.question_text import QuestionCheck
+from laid.distributed.process_group import on_rank_zero
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
@@ -212,16 +213,14 @@ class HaystackDataModule(L.LightningDataModule):
 
     @property
     def packing(self) -> Packing | None:
-        """How the haystacks of a step are packed; None where they are padded. All ranks ask for it
-        together.
-
-        Raises:
-            UserError: as ``packing_of``.
-        """
+        """How the haystacks of a step are packed, as ``packing_of``; None where they are padded.
+        All ranks ask for it together."""
         if self._packing is None and self.pack_tokens is not None:
-            shown = self.encoder, self.train_entries, self._image_sizes
-            ranks = self._rank()["world_size"]
-            self._packing = packing_of(*shown, self.pack_tokens, self.global_batch_size, ranks)
+            shown, encoder = (self.train_entries, self._image_sizes), self.encoder
+            tokens = on_rank_zero(lambda: encoder.lengths(*shown))
+            step = self.global_batch_size, self._rank()["world_size"]
+            family = encoder.processor.family
+            self._packing = packing_of(tokens, family, self.pack_tokens, *step)
         return self._packing
 
     def train_dataloader(self) -> HaystackLoader:

@@ -102,22 +102,20 @@ class PackedSteps(Sampler[list[int]]):
         return self.sampler.size // self.packing.step * self.packing.rounds
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in self._steps():
-            yield from (packs[self.rank] for packs in self.packing.packs(step))
+        for rounds in self.steps():
+            yield from (packs[self.rank] for packs in rounds)
 
-    def _steps(self) -> Iterator[list[int]]:
+    def steps(self) -> Iterator[list[list[list[int]]]]:
+        """Each step of the epoch, as ``Packing.packs``."""
         order = iter(self.sampler)
         while len(step := list(islice(order, self.packing.step))) == self.packing.step:
-            yield step
+            yield self.packing.packs(step)
 
-    def largest(self) -> int:
-        """Tokens of the largest micro-batch of the epoch, on any rank."""
-        return max(
-            sum(self.packing.tokens[at] for at in pack)
-            for step in self._steps()
-            for packs in self.packing.packs(step)
-            for pack in packs
-        )
+    def largest(self) -> list[int]:
+        """The micro-batch of most tokens in the epoch, on any rank."""
+        tokens = self.packing.tokens
+        every = (pack for rounds in self.steps() for packs in rounds for pack in packs)
+        return max(every, key=lambda pack: sum(tokens[at] for at in pack))
 
 
 class HaystackLoader(DataLoader):
@@ -213,7 +211,8 @@ def training_loader(
         steps, mean_haystacks = PackedSteps(order, packing, rank), packing.mean_haystacks
         how = {"batch_sampler": steps}
         text = "data.pack_tokens: %d micro-batches a step and device, of %s tokens on average; %s"
-        largest = f"the largest of this epoch has {steps.largest():,}"
+        most = sum(packing.tokens[at] for at in steps.largest())
+        largest = f"the largest of this epoch has {most:,}"
         log.info(text, packing.rounds, f"{packing.mean_tokens:,.0f}", largest)
     collate = Collate(data.encoder.pad_id, "right", mean_haystacks)
     return HaystackLoader(
@@ -226,4 +225,4 @@ def padded_loader(
 ) -> DataLoader:
     """Batches of ``size`` haystacks, padded on one side."""
     collate = Collate(data.encoder.pad_id, side)
-    return DataLoader(data, size, sampler=order, collate_fn=collate, num_workers=workers)
+    return DataLoader(data, batch_size=size, sampler=order, collate_fn=collate, num_workers=workers)

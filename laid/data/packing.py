@@ -2,14 +2,10 @@
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datasets import Dataset
-
 from laid.common.errors import UserError
-from laid.data.prompt import PromptEncoder
-from laid.distributed.process_group import on_rank_zero
 from laid.vlm.families.family import Family
 from laid.vlm.packed_row import flops_of
 
@@ -62,26 +58,16 @@ class Packing:
 
 
 def packing_of(
-    encoder: PromptEncoder,
-    entries: Dataset,
-    images: Mapping[str, tuple[int, int]],
-    pack_tokens: int,
-    step: int,
-    ranks: int,
+    tokens: Sequence[int], family: Family, pack_tokens: int, step: int, ranks: int
 ) -> Packing:
     """As few micro-batches as have at most ``pack_tokens`` on average, as many in each step; none
-    is empty. All ranks call it together.
-
-    Args:
-        images: width and height of each image; rank 0 needs them.
+    is empty.
 
     Raises:
         UserError: there are fewer haystacks in a step than ranks, or models of the family are not
             run on several haystacks in one row.
     """
-    family = encoder.processor.family
     check_packs(family)
-    tokens = on_rank_zero(lambda: encoder.lengths(entries, images))
     flops = [flops_of(family, count) for count in tokens]
     mean = step * sum(tokens) / len(tokens)
     return Packing(tokens, flops, step, rounds_of(mean, pack_tokens, step, ranks), ranks)

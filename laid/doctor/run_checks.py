@@ -36,7 +36,7 @@ def run_findings(
         models["teacher"] = module.teacher_args
     states = {}
     for role, args in models.items():
-        stored = role == "teacher" and module.chosen_teacher.folder is not None
+        stored = role == "teacher" and module.chosen_teacher.from_cache
         found = _settings_only(args) if stored else _model(args)
         states[role] = found.state
         yield Finding(f"{role} {args.path}", found.state, found.found, found.advice)

@@ -17,12 +17,20 @@ from laid.common.errors import UserError
 from laid.common.printable import printable
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import SIZES
+from laid.data.loader import PackedSteps
 from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.plan_options import PlanOptions
 from laid.planning.plan_tables import flops_table, memory_table, verdict
 from laid.planning.planned_inputs import ANSWER, question_of, tokens_of
 from laid.planning.simulated_step import PlannedModule, Setting, simulate_test, simulate_training
-from laid.planning.workload import Cost, epochs_of, run_flops, sizes_of
+from laid.planning.workload import (
+    Cost,
+    epochs_of,
+    packed_flops,
+    packed_steps,
+    run_flops,
+    sizes_of,
+)
 from laid.settings.run_settings import read_settings, settings_parser
 from laid.teacher_cache.cache_size import bytes_of, described
 from laid.training.sharded_strategy import NAME
@@ -80,8 +88,7 @@ class _Plan:
         lines = [
             f"laid plan: {self.config.name}",
             f"student {module.student_args.path}, teacher {whose}; {where}, {setting.precision}",
-            f"training on {images} images of {options.image_width} x {options.image_height}, "
-            f"{length:,} tokens; {setting.batch} at a time on a device, {rounds} times a step",
+            self._trained(setting, rounds, tokens),
             *("", memory_table(tracker)),
             *("", flops_table(tracker.flops)),
             *("", self._hours(tracker, setting, tokens)),
@@ -114,11 +121,20 @@ class _Plan:
             ]
         return "\n".join(lines)
 
+    def _trained(self, setting: Setting, rounds: int, tokens: Callable[[int], int]) -> str:
+        """What a device's micro-batch is."""
+        total = sum(tokens(images) + ANSWER for images in setting.packed or (setting.images,))
+        sides = f"{self.options.image_width} x {self.options.image_height}, {total:,} tokens"
+        if not setting.packed:
+            what = f"{setting.images} images of {sides}; {setting.batch} at a time"
+        else:
+            what = f"{' + '.join(map(str, setting.packed))} images of {sides}, in one row"
+        return f"training on {what} on a device, {rounds} times a step"
+
     def _setting(self) -> tuple[Setting, int]:
         """What is simulated, and the number of micro-batches of an optimizer step."""
         trainer, options, data = self.config.trainer, self.options, self.data
         devices = self._devices()
-        batch, rounds = split_global_batch(data.global_batch_size, data.batch_size, devices or 1)
         limits = data.processor_args.min_pixels, data.processor_args.max_pixels
         family = family_of(load_config(self.module.student_args))
         precision = str(trainer.precision)
@@ -127,11 +143,31 @@ class _Plan:
             precision=_PRECISIONS.get(precision, precision),
             images=data.train_args.max_size if options.images is None else options.images,
             grid=family.planned_grid(options.image_width, options.image_height, *limits),
-            batch=batch,
-            accumulates=rounds > 1,
             clip=trainer.gradient_clip_val,
         )
-        return setting, rounds
+        if data.pack_tokens is None:
+            batch, rounds = split_global_batch(
+                data.global_batch_size, data.batch_size, devices or 1
+            )
+            return replace(setting, batch=batch, accumulates=rounds > 1), rounds
+        sizes, steps = self._packed(setting)
+        packed = tuple(sizes[at] for at in steps.largest())
+        if options.images is not None:
+            length = tokens_of(family.config, options.images, setting.grid) + ANSWER
+            packed = (options.images,) * max(1, data.pack_tokens // length)
+        rounds = steps.packing.rounds
+        return replace(setting, packed=packed, accumulates=rounds > 1), rounds
+
+    def _packed(self, setting: Setting) -> tuple[list[int], PackedSteps]:
+        """Images of each haystack of an epoch, and its packed micro-batches."""
+        config = load_config(self.module.student_args)
+        sizes = sizes_of(self.data.train_args, setting.images)
+        tokens = partial(tokens_of, config, grid=setting.grid)
+        ranks = setting.devices or 1
+        steps = packed_steps(
+            sizes, self.data, family_of(config), ranks, lambda n: tokens(n) + ANSWER
+        )
+        return sizes, steps
 
     def _check(self) -> None:
         entries, step = self.data.train_args.count, self.data.global_batch_size
@@ -167,11 +203,14 @@ class _Plan:
         return None
 
     def _hours(self, tracker: MemoryTracker, setting: Setting, tokens: Callable[[int], int]) -> str:
-        data, batch = self.data, setting.batch
-        cost = Cost.of(tracker.flops, setting.images, batch, lambda n: tokens(n) + ANSWER)
+        data = self.data
+        cost = Cost.of(tracker.flops, setting.haystacks, lambda n: tokens(n) + ANSWER)
         sizes = sizes_of(data.train_args, setting.images)
         epochs = epochs_of(self.config.trainer, len(sizes) // data.global_batch_size)
-        total = run_flops(cost, sizes, data, setting.devices or 1, batch, epochs)
+        if setting.packed:
+            total = packed_flops(cost, *self._packed(setting), epochs)
+        else:
+            total = run_flops(cost, sizes, data, setting.devices or 1, setting.batch, epochs)
         text = (
             f"a run of {epochs:g} epochs over {len(sizes):,} haystacks of {min(sizes)} to "
             f"{max(sizes)} images: {total / 1e18:.3g} EFLOP a device, recomputation left out"
@@ -206,6 +245,7 @@ class _Plan:
         turns = {
             "--model.student.activation_checkpointing true": not student.activation_checkpointing,
             "--data.batch_size 1": setting.batch > 1,
+            f"--data.pack_tokens below {self.data.pack_tokens}": len(setting.packed) > 1,
             "--trainer.precision bf16-mixed": setting.precision == "32-true",
             "--model.student.freeze_vision true": not student.freeze_vision,
             "--config configs/method/laid_lora.yaml: adapters alone are trained": lora,

@@ -4,10 +4,12 @@ Shape suffixes as in ``laid/signals/model_inputs.py``.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from laid.signals.model_inputs import IGNORED, ModelInputs
+from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
 from laid.vlm.families.family import Config, Grid
 from laid.vlm.families.registry import family_of
 
@@ -56,3 +58,24 @@ def haystack_inputs(
         needle_I=torch.ones(len(grid_I3), dtype=torch.bool),
         entry_ids=[str(row) for row in range(batch)],
     )
+
+
+def packed_inputs(config: Config, haystacks: Sequence[int], grid: Grid) -> ModelInputs:
+    """A packed micro-batch for training, of haystacks with so many images each."""
+    rows = []
+    for images in haystacks:
+        one = haystack_inputs(config, images, grid, 1, with_answer=True)
+        rows.append(
+            replace(
+                one,
+                input_ids_BL=one.input_ids_BL[0],
+                attention_mask_BL=one.attention_mask_BL[0],
+                mm_token_type_ids_BL=one.mm_token_type_ids_BL[0],
+                position_ids_3BL=one.position_ids_3BL[:, 0],
+                labels_BL=one.labels_BL[0],
+            )
+        )
+    inputs = pad_batch(rows, pad_id=0, side="right")
+    names = [str(image) for image in range(inputs.images)]  # no image twice
+    lengths = [len(row.input_ids_BL) for row in rows] if len(rows) > 1 else []
+    return replace(inputs, image_names=names, lengths=lengths)

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from laid.data.prompt import Batch
 from laid.planning.fake_floats import fake_floats
 from laid.planning.memory_tracker import MemoryTracker
-from laid.planning.planned_inputs import haystack_inputs
+from laid.planning.planned_inputs import haystack_inputs, packed_inputs
 from laid.planning.planned_teacher import PlannedChoice
 from laid.signals.model_inputs import ModelInputs
 from laid.training.module import LaidModule
@@ -48,6 +48,8 @@ class Setting:
         devices: ranks that the models are sharded across; None: one device, no sharding.
         grid: patches of an image in time, height and width.
         batch: haystacks in a micro-batch.
+        packed: in place of images and batch, the images of each haystack of a packed micro-batch of
+            training.
         accumulates: whether a step sums the gradients of several micro-batches.
         clip: gradient norm to clip to; None: no clipping.
     """
@@ -57,8 +59,14 @@ class Setting:
     images: int
     grid: Grid
     batch: int = 1
+    packed: tuple[int, ...] = ()
     accumulates: bool = False
     clip: float | None = None
+
+    @property
+    def haystacks(self) -> tuple[int, ...]:
+        """Images of each haystack of a micro-batch of training."""
+        return self.packed or (self.images,) * self.batch
 
 
 class PlannedModule(LaidModule):
@@ -235,6 +243,8 @@ def _build(module: LaidModule, stage: str, strategy: PlannedStrategy, setting: S
 
 def _inputs(module: LaidModule, setting: Setting, with_answer: bool) -> ModelInputs:
     config = module.student.family.config
+    if setting.packed and with_answer:
+        return packed_inputs(config, setting.packed, setting.grid)
     return haystack_inputs(config, setting.images, setting.grid, setting.batch, with_answer)
 
 

@@ -71,8 +71,8 @@ class LaidModule(L.LightningModule):
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
-            teacher_source: online; cache:FOLDER, that laid cache made; or online+cache:FOLDER,
-                online for entries that the folder lacks, which are stored there.
+            teacher_source: online; cache:FOLDER, that laid cache made, or cache:hf://USER/NAME; or
+                online+cache:FOLDER: online for entries that it lacks, which are stored there.
             teacher_stored_as: Numbers of the cache: the teacher's own, bfloat16, or int8.
             lora: Train low-rank adapters of the student rather than its weights.
             rope_gain: Train a gain on each head and rotary pair of the student's queries.
@@ -99,14 +99,13 @@ class LaidModule(L.LightningModule):
         self.teacher: TeacherSource | None = None
         self._seen: list[dict[str, Tensor]] = []
         self._asked: list[str] = []
-        self._tally: dict[int, Tensor] = {}
 
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
-        training = self.trainer.state.fn == "fit" and bool(self.objective_args.of_teacher)
-        for args in (self.student_args, self.chosen_teacher.online if training else None):
-            if args is not None and not args.random_weights:
-                model_folder(args.path, args.revision)
+        if not self.student_args.random_weights:
+            model_folder(self.student_args.path, self.student_args.revision)
+        if self.trainer.state.fn == "fit" and self.objective_args.of_teacher:
+            self.chosen_teacher.fetch()
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
@@ -129,8 +128,8 @@ class LaidModule(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Stops on signals; and to train, accumulation as the data says, and speed."""
-        training = [GlobalBatch(), Throughput()] if self.trainer.state.fn == "fit" else []
-        return [StopRequest(), *training]
+        fit = self.trainer.state.fn == "fit"
+        return [StopRequest(), *([GlobalBatch(), Throughput()] if fit else [])]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
@@ -139,6 +138,8 @@ class LaidModule(L.LightningModule):
         turns = self.student.turn, lambda *x, **how: self.teacher.turn(*x, **how)  # type: ignore[union-attr]
         models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
+        if self.student_args.compile:
+            self.student.compile_layers(left_out=self.objective.of_student.layers)
         if wanted := self.objective.ever_of_teacher:
             self.teacher = self.chosen_teacher.source(placement, wanted)
 
@@ -195,13 +196,12 @@ class LaidModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one batch; its terms are logged once an optimizer step."""
-        wanted = self.objective.of_teacher
-        teacher = self.teacher.signals(batch.inputs, wanted) if self.teacher else None
+        teacher = self.teacher and self.teacher.signals(batch.inputs, self.objective.of_teacher)
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
-        found = {"loss": loss, **terms}
-        self._seen.append({name: batch.weight * x.detach() for name, x in found.items()})
+        terms["loss"] = loss
+        self._seen.append({name: batch.weight * x.detach() for name, x in terms.items()})
         return batch.weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

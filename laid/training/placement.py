@@ -84,6 +84,11 @@ class Placement:
                 "shards a layer's trained weights in one dtype. Set model.student.dtype float32, "
                 "or train adapters (model.lora)"
             )
+        if args.compile:
+            raise UserError(
+                "compile true: not with trainer.strategy laid_fsdp, whose layers are gathered and "
+                "freed by hooks; expected false, or one device"
+            )
         # Sharded before there is any memory: no process ever holds a whole model.
         vlm = VLM(empty_model(args, extension), lora, gain)
         if frozen:

@@ -7,12 +7,13 @@ from typing import Literal
 
 import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, is_kernels_available
 
 from laid.common.errors import UserError
 from laid.vlm.export_marker import check_export
 from laid.vlm.families.family import Config
 from laid.vlm.families.registry import family_of
+from laid.vlm.layer_options import Checkpointing, checkpoint_layers
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.self_extend import set_self_extend
 from laid.vlm.weight_files import (
@@ -39,11 +40,17 @@ class ModelArgs:
     """dtype of the weights. A student that is trained wants float32 (with bf16-mixed
     precision on a GPU); a frozen teacher bfloat16."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """transformers' attention implementation; flash_attention_2 needs the flash-attn package."""
+    """transformers' attention implementation. flash_attention_2 needs a GPU and the flash-attn
+    package, or the kernels package, by which transformers downloads a build from the hub
+    (kernels-community/flash-attn2) and runs it."""
     freeze_vision: bool = True
     """Keep the vision tower as it is (the paper does not say; its losses act on the decoder)."""
-    activation_checkpointing: bool = False
-    """Compute activations a second time in the backward pass instead of keeping them."""
+    activation_checkpointing: Checkpointing = False
+    """Compute activations a second time in the backward pass instead of keeping them; selective:
+    all but attention's, which take little memory and much time."""
+    compile: bool = False
+    """Compile the decoder's layers for training, each by itself (torch.compile), but for those
+    whose queries and keys a loss compares. Only of a student that is not sharded."""
     random_weights: bool = False
     """Build from config.json with random weights of `seed`, reading none: for tests, and for
     measuring speed and memory without the weights."""
@@ -53,7 +60,8 @@ class ModelArgs:
 
 def flash_attention_installed() -> bool:
     """Whether ``attn_implementation: flash_attention_2`` can run here."""
-    return bool(is_flash_attn_2_available())
+    built = is_flash_attn_2_available() or is_kernels_available()
+    return bool(torch.cuda.is_available() and built)
 
 
 def load_config(args: ModelArgs) -> Config:
@@ -176,8 +184,8 @@ def _extended_config(args: ModelArgs, extension: Settings | None) -> Config:
 def _check_attention(args: ModelArgs) -> None:
     if args.attn_implementation == "flash_attention_2" and not flash_attention_installed():
         raise UserError(
-            "attn_implementation flash_attention_2: the flash-attn package is not installed or "
-            "there is no GPU. Install it (`pip install flash-attn`) or use sdpa."
+            "attn_implementation flash_attention_2: there is no GPU, or neither flash-attn nor the "
+            "kernels package is installed. Install one (`pip install kernels`) or use sdpa."
         )
 
 
@@ -197,6 +205,5 @@ def _as_asked(
         for part in family.vision_parts(model):
             part.requires_grad_(False)
     if args.activation_checkpointing:
-        # The non-reentrant form lets hooks and frozen inputs pass through.
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model, args.activation_checkpointing)
     return model.eval()

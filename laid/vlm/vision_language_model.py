@@ -5,6 +5,7 @@ N answer tokens of the whole batch, T generated tokens, V vocabulary, H heads, D
 pairs, R rows of positions (3 for M-RoPE).
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.vlm.families.registry import family_of
 from laid.vlm.image_features import ImageFeatures, features_of_batch
+from laid.vlm.layer_options import compile_layers
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.packed_row import attend_by_haystack, haystacks_apart, one_row, row_arguments
@@ -85,6 +87,10 @@ class VLM(nn.Module):
     def gains(self) -> dict[int, Tensor]:
         """``gain_HF`` of each decoder layer that has gains; all ranks call it together."""
         return gains_of(self.hf)
+
+    def compile_layers(self, left_out: Collection[int], **how: str) -> None:
+        """``laid.vlm.layer_options.compile_layers``."""
+        compile_layers(self.hf, self.family, left_out, **how)
 
     def forget_images(self) -> None:
         """Drops what was learned of images."""

@@ -51,6 +51,12 @@ def test_a_plan_counts_tokens_images_and_shares(text):
     assert "test of 5 images, 119 tokens" in text
 
 
+def test_packed_micro_batches_are_planned_by_the_largest(planned):
+    typed = "--data.pack_tokens=190", "--data.global_batch_size=4", "--data.train.entries=40"
+    text = planned("--devices=1", *typed)
+    assert "training on 3 + 3 images of 112 x 84, 186 tokens, in one row on a device, 2 t" in text
+
+
 def test_a_plan_gives_hours_at_the_speed_that_is_stated(text):
     assert "hours at 0.001 TFLOP/s a device (given)" in text
     assert "2 epochs over 5,000 haystacks of 2 to 3 images" in text

@@ -53,7 +53,7 @@ def test_another_architecture_is_refused(tmp_path):
 
 
 def test_flash_attention_that_is_not_installed_is_refused(pair):
-    with pytest.raises(ValueError, match="flash-attn"):
+    with pytest.raises(ValueError, match="neither flash-attn nor the kernels"):
         load_model(ModelArgs(str(pair[0]), attn_implementation="flash_attention_2"))
 
 

@@ -22,6 +22,7 @@ def test_the_matrix_has_every_family_and_what_each_refuses():
         "model.rope_gain": lambda family: family.qk_layout == "flat",
         "YaRN": lambda family: "yarn" in family.extensions,
         "SelfExtend": lambda family: "self-extend" in family.extensions,
+        "packed micro-batches (`data.pack_tokens`)": lambda family: family.packs,
         "laid plan": lambda family: not family.not_planned,
         "laid pretrain tiny": lambda family: family.model_type in CONFIGS,
     }
