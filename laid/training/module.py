@@ -100,7 +100,6 @@ class LaidModule(L.LightningModule):
         self.teacher: TeacherSource | None = None
         self._seen: list[dict[str, Tensor]] = []
         self._asked: list[str] = []
-        self._tally: dict[int, Tensor] = {}
 
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
@@ -130,8 +129,8 @@ class LaidModule(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Stops on signals; and to train, accumulation as the data says, and speed."""
-        only_fit = [GlobalBatch(), Throughput()]
-        return [StopRequest(), *(only_fit if self.trainer.state.fn == "fit" else [])]
+        fit = self.trainer.state.fn == "fit"
+        return [StopRequest(), *([GlobalBatch(), Throughput()] if fit else [])]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
@@ -190,9 +189,8 @@ class LaidModule(L.LightningModule):
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
-        self._seen.append(
-            {n: batch.weight * x.detach() for n, x in {"loss": loss, **terms}.items()}
-        )
+        terms["loss"] = loss
+        self._seen.append({name: batch.weight * x.detach() for name, x in terms.items()})
         return batch.weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
