@@ -1,6 +1,6 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from laid.data.entry_args import (
 )
 from laid.data.entry_source import EntrySource
 from laid.data.image_files import check_images, patches_of
-from laid.data.image_names import resolve_under
 from laid.data.loader import (
     EpochSampler,
     HaystackLoader,
@@ -189,7 +188,7 @@ class HaystackDataModule(L.LightningDataModule):
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            shown = self._images(stage)
+            shown = self.images_of(stage)
             self._image_sizes = check_images(self.root, shown, self.encoder.patches)
 
     @property
@@ -199,18 +198,11 @@ class HaystackDataModule(L.LightningDataModule):
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
 
-    def _images(self, stage: str) -> set[str]:
-        parts = ("train", "validate") if stage == "fit" else (stage,)
-        entries = [getattr(self, part + "_entries") for part in parts]
-        return {name for part in entries for images in part["images"] for name in images}
-
     def images_of(self, stage: str) -> list[str]:
         """Names of the images of a stage, in order."""
-        return sorted(self._images(stage))
-
-    def image_paths(self, names: Iterable[str]) -> list[Path]:
-        """Their files."""
-        return [resolve_under(self.root, name) for name in names]
+        parts = ("train", "validate") if stage == "fit" else (stage,)
+        entries = [getattr(self, part + "_entries") for part in parts]
+        return sorted({name for part in entries for images in part["images"] for name in images})
 
     def image_batches(self, names: Sequence[str]) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of images, ``FEATURE_BATCH`` at a time.

@@ -11,6 +11,7 @@ from laid.common.file_hashes import file_hashes
 from laid.common.tensor_shards import Item
 from laid.data.datamodule import FEATURE_BATCH, HaystackDataModule
 from laid.data.image_files import patches_of
+from laid.data.image_names import resolve_under
 from laid.distributed.process_group import gather, on_rank_zero
 from laid.vlm.stored_features import StoredFeatures, feature_item, vision_identity
 from laid.vlm.vision_language_model import VLM
@@ -51,7 +52,9 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
 def _on_disk(
     models: Sequence[VLM], data: HaystackDataModule, names: list[str], folder: Path
 ) -> None:
-    ids = dict(zip(names, file_hashes(data.image_paths(names)), strict=True))
+    ids = dict(
+        zip(names, file_hashes(resolve_under(data.root, name) for name in names), strict=True)
+    )
     processor = data.encoder.processor.identity()["image_processor"]
     stores = []
     for model in models:
