@@ -23,7 +23,7 @@ STAMP := $(VENV)/.laid-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo table table-student tiny-checkpoints test test-slow campaign lint clean distclean
+.PHONY: help setup docs demo table table-student tiny-checkpoints test test-slow campaign lint clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ test-slow: $(STAMP)  ## Run the slow tests
 campaign: $(STAMP)  ## Try to break it: a thousand cases, tried and passed for each kind (20 minutes)
 	LAID_CAMPAIGN_WRITES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/campaign -n 2 --dist worksteal -q -m "" $(ARGS)
 
+docs: $(STAMP)  ## Build the documentation as a site, into site/; a broken link is an error
+	$(PIP) install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,7 +78,7 @@ lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (impor
 	$(BIN)/lint-imports
 
 clean:  ## Remove build files and caches; runs/ is kept
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## Also remove .venv

@@ -43,7 +43,8 @@ def by_laid(model: Path, out: Path) -> dict[str, str]:
         "--data.test.per_size", "null", "--results", out / "laid",
     )  # fmt: skip
     lines = (out / "laid" / "records.jsonl").read_text().splitlines()[1:]
-    return {row["id"]: row["answer"] for row in map(json.loads, lines)}
+    # Of several sources, ids begin with the source.
+    return {row["id"].rpartition(":")[2]: row["answer"] for row in map(json.loads, lines)}
 
 
 def by_lmms_eval(model: Path, out: Path, python: str) -> dict[str, str]:

@@ -18,7 +18,9 @@ class RunMessages(Callback):
         parameters = list(pl_module.student.parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         terms = ", ".join(f"{k} {of.weight:g}" for k, of in pl_module.objective_args.chosen.items())
-        teacher = pl_module.teacher_args.path if pl_module.objective_args.of_teacher else "none"
+        named, teacher = pl_module.teacher_args, "none"
+        if pl_module.objective_args.of_teacher:
+            teacher = named.path if named is not None else "of the cache"
         log.info(
             "student %s, %s of %s parameters trained; teacher %s; %s",
             pl_module.student_args.path,

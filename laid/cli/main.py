@@ -58,6 +58,8 @@ COMMANDS = (
             "laid.cli.lightning_app:test"),
     Command("predict", "answer a Visual Haystacks file, or a question about a folder of images",
             "laid.cli.lightning_app:predict"),
+    Command("cache push", "push a teacher's stored signals to the Hugging Face hub",
+            "laid.sharing.cache_push:push_cache", by_signature=True),
     Command("cache", "store a teacher's signals, to train without the teacher",
             "laid.cli.cache_command:run"),
     Command("doctor", "whether this machine has what a run needs, before the run",

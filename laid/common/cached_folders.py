@@ -48,6 +48,11 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def folder_files(folder: Path) -> list[Path]:
+    """The files of a folder that is whole, that of its checksums among them."""
+    return [folder / name for name in [*_names(folder), _MANIFEST]]
+
+
 def _names(folder: Path) -> list[str]:
     found = (
         os.path.relpath(os.path.join(place, name), folder)

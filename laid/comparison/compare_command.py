@@ -11,6 +11,8 @@ from laid.common.errors import UserError
 from laid.common.printable import for_markdown, printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, comma_separated, latex, markdown, text
+from laid.comparison.benchmarks import TABLES as OF_BENCHMARKS
+from laid.comparison.benchmarks import Benchmarks
 from laid.comparison.disagreements import disagreement_table, look_pages
 from laid.comparison.html_report import html_report
 from laid.comparison.methods import Method, find_method, read_methods
@@ -28,10 +30,10 @@ FIGURES = {
     "accuracy_by_depth": "Accuracy by haystack size and needle depth",
     "head_flow": "Figure 4: key activation by head before and after training",
 }
-_ON_SCREEN = ("gains", "windows")
+_ON_SCREEN = ("gains", "windows", *OF_BENCHMARKS)
 _OF_A_REPORT = re.compile(
-    rf"({'|'.join(TABLES)})\.(csv|tex)|({'|'.join(FIGURES)}|head_flow_.+)\.png|report\.(md|html)|"
-    r"table\.txt"
+    rf"({'|'.join([*TABLES, *OF_BENCHMARKS])})\.(csv|tex)|({'|'.join(FIGURES)}|head_flow_.+)\.png|"
+    r"report\.(md|html)|table\.txt"
 )
 
 
@@ -42,6 +44,7 @@ def compare(
     teacher: str | None = None,
     threshold: Sequence[float] = THRESHOLDS,
     look: Sequence[str] = (),
+    benchmarks: Sequence[str] = (),
 ) -> None:
     """Writes a report on several results, and prints its main tables.
 
@@ -59,14 +62,23 @@ def compare(
         teacher: Name of the teacher's result, which is shown and not ranked.
         threshold: Accuracies between 0 and 1 that an effective window stays above.
         look: Folders that ``laid look`` has written, which report.html links to.
+        benchmarks: ``NAME=WHAT`` each: answers to a standard benchmark, as lmms-eval's
+            --log_samples or VLMEvalKit write them (docs/benchmarks.md). Without results the report
+            has nothing else.
 
     Raises:
         UserError: a file is missing or not a results file; no method has that name; a
             threshold is not an accuracy.
     """
+    if not results and not benchmarks:
+        raise UserError("give results, such as runs/*/results.json, or --benchmarks NAME=FILE")
     outside = [t for t in threshold if not 0 < t < 1]
     if outside or not threshold:
         raise UserError(f"--threshold {outside or 'none'}: expected accuracies such as 0.5 0.75")
+    standard = Benchmarks(benchmarks)
+    if not results:
+        _benchmarks_alone(standard, out, base, teacher)
+        return
     methods, notes = read_methods(results)
     of_base = find_method(methods, base, "--base") if base is not None else None
     of_teacher = find_method(methods, teacher, "--teacher") if teacher is not None else None
@@ -80,9 +92,10 @@ def compare(
     with report_folder(out, _OF_A_REPORT) as folder:
         figures = _figures(study, folder, notes)
         made = tables(study)
-        for table in made:
-            (folder / f"{table.name}.csv").write_text(comma_separated(table), encoding="utf-8")
-            (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+        if benchmarks:
+            made += standard.tables(base, teacher)
+            notes += standard.notes
+        _write(folder, made)
         report = _report(study, made, figures, notes)
         differing = disagreement_table(study)
         shown_tables = [*made, *([differing] if differing else [])]
@@ -95,6 +108,31 @@ def compare(
         (folder / "table.txt").write_text(f"{written}\n", encoding="utf-8")
     print(printable("\n\n".join(shown)))
     for line in (*notes, Path(out) / "report.html"):
+        log.info("%s", line)
+
+
+def _write(folder: Path, made: Sequence[Table]) -> None:
+    for table in made:
+        (folder / f"{table.name}.csv").write_text(comma_separated(table), encoding="utf-8")
+        (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
+
+
+def _benchmarks_alone(
+    standard: Benchmarks, out: str, base: str | None, teacher: str | None
+) -> None:
+    for option, name in (("--base", base), ("--teacher", teacher)):
+        if name is not None:
+            find_method(standard.methods, name, option)
+    made = standard.tables(base, teacher)
+    with report_folder(out, _OF_A_REPORT) as folder:
+        _write(folder, made)
+        notes = [f"Note: {for_markdown(note)}.\n\n" for note in standard.notes]
+        report = ["# Benchmarks\n\n", *notes, *(f"\n{markdown(table)}" for table in made)]
+        (folder / "report.md").write_text("".join(report), encoding="utf-8")
+        shown = printable("\n\n".join(map(text, made)))
+        (folder / "table.txt").write_text(f"{shown}\n", encoding="utf-8")
+    print(shown)
+    for line in (*standard.notes, Path(out) / "report.md"):
         log.info("%s", line)
 
 
@@ -144,11 +182,13 @@ def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes:
 def run(argv: list[str]) -> None:
     """The command line of ``compare``."""
     parser = CommandParser(prog="laid compare", description="Several results side by side.")
-    parser.add_argument("results", nargs="+", type=str, help="runs/NAME/results.json, or runs/NAME")
+    parser.add_argument("results", nargs="*", type=str, help="runs/NAME/results.json, or runs/NAME")
     above = "Accuracies that the effective window stays above. 0.5 is chance."
     given = list(THRESHOLDS)
     parser.add_argument("--threshold", nargs="+", type=float, default=given, help=above)
     looks = "Folders that laid look has written, which report.html links to."
     parser.add_argument("--look", nargs="+", type=str, default=[], help=looks)
-    parser.add_function_arguments(compare, skip={"results", "threshold", "look"})
+    answers = "NAME=FILE or NAME=FOLDER: answers to a benchmark, by lmms-eval or VLMEvalKit."
+    parser.add_argument("--benchmarks", nargs="+", type=str, default=[], help=answers)
+    parser.add_function_arguments(compare, skip={"results", "threshold", "look", "benchmarks"})
     compare(**vars(parser.parse_args(argv)))

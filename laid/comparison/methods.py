@@ -95,8 +95,7 @@ class _Result(NamedTuple):
     def seed(self) -> int | None:
         if self.results.training is not None:
             return self.results.training.seed
-        found = _SEED.fullmatch(self.results.name)
-        return int(found["seed"]) if found else None
+        return split_seed(self.results.name)[1]
 
     @property
     def facts(self) -> Json:
@@ -189,9 +188,14 @@ def not_paired(one: Method, other: Method, size: int) -> str | None:
     return None
 
 
-def _stem(name: str) -> str:
+def split_seed(name: str) -> tuple[str, int | None]:
+    """``laid-seed2`` is seed 2 of ``laid``; None where the name says none."""
     found = _SEED.fullmatch(name)
-    return found["method"] + found["window"] if found else name
+    return (found["method"] + found["window"], int(found["seed"])) if found else (name, None)
+
+
+def _stem(name: str) -> str:
+    return split_seed(name)[0]
 
 
 def _labels(parts: Sequence[Sequence[_Result]]) -> list[str]:

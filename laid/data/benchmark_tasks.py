@@ -6,9 +6,8 @@ Both find images by absolute paths, so what is written belongs to this machine's
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +17,19 @@ from datasets import Dataset
 from laid.data.entries import HaystackEntry
 
 Format = Literal["vhs", "lmms-eval", "vlmeval"]
-GROUP = "haystacks"
-"""The lmms-eval group of all sizes."""
+TEST_FILES: dict[Format, str] = {
+    "vhs": "test_{}.json",
+    "lmms-eval": "haystacks_{}.yaml",
+    "vlmeval": "Haystacks_{}.tsv",
+}
+"""By format, the file of a haystack size."""
+SHARED_FILES: dict[Format, list[str]] = {
+    "vhs": [],
+    "lmms-eval": ["haystacks.yaml", "utils.py"],
+    "vlmeval": [],
+}
+"""And those of all sizes together."""
 _MAX_NEW_TOKENS = 16
-_UTILS = "utils.py"
 
 
 class _Function(str):
@@ -35,14 +43,6 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(
     _Function, lambda dumper, name: dumper.represent_scalar("!function", f"utils.{name}")
 )
-
-
-def task_names(sizes: Sequence[int], format: Format) -> list[str]:
-    """The files that ``task_files`` writes."""
-    if format == "vlmeval":
-        return [f"Haystacks_{size}.tsv" for size in sizes]
-    names = [[f"{GROUP}_{size}.yaml", f"{GROUP}_{size}.jsonl"] for size in sizes]
-    return [*chain(*names), f"{GROUP}.yaml", _UTILS]
 
 
 def task_files(
@@ -68,15 +68,17 @@ def task_files(
     """
     rows = {size: _rows(of_size, root, prefix) for size, of_size in entries.items()}
     if format == "vlmeval":
-        return {f"Haystacks_{size}.tsv": _tsv(of_size) for size, of_size in rows.items()}
-    written = {_UTILS: (files("laid.data") / "lmms_eval_task.py").read_text("utf-8")}
+        return {TEST_FILES[format].format(size): _tsv(of) for size, of in rows.items()}
+    written = {"utils.py": (files("laid.data") / "lmms_eval_task.py").read_text("utf-8")}
     for size, of_size in rows.items():
-        task = f"{GROUP}_{size}"
+        name = TEST_FILES[format].format(size)
         lines = [json.dumps(row, ensure_ascii=False) for row in of_size]
-        written[f"{task}.jsonl"] = "\n".join([*lines, ""])
-        written[f"{task}.yaml"] = _yaml(task, home / f"{task}.jsonl")
-    group = {"group": GROUP, "task": [f"{GROUP}_{size}" for size in rows]}
-    return {**written, f"{GROUP}.yaml": yaml.safe_dump(group, sort_keys=False)}
+        beside = Path(name).with_suffix(".jsonl")
+        written[str(beside)] = "\n".join([*lines, ""])
+        written[name] = _yaml(beside.stem, home / beside)
+    tasks = [Path(TEST_FILES[format].format(size)).stem for size in rows]
+    group = {"group": "haystacks", "task": tasks}
+    return {**written, "haystacks.yaml": yaml.safe_dump(group, sort_keys=False)}
 
 
 def _yaml(task: str, rows: Path) -> str:

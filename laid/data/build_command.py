@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
-from laid.data.benchmark_tasks import Format, task_files, task_names
+from laid.data.benchmark_tasks import SHARED_FILES, TEST_FILES, Format, task_files
 from laid.data.coco_index import CocoIndex
 from laid.data.entry_args import MINICOCO, SIZES
 from laid.data.haystack_builder import build_entries, build_training_entries
@@ -81,9 +81,8 @@ def build(
     if train_entries is None:
         train_entries = _TRAIN_ENTRIES if format == "vhs" else 0
     with only_writer(folder):
-        wanted = [_TRAIN] * bool(train_entries) + [f"test_{size}.json" for size in sizes]
-        if format != "vhs":
-            wanted = task_names(sizes, format)
+        tests = [TEST_FILES[format].format(size) for size in sizes]
+        wanted = [*[_TRAIN] * bool(train_entries), *tests, *SHARED_FILES[format]]
         there = _names(folder)
         existing = [name for name in wanted if name in there]
         if existing and not overwrite:
@@ -107,7 +106,7 @@ def build(
             entries = build_entries(index, "test", sizes, test_per_size, seed, needles, categories)
             for number, size in enumerate(sizes):
                 rows = range(number * test_per_size, (number + 1) * test_per_size)
-                by_size[size] = files[f"test_{size}.json"] = entries.select(rows)
+                by_size[size] = files[tests[number]] = entries.select(rows)
         with atomic_dir(folder, lambda now: _unchanged(now, there)) as temporary:
             if format == "vhs":
                 for name, entries in files.items():

@@ -28,6 +28,7 @@ from laid.data.loader import (
     training_loader,
     training_order,
 )
+from laid.data.mixture import Mixture
 from laid.data.packing import Packing, packing_of
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.question_text import QuestionCheck
@@ -153,6 +154,7 @@ class HaystackDataModule(L.LightningDataModule):
         self._image_sizes: dict[str, tuple[int, int]] = {}
         self._packing: Packing | None = None
         self._train_loader: HaystackLoader | None = None
+        self._mixture: Mixture | None = None
         self._place: dict[str, int] | None = None
 
     def prepare_data(self) -> None:
@@ -176,9 +178,9 @@ class HaystackDataModule(L.LightningDataModule):
         self.root = self.source.roots
         check.text(self.prefix, "data.prefix")
         if stage == "fit":
-            self.train_entries = self.source.training(self.train_args)
+            self.train_entries, self._mixture = self.source.mixed(self.train_args)
             args = self.train_args, self.validate_args
-            check_training(len(self.train_entries), self.global_batch_size, *args)
+            check_training(self._epoch_length, self.global_batch_size, *args)
         if stage in ("fit", "validate"):
             self.validate_entries, _ = self.source.evaluation("validate", self.validate_args)
         if stage == "test":
@@ -188,6 +190,10 @@ class HaystackDataModule(L.LightningDataModule):
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
             shown = self._images(stage)
             self._image_sizes = check_images(self.root, shown, self.encoder.patches)
+
+    @property
+    def _epoch_length(self) -> int:
+        return len(self.train_entries) if self._mixture is None else self._mixture.total
 
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
@@ -220,7 +226,9 @@ class HaystackDataModule(L.LightningDataModule):
             tokens = on_rank_zero(lambda: encoder.lengths(*shown))
             step = self.global_batch_size, self._rank()["world_size"]
             family = encoder.processor.family
-            self._packing = packing_of(tokens, family, self.pack_tokens, *step)
+            mixture = self._mixture
+            drawn = None if mixture is None else mixture.epoch(self.order_seed, 0)
+            self._packing = packing_of(tokens, family, self.pack_tokens, *step, drawn=drawn)
         return self._packing
 
     def train_dataloader(self) -> HaystackLoader:
@@ -228,7 +236,8 @@ class HaystackDataModule(L.LightningDataModule):
         data, step = self._dataset(self.train_entries, with_answer=True), self.global_batch_size
         sizes = list(self.train_entries["size"]) if self.group_by_size else None
         packing, rank = self.packing, self._rank()
-        order = training_order(len(data), step, sizes, self.order_seed, **({} if packing else rank))
+        whole = (self._epoch_length, step, sizes, self.order_seed)
+        order = training_order(*whole, mixture=self._mixture, **({} if packing else rank))
         self._train_loader = training_loader(
             data, order, self.batch_size, packing, rank["rank"], self.workers
         )

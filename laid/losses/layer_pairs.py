@@ -12,7 +12,7 @@ from torch import Tensor
 from laid.common.errors import UserError
 from laid.losses.attention_rows import likeness, question_rows, row_logits
 from laid.losses.term import CalibrationData, ModelPair, Term
-from laid.signals.model_signals import Turn, Wanted
+from laid.signals.model_signals import Wanted
 from laid.signals.token_choice import ALL, QUESTION, Tokens
 
 Layers = Literal["final", "all", "matched"] | list[tuple[int, int]]
@@ -64,7 +64,7 @@ class LayerPairTerm(Term):
         # student head looks at some images rather than at others.
         theirs = range(self.models.teacher.layers)
         tried = [(s, t) for s, _ in self.pairs for t in theirs]
-        similar, energy = similarity(tried, self.models.turn, data)
+        similar, energy = similarity(tried, self.models, data)
         score = {
             (s, t): float((similar[s, t].amax(1) * energy[s]).sum() / energy[s].sum())
             for s, t in tried
@@ -118,7 +118,7 @@ def wanted_of(pairs: Pairs) -> tuple[Wanted, Wanted]:
 
 
 def similarity(
-    pairs: Pairs, turn: Turn, data: CalibrationData
+    pairs: Pairs, models: ModelPair, data: CalibrationData
 ) -> tuple[dict[tuple[int, int], Tensor], dict[int, Tensor]]:
     """How similarly student and teacher heads attend to the images.
 
@@ -130,8 +130,8 @@ def similarity(
     wanted = (replace(one, queries=QUESTION) for one in wanted_of(pairs))
     for inputs, student, teacher in data.signals(*wanted):
         rows = question_rows(inputs)
-        ours_BSRL = {s: row_logits(x, rows, turn) for s, x in student.qk.items()}
-        theirs_BTRL = {t: row_logits(x, rows, turn) for t, x in teacher.qk.items()}
+        ours_BSRL = {s: row_logits(x, rows, models.turn) for s, x in student.qk.items()}
+        theirs_BTRL = {t: row_logits(x, rows, models.teacher_turn) for t, x in teacher.qk.items()}
         for s, t in pairs:
             product_ST, energy_H = likeness(ours_BSRL[s], theirs_BTRL[t], rows)
             products[s, t] = products.get((s, t), 0.0) + product_ST

@@ -15,6 +15,7 @@ from laid.checkpoints.runs import Found
 from laid.common.errors import UserError
 from laid.common.printable import code, for_markdown
 from laid.common.tables import Cell, Table, markdown
+from laid.data.entries import ask
 from laid.evaluation.accuracy_figures import accuracy_figure, save_png
 from laid.evaluation.accuracy_table import asked_text, interval_text, percent
 from laid.evaluation.results import Results, read_results
@@ -97,7 +98,7 @@ def render(found: Found, results: Sequence[Results], model_class: str, dtype: st
         settings="\n".join(f"| {key} | {value} |" for key, value in _settings(found)),
         license=stated,
         model_class=model_class,
-        prefix=data["prefix"],
+        question=data["prefix"] + ask("dog", "cat", "single"),
         max_new_tokens=model["max_new_tokens"],
         dtype=dtype,
         version=__version__,

@@ -71,8 +71,8 @@ class LaidModule(L.LightningModule):
         Args:
             student: The model that is trained and tested.
             teacher: The frozen model whose window is handed on; not needed to test.
-            teacher_source: online; cache:FOLDER, that laid cache made; or online+cache:FOLDER,
-                online for entries that the folder lacks, which are stored there.
+            teacher_source: online; cache:FOLDER, that laid cache made, or cache:hf://USER/NAME; or
+                online+cache:FOLDER: online for entries that it lacks, which are stored there.
             teacher_stored_as: Numbers of the cache: the teacher's own, bfloat16, or int8.
             lora: Train low-rank adapters of the student rather than its weights.
             rope_gain: Train a gain on each head and rotary pair of the student's queries.
@@ -99,14 +99,13 @@ class LaidModule(L.LightningModule):
         self.teacher: TeacherSource | None = None
         self._seen: list[dict[str, Tensor]] = []
         self._asked: list[str] = []
-        self._tally: dict[int, Tensor] = {}
 
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
-        training = self.trainer.state.fn == "fit" and bool(self.objective_args.of_teacher)
-        for args in (self.student_args, self.chosen_teacher.online if training else None):
-            if args is not None and not args.random_weights:
-                model_folder(args.path, args.revision)
+        if not self.student_args.random_weights:
+            model_folder(self.student_args.path, self.student_args.revision)
+        if self.trainer.state.fn == "fit" and self.objective_args.of_teacher:
+            self.chosen_teacher.fetch()
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
@@ -129,8 +128,8 @@ class LaidModule(L.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Stops on signals; and to train, accumulation as the data says, and speed."""
-        only_fit = [GlobalBatch(), Throughput()]
-        return [StopRequest(), *(only_fit if self.trainer.state.fn == "fit" else [])]
+        fit = self.trainer.state.fn == "fit"
+        return [StopRequest(), *([GlobalBatch(), Throughput()] if fit else [])]
 
     def _build_for_training(self, placement: Placement) -> None:
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
@@ -201,9 +200,8 @@ class LaidModule(L.LightningModule):
         student = self.student.signals(batch.inputs, self.objective.of_student)
         loss, terms = self.objective(student, teacher, batch.inputs)
         self._asked += [entry.id for entry in batch.entries]
-        self._seen.append(
-            {n: batch.weight * x.detach() for n, x in {"loss": loss, **terms}.items()}
-        )
+        terms["loss"] = loss
+        self._seen.append({name: batch.weight * x.detach() for name, x in terms.items()})
         return batch.weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -13,12 +13,14 @@ from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.cache_identity import reading_identity, teacher_identity
 from laid.teacher_cache.cached_teacher import CachedTeacher, cache_of_run
 from laid.teacher_cache.filling_teacher import FillingTeacher
+from laid.teacher_cache.hub_cache import HUB, hub_cache
 from laid.teacher_cache.signal_store import SignalStore, is_complete
 from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.cache_request import CacheRequest
 from laid.training.placement import Placement
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.model_paths import model_folder
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_pair, check_teacher
 
@@ -30,7 +32,9 @@ class TeacherChoice:
 
     Attributes:
         args: the teacher; None where none is named.
-        folder: of the cache that its signals come from; None where it runs beside the student.
+        hub: name of a cache on the hub.
+        folder: of a cache on this machine; of one on the hub, once it is fetched.
+        from_cache: whether no teacher runs beside the student.
         fills: whether the teacher is asked for what the cache lacks.
         stored_as: numbers of a cache.
     """
@@ -40,28 +44,39 @@ class TeacherChoice:
         UserError: a source that is none.
         """
         kind, _, folder = source.partition(":")
-        if source != ONLINE and not (kind in (CACHE, FILLS) and folder):
+        on_hub = folder.startswith(HUB)
+        named = kind == CACHE or (kind == FILLS and not on_hub)
+        if source != ONLINE and not (named and folder):
             raise UserError(
                 f"model.teacher_source {source!r}: expected {ONLINE}, {CACHE}:FOLDER of a folder "
-                f"that laid cache has made, or {FILLS}:FOLDER, which makes it while it trains"
+                f"that laid cache has made, {CACHE}:{HUB}USER/NAME of one on the hub, or "
+                f"{FILLS}:FOLDER, which makes it while it trains"
             )
         self.args, self.stored_as = args, stored_as
-        self.folder = Path(folder).expanduser() if folder else None
-        self.fills = kind == FILLS
+        self.hub = folder if on_hub else None
+        self.folder = None if on_hub or not folder else Path(folder).expanduser()
+        self.fills, self.from_cache = kind == FILLS, kind == CACHE
         self._cached: CachedTeacher | None = None
         self._trainer: L.Trainer | None = None
 
-    @property
-    def from_cache(self) -> bool:
-        """Whether no teacher runs beside the student."""
-        return self.folder is not None and not self.fills
+    def fetch(self) -> None:
+        """Brings the teacher or its cache from the hub; one process of each machine calls it.
+
+        Raises:
+            UserError: as ``model_folder`` or ``hub_cache``.
+        """
+        if self.hub is not None:
+            hub_cache(self.hub, local_files_only=False)
+        elif (args := self.online) is not None and not args.random_weights:
+            model_folder(args.path, args.revision)
 
     @property
     def online(self) -> ModelArgs | None:
         """The teacher whose weights a run needs; None where a cache stands in for it."""
-        if self.folder is None or (self.fills and not is_complete(self.folder)):
-            return self.args
-        return None
+        if self.fills:
+            assert self.folder is not None
+            return None if is_complete(self.folder) else self.args
+        return None if self.from_cache else self.args
 
     def check(
         self,
@@ -76,6 +91,8 @@ class TeacherChoice:
         Raises:
             UserError: it can't, or as ``cache_of_run``.
         """
+        if self.hub is not None:
+            self.folder = hub_cache(self.hub, local_files_only=True)
         if self.folder is None:
             if self.stored_as != "teacher":
                 raise UserError(

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import yaml
+from huggingface_hub import constants
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from laid.cli.main import main
@@ -142,6 +143,10 @@ REFUSED = {
         "name a cache",
     ),
     "no source": (("--model.teacher_source", "elsewhere"), "expected online, cache:FOLDER of"),
+    "a cache on the hub to fill": (
+        ("--model.teacher_source", "online+cache:hf://me/signals"),
+        "expected online, cache:FOLDER of",
+    ),
     "no cache": (("--model.teacher_source", "cache:runs"), "it has no cache.json"),
     "a folder of something else to fill": (
         ("--model.teacher_source", "online+cache:runs"),
@@ -185,8 +190,16 @@ def test_a_cache_that_is_not_complete_is_not_said_to_be(config, run):
     assert run(*words)[0] == 0
 
 
-def test_the_teacher_need_not_be_named(cache, config, run, work):
-    options = ("--config", config, *KL, "--model.teacher_source", f"cache:{cache}")
+def test_a_cache_may_be_on_the_hub_and_the_teacher_need_not_be_named(
+    cache, config, run, work, monkeypatch
+):
+    home, commit = work / "hub" / "datasets--me--signals", "0" * 40
+    shutil.copytree(cache, home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(work / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    options = ("--config", config, *KL, "--model.teacher_source", "cache:hf://me/signals")
     fit(run, *options, "--model.teacher", "null", "--trainer.max_steps", 1, "--name", "unnamed")
 
 

@@ -1,16 +1,21 @@
 """What an export tells others: its model card, and what of it is pushed to the hub."""
 
 import ast
+import json
 import os
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import transformers
 import yaml
 from huggingface_hub import metadata_load
 
+from laid.checkpoints.runs import find_checkpoint
 from laid.cli.export_command import export
 from laid.evaluation.results import read_results
+from laid.sharing.export_card import results_of
 from laid.vlm.export_marker import MARKER, check_export
 
 
@@ -48,6 +53,27 @@ def test_those_of_another_checkpoint_or_a_window_extension_are_not(
     export(str(tested / "checkpoints" / "step=1.ckpt"), str(tmp_path / "out"))
     assert "has not been tested" in card(tmp_path / "out")
     assert not (tmp_path / "out" / "accuracy_by_size.png").exists()
+
+
+def test_results_beside_the_run_are_taken_if_they_are_of_this_model(tested, work, monkeypatch):
+    monkeypatch.chdir(work)
+    content = json.loads((tested / "results.json").read_text())
+    identity = content["identity"]
+    beside = {
+        "small-vhs": content | {"name": "vhs"},
+        "small-yarn": content | {"identity": identity | {"window": {"extension": "yarn"}}},
+        "small-2": content | {"identity": identity | {"checkpoint": {"id": "another"}}},
+        "broken": {},
+    }
+    for name, of in beside.items():
+        (tested.parent / name).mkdir()
+        (tested.parent / name / "results.json").write_text(json.dumps(of))
+    try:
+        found = results_of(find_checkpoint(str(tested), Path("runs")))
+    finally:
+        for name in beside:
+            shutil.rmtree(tested.parent / name)
+    assert [results.name for results in found] == [content["name"], "vhs"]
 
 
 def test_it_says_how_it_was_trained_and_nothing_that_is_not_known(tested, exported, pair):
