@@ -19,7 +19,7 @@ class TeacherSource(ABC):
         """Decoder layers that the teacher has."""
 
     @abstractmethod
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
         """The teacher's RoPE, as ``laid.signals.model_signals.Turn``."""
 
     @abstractmethod

@@ -34,8 +34,8 @@ class WeightlessTeacher(TeacherSource):
     def any_input(self) -> bool:
         return False
 
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
-        return self._rotation.turn(x_BLHD, positions_3BL)
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        return self._rotation.turn(x_BLHD, positions_3BL, layer)
 
     def to(self, device: torch.device) -> None:
         self._rotation.to(device)

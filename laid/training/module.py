@@ -136,7 +136,7 @@ class LaidModule(L.LightningModule):
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
         theirs = self.chosen_teacher.shape if self.objective_args.of_teacher else None
-        turns = self.student.turn, lambda *x: self.teacher.turn(*x)  # type: ignore[union-attr]
+        turns = self.student.turn, lambda *x, **how: self.teacher.turn(*x, **how)  # type: ignore[union-attr]
         models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
         self.objective = placement.objective(Objective(self.objective_args, models))
         if self.student_args.compile:

@@ -117,10 +117,10 @@ class VLM(nn.Module):
         for name, features in zip(names, self.seen(pixel_values_PC, grid_I3), strict=True):
             self.features.add(name, features, limit_gib)
 
-    def turn(self, x_BLHD: Tensor, positions_RBL: Tensor) -> Tensor:
-        """Captured queries or keys turned by positions of one's own choice (RoPE), in float32; as
-        the first layer does, in a family whose layers differ."""
-        return self.family.rotate(self.hf, x_BLHD, positions_RBL, layer=0)
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        """Captured queries or keys turned by positions of one's own choice, as
+        ``laid.signals.model_signals.Turn``."""
+        return self.family.rotate(self.hf, x_BLHD, positions_3BL, layer)
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Q and K of the wanted layers, and the logits that predict the answer.
