@@ -3,9 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import is_dataclass
+from inspect import isclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import jsonargparse
 
@@ -29,6 +32,10 @@ class CommandParser(jsonargparse.ArgumentParser):
         for word in typed:
             check_typed(word.partition("=")[2] if word.startswith("--") else word)
         parsed = super().parse_args([*chain(*files), *typed], *more, **options)
+        for action in self._actions:
+            hint = getattr(action, "_typehint", None)
+            if hint is not None and action.dest in parsed:
+                _refuse_null(action.dest, hint, parsed[action.dest])
         expand_home(parsed)
         return parsed
 
@@ -45,6 +52,24 @@ class CommandParser(jsonargparse.ArgumentParser):
         if self.exit_on_error:  # jsonargparse tries the types of a union without it
             raise UserError(f"{message.strip()} (`{self.prog} --help` lists the options)") from ex
         super().error(message, ex)
+
+
+def _refuse_null(key: str, hint: Any, value: Any) -> None:
+    """jsonargparse takes null for any setting of a dataclass.
+
+    Raises:
+        UserError: a setting within ``value`` is null and its type is not.
+    """
+    if not isinstance(value, jsonargparse.Namespace):
+        return
+    for kind in filter(is_dataclass, (hint, *get_args(hint))):
+        for name, inner in get_type_hints(kind).items():
+            if name not in value:
+                continue
+            if value[name] is None and NoneType not in get_args(inner):
+                what = inner.__name__ if isclass(inner) else str(inner).removeprefix("typing.")
+                raise UserError(f"{key}.{name} null: expected {what}")
+            _refuse_null(f"{key}.{name}", inner, value[name])
 
 
 def split_configs(prog: str, words: Sequence[str]) -> tuple[list[list[str]], list[str]]:

@@ -20,7 +20,7 @@ def report_folder(out: str, of_a_report: re.Pattern[str]) -> Iterator[Path]:
         of_a_report: names of all files that a report may have.
 
     Raises:
-        UserError: there are folders in ``out``, or another process writes it.
+        UserError: ``out`` is a file, there are folders in it, or another process writes it.
     """
     target = Path(out).resolve()
     _others(target, of_a_report)
@@ -32,6 +32,8 @@ def report_folder(out: str, of_a_report: re.Pattern[str]) -> Iterator[Path]:
 
 def _others(folder: Path, of_a_report: re.Pattern[str]) -> list[Path]:
     """The files in ``folder`` that are of no report."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file: name a folder for the report")
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     if inside := [path.name for path in found if path.is_dir()]:
         raise UserError(

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from laid.common.errors import UserError
@@ -28,6 +29,8 @@ LIMITS = {
 }
 """By stage, the settings that also limit a source: only where they are given for that source, since
 a configuration gives them for entries that are built."""
+BUILT = "built"
+"""Among sources, stands for the entries that are built."""
 MOST_WORKERS = 1024
 """Processes of one device: many more would take the machine down before the first step."""
 MOST_ENTRIES = 10_000_000
@@ -53,6 +56,9 @@ class TrainArgs:
     """Most images in a training haystack that is built."""
     turns: Literal["last", "all"] = "last"
     """Which of the assistant's turns in a conversation are trained."""
+    mixture: dict[str, float] | None = None
+    """In place of a source, several with their weights, as {built: 0.8, my.jsonl: 0.2}; built are
+    those from COCO. An epoch has each entry of the first once."""
 
     @property
     def count(self) -> int:
@@ -62,10 +68,27 @@ class TrainArgs:
     def __post_init__(self) -> None:
         if self.entries is not None and not 1 <= self.entries <= MOST_ENTRIES:
             raise UserError(f"data.train.entries {self.entries}: expected 1 to {MOST_ENTRIES:,}")
+        if self.mixture is not None:
+            self._check_mixture(self.mixture)
         if self.source is None and not 1 <= self.min_size <= self.max_size:
             raise UserError(
                 f"data.train.min_size {self.min_size}, max_size {self.max_size}: expected "
                 "1 <= min_size <= max_size"
+            )
+
+    def _check_mixture(self, mixture: dict[str, float]) -> None:
+        if self.source is not None:
+            raise UserError("data.train: give a source or a mixture, and null for the other")
+        wrong = [w for w in mixture.values() if not 0 < w < inf]
+        if len(mixture) < 2 or wrong:
+            raise UserError(
+                f"data.train.mixture {mixture}: expected two sources or more, each with a weight "
+                "above 0"
+            )
+        if BUILT not in mixture and self.entries is not None:
+            raise UserError(
+                f"data.train.entries {self.entries} is how many are built, and data.train.mixture "
+                f"has no {BUILT!r}: leave it out, or set it null"
             )
 
 
@@ -75,15 +98,15 @@ class EvaluationArgs:
 
     source: list[str] | None = None
     """Visual Haystacks JSONs, conversations in JSON Lines or JSON, folders of saved datasets, or
-    hub datasets (hf:NAME or hf:NAME:SPLIT). None: built on the fly from the COCO annotations of
-    `split`."""
+    hub datasets (hf:NAME or hf:NAME:SPLIT). None, or built among them: built on the fly from the
+    COCO annotations of `split`."""
     split: str = "val2017"
     """Annotations instances_SPLIT.json and images SPLIT/, where entries are built."""
     sizes: list[int] | None = None
     """Haystack sizes. None: all of a source, or 1 2 5 10 20 50 100 150 where they are built."""
     per_size: int | None = None
     """How many of each size are built, an even number; None: 100. Of a source, the first so many
-    of each size; None: all."""
+    of each size; None: all. With built among the sources, sizes and per_size are of these alone."""
     scoring: Scoring | dict[str, Scoring] | None = None
     """When an answer to a conversation is right: yes-no, exact, contains, numeric or choice; one
     for all sources, or by source. None: exact. Haystacks are yes-no."""
@@ -164,5 +187,6 @@ def check_training(entries: int, step: int, train: TrainArgs, validate: Evaluati
             f"there are {entries} training entries, fewer than data.global_batch_size {step}: too "
             "few for one optimizer step"
         )
-    if train.source is None and validate.source is None and train.split == validate.split:
+    builds = train.source is None and BUILT in (train.mixture or {BUILT})
+    if builds and BUILT in (validate.source or {BUILT}) and train.split == validate.split:
         log.warning("training and validation share the images of %s", train.split)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from laid.common.file_hashes import file_hashes
 from laid.data.coco_index import CocoIndex
 from laid.data.conversation_files import Wanted, load_conversations, open_rows
 from laid.data.entries import HaystackEntry, dataset_of
-from laid.data.entry_args import PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
+from laid.data.entry_args import BUILT, PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
 from laid.data.image_files import images_in
 from laid.data.image_names import ImageRoots, resolve_under, without_source
+from laid.data.mixture import Mixture
 from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_entries
 
@@ -55,8 +56,26 @@ class EntrySource:
         """Where the images of all entries are."""
         return ImageRoots(self.root, self.folders)
 
+    def mixed(self, args: TrainArgs) -> tuple[Dataset, Mixture | None]:
+        """Training entries of all sources, and how they are mixed, if they are.
+
+        Raises:
+            UserError: as ``training`` and ``Mixture.of``.
+        """
+        if args.mixture is None:
+            return self.training(args), None
+        to_train = Wanted(trained=args.turns)
+        parts = [
+            self.training(replace(args, mixture=None))
+            if name == BUILT
+            else self._load(name, "train", to_train)
+            for name in args.mixture
+        ]
+        mixture = Mixture.of(args.mixture, list(map(len, parts)))
+        return _joined(list(args.mixture), parts), mixture
+
     def training(self, args: TrainArgs) -> Dataset:
-        """Training entries.
+        """Training entries of a source, or built.
 
         Raises:
             UserError: as ``load_entries`` and ``build_training_entries``.
@@ -86,8 +105,7 @@ class EntrySource:
                 entries of one id.
         """
         if args.source is None:
-            sizes = SIZES if args.sizes is None else args.sizes
-            entries = self.built(role, args.split, sizes, args.per_size or PER_SIZE)
+            entries = self._built_for(role, args)
             return entries, _available(entries)
         entries = self._read(role, args)
         if twice := [name for name, count in Counter(entries["id"]).items() if count > 1]:
@@ -95,12 +113,18 @@ class EntrySource:
                 f"data.{role}.source: {len(twice)} ids are there twice, such as {twice[0]!r}; an "
                 "id names one entry"
             )
+        if BUILT in args.source:
+            return entries, _available(entries)
         chosen = _choose(entries, args.sizes, args.per_size, f"data.{role}.sizes")
         used, available = Counter(chosen["size"]), _by_size(entries)
         if used != available:
             left = (f"{used[k]} of {n} entries of {k} images" for k, n in available.items())
             log.warning("data.%s.source: %s (data.%s.sizes, per_size)", role, ", ".join(left), role)
         return chosen, _available(entries)
+
+    def _built_for(self, role: str, args: EvaluationArgs) -> Dataset:
+        sizes = SIZES if args.sizes is None else args.sizes
+        return self.built(role, args.split, sizes, args.per_size or PER_SIZE)
 
     def built(self, role: str, split: str, sizes: Sequence[int], per_size: int) -> Dataset:
         """Entries built from a split; the role makes them others than another role's."""
@@ -119,7 +143,7 @@ class EntrySource:
     ) -> Dataset:
         """Entries for ``role`` to look into a model with: of the validation's own kind, but not its
         own."""
-        if args.source is None:
+        if BUILT in (args.source or {BUILT}):
             return self.built(role, args.split, sizes, per_size)
         return _choose(self._read("validate", args), sizes, per_size, f"{role}.sizes")
 
@@ -170,20 +194,36 @@ class EntrySource:
         return entries
 
     def _read(self, role: str, args: EvaluationArgs) -> Dataset:
-        """Several files number their entries each by itself: there, an id begins with the file."""
         sources = args.source or []
-        parts = [self._load(one, role, Wanted(scoring=args.scoring_of(one))) for one in sources]
-        haystacks = [at for at, part in enumerate(parts) if "turns" not in part.column_names]
-        if len(haystacks) > 1:
-            for at in haystacks:
-                ids = [f"{sources[at]}:{name}" for name in parts[at]["id"]]
-                parts[at] = parts[at].remove_columns("id").add_column("id", ids)
-        if wrong := args.scoring_unused([sources[at] for at in haystacks]):
+        parts = [
+            self._built_for(role, args)
+            if one == BUILT
+            else self._load(one, role, Wanted(scoring=args.scoring_of(one)))
+            for one in sources
+        ]
+        haystacks = [s for s, part in zip(sources, parts, strict=True) if not _talks(part)]
+        if wrong := args.scoring_unused(haystacks):
             raise UserError(
                 f"data.{role}.scoring {args.scoring!r}: {wrong} has haystacks, which are always "
                 "yes-no; leave it out"
             )
-        return concatenate_datasets(parts)
+        return _joined(sources, parts)
+
+
+def _talks(entries: Dataset) -> bool:
+    """Whether they are conversations."""
+    return "turns" in entries.column_names
+
+
+def _joined(sources: Sequence[str], parts: list[Dataset]) -> Dataset:
+    """All parts. Several files number their haystacks each by itself: there, an id begins with the
+    file."""
+    if sum(not _talks(part) for part in parts) > 1:
+        for at, part in enumerate(parts):
+            if not _talks(part):
+                ids = [f"{sources[at]}:{name}" for name in part["id"]]
+                parts[at] = part.remove_columns("id").add_column("id", ids)
+    return concatenate_datasets(parts)
 
 
 def _portable(entry: dict[str, Any]) -> dict[str, Any]:

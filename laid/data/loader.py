@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from laid.data.mixture import Mixture
 from laid.data.packing import Packing
 from laid.data.prompt import Collate, HaystackDataset, Side
 
@@ -30,6 +31,7 @@ class EpochSampler(Sampler[int]):
         even: give every rank equally many indices: if the last round is incomplete, the first
             indices are repeated, as ``~index`` to mark the repeat.
         drawn_from: number of indices that an epoch's are drawn from; None: ``size``.
+        mixture: chooses these indices in each epoch; None: they are the same in all.
         sizes: haystack size of every index; then the indices of a step have similar sizes.
         step: indices of an optimizer step, over all ranks.
     """
@@ -39,6 +41,7 @@ class EpochSampler(Sampler[int]):
     shuffle: bool
     even: bool = False
     drawn_from: int | None = None
+    mixture: Mixture | None = None
     seed: int = 0
     rank: int = 0
     world_size: int = 1
@@ -70,6 +73,9 @@ class EpochSampler(Sampler[int]):
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             drawn_from = self.size if self.drawn_from is None else self.drawn_from
             order = torch.randperm(drawn_from, generator=generator).tolist()[: self.size]
+            if self.mixture is not None:
+                drawn = self.mixture.epoch(self.seed, self.epoch)
+                order = [drawn[at] for at in order]
             if self.sizes is not None:
                 order = self._grouped(order, self.sizes, generator)
         if self.even:
@@ -177,12 +183,14 @@ def training_order(
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    mixture: Mixture | None = None,
 ) -> EpochSampler:
     """The order of ``haystacks`` in whole steps; what an epoch has over is left out, other
     haystacks each time. The rest as ``EpochSampler``."""
     return EpochSampler(
         haystacks - haystacks % step,
         drawn_from=haystacks,
+        mixture=mixture,
         shuffle=True,
         seed=seed,
         rank=rank,
@@ -210,10 +218,10 @@ def training_loader(
     if packing is not None:
         steps, mean_haystacks = PackedSteps(order, packing, rank), packing.mean_haystacks
         how = {"batch_sampler": steps}
-        text = "data.pack_tokens: %d micro-batches a step and device, of %s tokens on average; %s"
         most = sum(packing.tokens[at] for at in steps.largest())
-        largest = f"the largest of this epoch has {most:,}"
-        log.info(text, packing.rounds, f"{packing.mean_tokens:,.0f}", largest)
+        size = f"{packing.mean_tokens:,.0f} tokens on average, at most {most:,} in this epoch"
+        text = "data.pack_tokens: micro-batches a step and device: %d, of %s"
+        log.info(text, packing.rounds, size)
     collate = Collate(data.encoder.pad_id, "right", mean_haystacks)
     return HaystackLoader(
         data, **how, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0

@@ -4,6 +4,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from laid.common.errors import UserError
 from laid.vlm.families.family import Family
@@ -20,6 +21,7 @@ class Packing:
         step: haystacks of an optimizer step, over all ranks.
         rounds: micro-batches of a rank in each step.
         ranks: how many there are.
+        drawn: haystacks of an epoch, where some are drawn more often than others.
     """
 
     tokens: Sequence[int]
@@ -27,6 +29,7 @@ class Packing:
     step: int
     rounds: int
     ranks: int
+    drawn: Sequence[int] | None = None
 
     @property
     def mean_haystacks(self) -> float:
@@ -36,7 +39,7 @@ class Packing:
     @property
     def mean_tokens(self) -> float:
         """Tokens of a micro-batch, on average."""
-        return self.mean_haystacks * sum(self.tokens) / len(self.tokens)
+        return self.mean_haystacks * mean_of(self.tokens, self.drawn)
 
     def packs(self, haystacks: Sequence[int]) -> list[list[list[int]]]:
         """The micro-batches of one step: for each round, one for each rank.
@@ -58,10 +61,18 @@ class Packing:
 
 
 def packing_of(
-    tokens: Sequence[int], family: Family, pack_tokens: int, step: int, ranks: int
+    tokens: Sequence[int],
+    family: Family,
+    pack_tokens: int,
+    step: int,
+    ranks: int,
+    drawn: Sequence[int] | None = None,
 ) -> Packing:
     """As few micro-batches as have at most ``pack_tokens`` on average, as many in each step; none
     is empty.
+
+    Args:
+        drawn: as ``Packing``.
 
     Raises:
         UserError: there are fewer haystacks in a step than ranks, or models of the family are not
@@ -69,8 +80,13 @@ def packing_of(
     """
     check_packs(family)
     flops = [flops_of(family, count) for count in tokens]
-    mean = step * sum(tokens) / len(tokens)
-    return Packing(tokens, flops, step, rounds_of(mean, pack_tokens, step, ranks), ranks)
+    rounds = rounds_of(step * mean_of(tokens, drawn), pack_tokens, step, ranks)
+    return Packing(tokens, flops, step, rounds, ranks, drawn)
+
+
+def mean_of(tokens: Sequence[int], drawn: Sequence[int] | None) -> float:
+    """Tokens of a haystack, on average."""
+    return fmean(tokens if drawn is None else [tokens[at] for at in drawn])
 
 
 def rounds_of(mean: float, pack_tokens: int, step: int, ranks: int) -> int:

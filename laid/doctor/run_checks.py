@@ -151,9 +151,10 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
     if data.coco_root == MINICOCO:
         yield Finding("images", "ok", "minicoco, drawn on first use")
         return
-    source = EntrySource(Path(data.coco_root), data.needles, data.min_area, data.seed)
+    built = data.needles, data.min_area, data.seed
+    source = EntrySource(Path(data.coco_root), *built, image_root=data.image_root)
     parts = {
-        "training data": lambda: source.training(data.train_args),
+        "training data": lambda: source.mixed(data.train_args)[0],
         "validation data": lambda: source.evaluation("validate", data.validate_args)[0],
         "test data": lambda: source.evaluation("test", data.test_args)[0],
     }

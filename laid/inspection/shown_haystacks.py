@@ -69,9 +69,12 @@ def device_of(given: str | None) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
-    device = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    if given is None:
+        given = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
+        if (device := torch.empty(0, device=given).device).type == "meta":
+            raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError, ImportError) as reason:
-        first = str(reason).splitlines()[0]
+        first = (str(reason).splitlines() or [""])[0]
         raise UserError(f"--device {given}: {first}; expected such as cpu or cuda:0") from reason
+    return device

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from laid.common.errors import UserError
 from laid.distributed.process_group import gather, gather_tensors, world_size
 from laid.losses.image_tokens import BatchImages, ImageTokens, joined
 
@@ -94,17 +95,28 @@ class ImageBank(nn.Module):
             capacity: tokens.
             shapes: KV heads and head_dim by model and layer pair.
             position_rows: 3 for M-RoPE, else 1.
+
+        Raises:
+            UserError: there is no memory for so many tokens.
         """
         super().__init__()
         self.capacity = capacity
         self.names = {key: "keys_" + key.replace(".", "_") for key in shapes}
-        self.register_buffer("used", torch.tensor(0))
-        self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
-        self.register_buffer("offset_3C", torch.zeros(position_rows, capacity, dtype=torch.long))
-        for key, (heads, head_dim) in shapes.items():
-            self.register_buffer(self.names[key], torch.zeros(capacity, heads, head_dim))
+        try:
+            self.register_buffer("used", torch.tensor(0))
+            self.register_buffer("name_C", torch.zeros(capacity, dtype=torch.long))
+            self.register_buffer("image_C", torch.zeros(capacity, dtype=torch.long))
+            self.register_buffer("extent_C", torch.zeros(capacity, dtype=torch.long))
+            offset_3C = torch.zeros(position_rows, capacity, dtype=torch.long)
+            self.register_buffer("offset_3C", offset_3C)
+            for key, shape in shapes.items():
+                self.register_buffer(self.names[key], torch.zeros(capacity, *shape))
+        except RuntimeError as reason:
+            gib = 4 * capacity * sum(heads * dim for heads, dim in shapes.values()) / 2**30
+            raise UserError(
+                f"objective.retrieval.bank_tokens {capacity}: no memory for their keys, "
+                f"{gib:,.1f} GiB in float32; expected fewer"
+            ) from reason
 
     def content(self) -> KeyedImages | None:
         """What it holds, oldest first; None where it is empty."""
@@ -134,8 +146,9 @@ class ImageBank(nn.Module):
         if held is not None:
             stays = newest(held, held.images.images, new.images.name_M)
             everything = joined_keys(stays, everything)
-        tokens_M = torch.bincount(everything.images.image_N, minlength=everything.images.images)
-        fits_M = tokens_M.flip(0).cumsum(0).flip(0) <= self.capacity
+        tokens_M = everything.images.tokens_M
+        small_M = tokens_M <= self.capacity
+        fits_M = small_M & ((tokens_M * small_M).flip(0).cumsum(0).flip(0) <= self.capacity)
         everything = _selected(everything, fits_M.nonzero()[:, 0])
         images, used = everything.images, len(everything.images.image_N)
         self.used.fill_(used)

@@ -42,6 +42,11 @@ class ImageTokens:
         """How many different images there are."""
         return len(self.name_M.unique())
 
+    @property
+    def tokens_M(self) -> Tensor:
+        """How many tokens an image has."""
+        return torch.bincount(self.image_N, minlength=self.images)
+
     def token_names(self) -> Tensor:
         """``name_N``, the name of each token's image."""
         return self.name_M[self.image_N]

@@ -11,6 +11,7 @@ height and width rows of M-RoPE.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -30,6 +31,9 @@ from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
 from laid.signals.token_choice import QUESTION
 
+MOST = 10_000_000
+"""Of rows, slots and tokens; whoever asks for more made a mistake."""
+
 
 @dataclass
 class RetrievalArgs(TermArgs):
@@ -43,7 +47,7 @@ class RetrievalArgs(TermArgs):
     """Layer pairs, as those of the alignment."""
     rows: int = 1
     """Rows of each question that are taught: those from which the teacher's heads look most sharply
-    at single images. One for a question about one object."""
+    at single images; all, where it has fewer. One for a question about one object."""
     distractors: Literal["none", "batch", "bank"] = "bank"
     """Images beside the haystack's own: none, those of the micro-batch's other haystacks on all
     devices, or those and images of earlier micro-batches until there are as many as slots."""
@@ -69,8 +73,8 @@ class RetrievalArgs(TermArgs):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("rows", 1), ("bank_tokens", 1), ("reach", 0)):
-            if (value := getattr(self, name)) < least:
-                raise UserError(f"objective.retrieval.{name} {value}: expected at least {least}")
+            if not least <= (value := getattr(self, name)) <= MOST:
+                raise UserError(f"objective.retrieval.{name} {value}: expected {least} to {MOST:,}")
         if not 0 <= self.growth <= 1:
             raise UserError(f"objective.retrieval.growth {self.growth}: expected 0 to 1")
         if not 0 <= self.second_needle <= 1:
@@ -79,6 +83,13 @@ class RetrievalArgs(TermArgs):
             )
         if not 0 <= self.gamma <= 100:  # 2^gamma is the highest weight, in float32
             raise UserError(f"objective.retrieval.gamma {self.gamma}: expected 0 to 100")
+        if self.reach == 0 and (self.distractors == "bank" or self.growth):
+            what = "distractors bank" if self.distractors == "bank" else f"growth {self.growth}"
+            raise UserError(
+                f"objective.retrieval.reach 0 with {what}: there would be no slots beside those of "
+                "the images there are; expected a reach of 1 or more, or distractors batch or none "
+                "and growth 0"
+            )
 
     def build(self, models: ModelPair) -> "Retrieval":
         return Retrieval(self, models)
@@ -94,10 +105,19 @@ class Retrieval(LayerPairTerm):
 
     def __init__(self, args: RetrievalArgs, models: ModelPair):
         """Raises:
-        UserError: as ``layer_pairs``.
+        UserError: as ``layer_pairs``, or a layer does not see the whole haystack.
         """
-        super().__init__(args.layers, models, "objective.retrieval.layers")
+        setting = "objective.retrieval.layers"
+        super().__init__(args.layers, models, setting)
         assert models.teacher is not None
+        near = [s for s, _ in self.pairs if models.student.window(s)]
+        if near:
+            whole = [[s, t] for s, t in self.pairs if s not in near]
+            raise UserError(
+                f"{setting} {args.layers}: the student's layers {near} see "
+                f"{models.student.window(near[0])} tokens, and no image further away; expected "
+                "layers that see the whole haystack" + (f", such as {whole}" if whole else "")
+            )
         self.args = args
         self.calibration_entries = args.calibration
         # How well each student head retrieves, by layer pair.
@@ -116,15 +136,16 @@ class Retrieval(LayerPairTerm):
         correlation with a teacher head, in how the taught rows attend to images.
 
         Raises:
-            UserError: no head retrieves, so the loss would be 0.
+            UserError: no head retrieves, so the loss would be 0; or no image fits into the bank.
         """
         found = super().calibrate(data)
-        sums = [HeadCorrelation() for _ in self.pairs]
+        sums, tokens = [HeadCorrelation() for _ in self.pairs], []
         for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
             images = images_of(inputs)
             rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, self.args.rows)
             shown, own = as_shown(rows, images), self._keyed(images, student, teacher)
             logits = self._logits(shown, own, student, teacher)
+            tokens.append(int(images.tokens_M.min()))
             for one, (ours, theirs) in zip(sums, logits, strict=True):
                 one.add(ours[0], theirs[0])
         for weights_S, one in zip(self.heads, sums, strict=True):
@@ -136,6 +157,12 @@ class Retrieval(LayerPairTerm):
                 f"most {max(batch.images for batch in data.batches)} images; expected entries of "
                 "at least 2 images (data.train.max_size), and more of them "
                 "(objective.retrieval.calibration)"
+            )
+        if self.bank is not None and min(tokens) > self.bank.capacity:
+            raise UserError(
+                f"objective.retrieval.bank_tokens {self.bank.capacity}: the smallest image of "
+                f"{len(data.batches)} training entries has {min(tokens)} tokens with its marks; "
+                "expected room for at least one image, or distractors batch"
             )
         return found
 
@@ -220,13 +247,15 @@ class Retrieval(LayerPairTerm):
         found = []
         for pair, (s, t) in enumerate(self.pairs):
             q_BLHD, k_NKD = student.qk[s].q, pool.keys[f"student.{pair}"]
-            ours = place.logits(q_BLHD, k_NKD, self.models.turn)
+            turn = partial(self.models.turn, layer=s)
+            ours = place.logits(q_BLHD, k_NKD, turn)
             if live is not None and live < pool.images.images:
-                of_keys = place.logits(q_BLHD.detach(), k_NKD, self.models.turn)
+                of_keys = place.logits(q_BLHD.detach(), k_NKD, turn)
                 live_BM = place.candidate_BM.clone()
                 live_BM[:, live:] = False
                 ours = at_one_level(ours, of_keys, live_BM)
             keys_NKD = pool.keys[f"teacher.{pair}"]
-            theirs = place.logits(teacher.qk[t].q, keys_NKD, self.models.teacher_turn)
+            teacher_turn = partial(self.models.teacher_turn, layer=t)
+            theirs = place.logits(teacher.qk[t].q, keys_NKD, teacher_turn)
             found.append((ours, theirs))
         return found

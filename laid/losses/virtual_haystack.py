@@ -34,7 +34,7 @@ class VirtualHaystack:
         image_N: the image of each token.
         token_positions_3N: where the images' tokens stand.
         distance_M: positions from an image's first token to the question.
-        length: the longest distance that an image can have; a scalar.
+        length: the longest distance that an image can have; a scalar, or of each image's haystack.
         own_BM: whether an image is the row's haystack's own.
         candidate_BM: whether it is that or a distractor.
     """
@@ -70,13 +70,15 @@ def as_shown(rows: Rows, images: BatchImages) -> VirtualHaystack:
     first_N = torch.ones_like(images.image_N, dtype=torch.bool)
     first_N[1:] = images.image_N[1:] != images.image_N[:-1]
     distance_M = question_M - real_3N[0, first_N]
+    longest_B = torch.zeros_like(images.question_B)
+    longest_B.scatter_reduce_(0, images.haystack_M, distance_M, "amax")
     return VirtualHaystack(
         columns_BR=rows.columns_BR,
         row_positions_3BR=_row_positions(rows),
         image_N=images.image_N,
         token_positions_3N=real_3N,
         distance_M=distance_M,
-        length=distance_M.max(),
+        length=longest_B[images.haystack_M],
         own_BM=own_BM,
         candidate_BM=own_BM,
     )

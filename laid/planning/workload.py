@@ -66,8 +66,8 @@ class Cost:
 
 def sizes_of(train: TrainArgs, images: int) -> list[int]:
     """Images of each haystack of an epoch: uniformly drawn, as entries are built; with
-    ``data.train.source``, which a plan does not read, ``images`` for all."""
-    if train.source is not None:
+    ``data.train.source`` or ``mixture``, which a plan does not read, ``images`` for all."""
+    if train.source is not None or train.mixture is not None:
         return [images] * train.count
     draw = np.random.default_rng(0)
     return draw.integers(train.min_size, train.max_size + 1, train.count).tolist()

@@ -25,7 +25,7 @@ from laid.common.command_parser import CommandParser, split_configs
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
-from laid.data.entry_args import BUILT_ONLY, LIMITS
+from laid.data.entry_args import BUILT, BUILT_ONLY, LIMITS
 from laid.training import sharded_strategy  # --trainer.strategy laid_fsdp
 from laid.training.module import LaidModule
 
@@ -144,15 +144,21 @@ def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
     limits hold if they are given beside the source or over it; a weaker file's are for others."""
     for stage, limits in LIMITS.items():
         args = config.data[stage]
-        if args is None or args.source is None:
+        if args is None:
             continue
+        mixture = args.get("mixture")
+        sources = [args.source] if isinstance(args.source, str) else args.source or mixture
+        if not sources or BUILT in sources:
+            continue
+        given = f"data.{stage}.{'mixture' if mixture else 'source'}"
         for key in (f"data.{stage}.{name}" for name in BUILT_ONLY[stage]):
             if key in layers[-1]:
                 raise UserError(
-                    f"--{key} is of entries that are built, and data.{stage}.source gives some "
-                    "that are there already: leave one of the two out"
+                    f"--{key} is of entries that are built, and {given} gives some that are there "
+                    "already: leave one of the two out"
                 )
-        gives = [layer.get(f"data.{stage}.source") is not None for layer in layers]
+        keys = (f"data.{stage}.source", f"data.{stage}.mixture")
+        gives = [any(layer.get(key) is not None for key in keys) for layer in layers]
         beside = layers[max(n for n, given in enumerate(gives) if given) :]
         for name in limits:
             if _last(beside, f"data.{stage}.{name}") is None:

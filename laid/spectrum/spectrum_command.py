@@ -102,7 +102,7 @@ def spectrum(
     if source is not None and split is not None:
         raise UserError("--split is of haystacks that are built; leave it or --source out")
     wanted = list(SIZES) if sizes is None and source is None else sizes
-    entries = EvaluationArgs(source, split or SPLIT, wanted, per_size)
+    entries = EvaluationArgs(source, SPLIT if split is None else split, wanted, per_size)
     typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
     encoding, notes = encoding_of(chosen, typed)
     haystacks = ShownHaystacks(coco_root, entries, seed, encoding, device_of(device))

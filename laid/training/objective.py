@@ -102,12 +102,14 @@ class Objective(nn.Module):
         the logits even where no term uses them.
         """
         assert student.logits_NV is not None
-        terms = {
-            name: term(
-                student.only(term.of_student), teacher and teacher.only(term.of_teacher), inputs
-            )
-            for name, term in self._terms.items()
-        }
+        # In autocast products would be rounded to the models' 16 bits.
+        with torch.autocast(student.logits_NV.device.type, enabled=False):
+            terms = {
+                name: term(
+                    student.only(term.of_student), teacher and teacher.only(term.of_teacher), inputs
+                )
+                for name, term in self._terms.items()
+            }
         anchor = 0.0 * student.logits_NV.float().sum()
         return sum((self.weights[name] * term for name, term in terms.items()), anchor), terms
 
@@ -119,10 +121,15 @@ class Objective(nn.Module):
 
         Terms whose state comes from a checkpoint stay as they are.
         """
-        for term in self:
+        for name, term in self._terms.items():
             if not term.calibration_entries or term.fitted:
                 continue
             count = min(term.calibration_entries, len(data.train_entries))
+            if count < term.calibration_entries and rank_zero_only.rank == 0:
+                log.info(
+                    "objective.%s: calibrated on all %d training entries; %d were asked for",
+                    *(name, count, term.calibration_entries),
+                )
             entries = data.train_entries.select(range(count))
             batches = [batch.inputs for batch in data.probe(entries, device)]
             found = term.calibrate(CalibrationData(batches, student, teacher))

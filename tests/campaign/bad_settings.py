@@ -13,6 +13,8 @@ RATES = (
     "model.optimizer.gain_lr", "model.optimizer.weight_decay", "model.optimizer.warmup_ratio",
     "model.objective.laid.weight", "model.objective.kl.weight", "model.objective.sft.weight",
     "model.objective.kl.temperature", "data.min_area", "data.feature_gib",
+    "model.objective.retrieval.weight", "model.objective.retrieval.growth",
+    "model.objective.retrieval.gamma", "model.objective.retrieval.second_needle",
     "trainer.gradient_clip_val",
 )  # fmt: skip
 """Numbers of 0 or more."""
@@ -150,6 +152,23 @@ OF_FIT: tuple[tuple[str, object, str], ...] = (
     ("ckpt_path", "case.yaml", "case.yaml cannot be read"),
     ("ckpt_path", "", "ckpt_path"),
     ("ckpt_path", ".", "no checkpoint"),
+    ("model.objective.retrieval.rows", 0, "retrieval.rows 0"),
+    ("model.objective.retrieval.rows", 10**12, "retrieval.rows 1000000000000"),
+    ("model.objective.retrieval.bank_tokens", -1, "retrieval.bank_tokens -1"),
+    ("model.objective.retrieval.bank_tokens", 10**12, "retrieval.bank_tokens 1000000000000"),
+    ("model.objective.retrieval.reach", -1, "retrieval.reach -1"),
+    ("model.objective.retrieval.reach", 0, "retrieval.reach 0"),
+    ("model.objective.retrieval.reach", 10**12, "retrieval.reach 1000000000000"),
+    ("model.objective.retrieval.growth", 1.5, "retrieval.growth 1.5"),
+    ("model.objective.retrieval.gamma", 101, "retrieval.gamma 101"),
+    ("model.objective.retrieval.second_needle", 1.5, "retrieval.second_needle 1.5"),
+    ("model.objective.retrieval.calibration", 0, "retrieval.calibration 0"),
+    ("model.objective.retrieval.distractors", "all", "distractors"),
+    ("model.objective.retrieval.target", "guess", "target"),
+    ("model.optimizer.student_lr", "null", "student_lr null"),
+    ("model.optimizer.betas", "null", "betas null"),
+    ("model.lora.rank", "null", "rank null"),
+    ("data.train.max_size", "null", "max_size null"),
 )
 """One setting of a fit, its value, words of the message."""
 

@@ -1,16 +1,22 @@
 """What an export tells others: its model card, and what of it is pushed to the hub."""
 
 import ast
+import json
 import os
 import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import transformers
 import yaml
 from huggingface_hub import metadata_load
 
+from laid.checkpoints.runs import find_checkpoint
 from laid.cli.export_command import export
 from laid.evaluation.results import read_results
+from laid.sharing.export_card import render, results_of
 from laid.vlm.export_marker import MARKER, check_export
 
 
@@ -50,6 +56,27 @@ def test_those_of_another_checkpoint_or_a_window_extension_are_not(
     assert not (tmp_path / "out" / "accuracy_by_size.png").exists()
 
 
+def test_results_beside_the_run_are_taken_if_they_are_of_this_model(tested, work, monkeypatch):
+    monkeypatch.chdir(work)
+    content = json.loads((tested / "results.json").read_text())
+    identity = content["identity"]
+    beside = {
+        "tests/vhs": content | {"name": "vhs"},
+        "small-yarn": content | {"identity": identity | {"window": {"extension": "yarn"}}},
+        "small-2": content | {"identity": identity | {"checkpoint": {"id": "another"}}},
+        "broken": {},
+    }
+    for name, of in beside.items():
+        (tested.parent / name).mkdir(parents=True)
+        (tested.parent / name / "results.json").write_text(json.dumps(of))
+    try:
+        found = results_of(find_checkpoint(str(tested), Path("runs")))
+    finally:
+        for name in beside:
+            shutil.rmtree(tested.parent / Path(name).parts[0])
+    assert [results.name for results in found] == [content["name"], "vhs"]
+
+
 def test_it_says_how_it_was_trained_and_nothing_that_is_not_known(tested, exported, pair):
     text = card(exported)
     settings = yaml.safe_load((tested / "config.yaml").read_text())
@@ -63,6 +90,18 @@ def test_it_says_how_it_was_trained_and_nothing_that_is_not_known(tested, export
     assert not {"base_model", "datasets", "license"} & metadata.keys()
     assert "License\n\nnot stated" in text
     assert str(pair[0].parent) not in text
+
+
+def test_training_data_is_named_as_others_find_it(tested, tmp_path, monkeypatch):
+    found = find_checkpoint(str(tested), Path("runs"))
+    mine = tmp_path / "secret" / "mine.jsonl"
+    mixture = {"built": 0.7, "hf:me/haystacks:train": 0.2, str(mine): 0.1}
+    data = found.config["data"] | {"train": found.config["data"]["train"] | {"mixture": mixture}}
+    text = render(replace(found, config=found.config | {"data": data}), [], "Model", "bfloat16")
+    assert "datasets:\n- me/haystacks\n" in text
+    assert "0.7 of 12 haystacks of 2 to 3 images, built from `train2017`" in text
+    assert "0.1 of `mine.jsonl` (local)" in text
+    assert "secret" not in text
 
 
 def test_a_license_is_that_of_the_base_models_own_card(tested, work, tmp_path, pair, monkeypatch):

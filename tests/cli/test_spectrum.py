@@ -109,6 +109,9 @@ def test_a_model_that_is_none_is_refused(run, tmp_path, models, words):
         (["--per_size", 0], "per_size 0"),
         (["--split", "train2017", "--source", "[x.json]"], "--split"),
         (["--device", "abacus"], "--device abacus"),
+        (["--device", "meta"], "--device meta"),
+        (["--device", ""], "--device : "),
+        (["--split", ""], "instances_.json"),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(run, tmp_path, options, words):

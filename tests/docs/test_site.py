@@ -5,8 +5,25 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
+
+
+def named(nav):
+    """The pages of a navigation, which has sections in it."""
+    for item in nav:
+        if isinstance(item, str):
+            yield item
+        else:
+            (inside,) = item.values()
+            yield from named(inside)
+
+
+def test_every_page_can_be_found_in_the_sites_navigation():
+    pages = list(named(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert len(pages) == len(set(pages))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(pages)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from laid.common.errors import UserError
 from laid.losses.image_bank import ImageBank, KeyedImages
 from laid.losses.image_tokens import ImageTokens
 from laid.losses.retrieval_loss import at_one_level
@@ -53,10 +54,16 @@ def test_the_oldest_images_make_room():
 
 @pytest.mark.parametrize("tokens", [20, 5])
 def test_images_that_do_not_fit_are_not_kept(tokens):
+    """One that is larger than the bank drives out none of those that it has."""
     bank = ImageBank(12, SHAPES)
     bank.add(shown([1, 2]))
     bank.add(shown([5, 6, 7], tokens=tokens, seed=1))
-    assert names(bank) == ([] if tokens == 20 else [6, 7])
+    assert names(bank) == ([1, 2] if tokens == 20 else [6, 7])
+
+
+def test_a_bank_that_no_memory_holds_is_refused():
+    with pytest.raises(UserError, match=rf"bank_tokens {10**15}: no memory .* GiB"):
+        ImageBank(10**15, SHAPES)
 
 
 def test_the_order_of_a_batch_does_not_matter():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 import torch
 
 from laid.data.datamodule import HaystackDataModule
@@ -144,15 +145,18 @@ def test_padding_and_the_order_of_the_batch_change_nothing(build_retrieval, batc
     together = batch_loss(build_retrieval(distractors="batch"), haystacks(rows=[0, 2, 5]).inputs)
     turned = batch_loss(build_retrieval(distractors="batch"), haystacks(rows=[5, 0, 2]).inputs)
     torch.testing.assert_close(together, turned)
-    # Own images at their own places: a batch is its haystacks one by one.
-    alone = [
-        batch_loss(build_retrieval(distractors="none", reach=0), haystacks(rows=[r]).inputs)
-        for r in (0, 2, 5)
-    ]
-    together = batch_loss(
-        build_retrieval(distractors="none", reach=0), haystacks(rows=[0, 2, 5]).inputs
-    )
-    torch.testing.assert_close(together, torch.stack(alone).mean())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_at_their_own_places_a_batch_is_its_haystacks_one_by_one(
+    build_retrieval, batch_loss, haystacks, gamma
+):
+    def loss(rows):
+        term = build_retrieval(distractors="none", reach=0, gamma=gamma)
+        return batch_loss(term, haystacks(rows=rows).inputs)
+
+    alone = torch.stack([loss([row]) for row in (0, 2, 5)])
+    torch.testing.assert_close(loss([0, 2, 5]), alone.mean())
 
 
 def test_gamma_weighs_far_images_more(build_retrieval, batch_loss, haystacks):
@@ -266,7 +270,7 @@ def test_teacher_and_student_may_have_other_heads_and_head_dims(student, haystac
         for layer in range(5)
     }
     shape = replace(student.shape, layers=5, heads=6, kv_heads=3, head_dim=8)
-    models = ModelPair(student.shape, shape, 700, student.turn, lambda x, _: x.float())
+    models = ModelPair(student.shape, shape, 700, student.turn, lambda x, *_, **__: x.float())
     term = RetrievalArgs(weight=1.0).build(models)
     value = term(ours, Signals(theirs, None), inputs)
     assert torch.isfinite(value)

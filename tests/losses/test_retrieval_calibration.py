@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from laid.common.errors import UserError
+from laid.losses.image_tokens import images_of
 from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import CalibrationData, ModelPair
-from laid.signals.model_signals import Signals, Wanted
+from laid.signals.model_signals import QK, Signals, Wanted
 
 
 def test_calibration_finds_the_heads_that_retrieve(build_retrieval, student, haystacks):
@@ -69,12 +71,56 @@ def test_calibration_on_single_images_is_refused(student, teacher, haystacks, bu
         term.calibrate(data)
 
 
+def test_a_bank_that_holds_no_image_is_refused(build_retrieval, student, teacher, haystacks):
+    inputs = haystacks(rows=[2]).inputs
+    data = CalibrationData([inputs], student.signals, teacher.signals)
+    least = int(images_of(inputs).tokens_M.min())
+    with torch.no_grad():
+        build_retrieval(bank_tokens=least).calibrate(data)
+        with pytest.raises(UserError, match=f"bank_tokens {least - 1}: .* has {least} tokens"):
+            build_retrieval(bank_tokens=least - 1).calibrate(data)
+
+
+def test_pairs_are_matched_with_each_models_own_rotation(student, haystacks):
+    """The teacher: the student with heads of twice the head_dim, of which one half is zeros."""
+    shape = replace(student.shape, head_dim=2 * student.shape.head_dim)
+    half = student.shape.head_dim
+
+    def narrow_turn(x_BLHD, positions_3BL, layer=0):
+        return pad(student.turn(x_BLHD[..., :half], positions_3BL), (0, half))
+
+    def wide(inputs, wanted):
+        found = student.signals(inputs, wanted).qk.items()
+        qk = {s: QK(pad(one.q * 2**0.5, (0, half)), pad(one.k, (0, half))) for s, one in found}
+        return Signals(qk, None)
+
+    models = ModelPair(student.shape, shape, 700, student.turn, narrow_turn)
+    term = RetrievalArgs(weight=1.0, calibration=2, layers="matched").build(models)
+    batches = [haystacks(rows=[row]).inputs for row in (2, 5)]
+    with torch.no_grad():
+        term.calibrate(CalibrationData(batches, student.signals, wide))
+    assert term.pairs == [(0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"growth": 0.5, "distractors": "none"}, {"distractors": "bank"}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_settings_that_need_slots_are_refused_without_any(setting):
+    with pytest.raises(UserError, match=r"objective\.retrieval\.reach 0 with "):
+        RetrievalArgs(reach=0, **setting)
+
+
 @pytest.mark.parametrize(
     "setting",
     [
         {"rows": 0},
         {"bank_tokens": 0},
         {"reach": -1},
+        {"reach": 10**12},
+        {"rows": 10**12},
+        {"bank_tokens": 10**12},
         {"growth": 1.5},
         {"gamma": -0.1},
         {"gamma": 101},

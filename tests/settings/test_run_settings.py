@@ -131,6 +131,17 @@ def test_a_setting_of_built_entries_beside_a_source_may_stand_in_a_file_and_is_r
             read("--config", path, *(word.replace("%s", stage) for word in typed))
 
 
+def test_a_mixture_is_a_source_unless_it_has_built_entries(write):
+    built = write("built.yaml", data={"train": {"entries": 8, "split": "other2017"}})
+    own = "--data.train.mixture={my.jsonl: 2, hf:a/b: 1}"
+    assert read("--config", built, own).config.data.train.mixture == {"my.jsonl": 2, "hf:a/b": 1}
+    assert read("--config", built, own).config.data.train.entries is None
+    with pytest.raises(UserError, match=r"data.train.mixture gives some that are there"):
+        read(own, "--data.train.min_size=3")
+    mixed = read("--config", built, "--data.train.mixture={built: 2, my.jsonl: 1}")
+    assert mixed.config.data.train.entries == 8
+
+
 VALUES = {"entries": 8, "sizes": [2], "per_size": 6}
 
 

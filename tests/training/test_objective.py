@@ -43,6 +43,28 @@ def test_a_term_is_the_same_beside_others_that_ask_for_more(student, teacher, ha
             assert torch.equal(ours[name], theirs[name]), name
 
 
+def test_terms_are_computed_in_float32_under_autocast(student, teacher, haystacks):
+    """Autocast is for the models: products of the terms would be rounded to 8 bits, and on CUDA be
+    of another dtype than what they are added to."""
+    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    args = ObjectiveArgs(
+        laid=AlignmentArgs(weight=1.0, layers="all"),
+        retrieval=RetrievalArgs(weight=1.0, layers="all"),
+        kl=DivergenceArgs(weight=1.0),
+    )
+    inputs = haystacks(rows=[2, 5]).inputs
+    with torch.no_grad():
+        asked = (
+            student.signals(inputs, Objective(args, models).of_student),
+            teacher.signals(inputs, Objective(args, models).of_teacher),
+        )
+        plain = Objective(args, models)(*asked, inputs)[1]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = Objective(args, models)(*asked, inputs)[1]
+    for name, value in plain.items():
+        assert torch.equal(found[name], value), name
+
+
 MIXINGS = {
     "one-hot": MixingArgs(),
     "shared": MixingArgs(keys="shared", initial="uniform"),
