@@ -12,9 +12,9 @@ SPEED = Path(__file__).parents[2] / "benchmarks" / "speed" / "speed.py"
 
 @pytest.mark.slow  # some processes, each with models of 80 million parameters
 def test_sides_are_run_in_turn_and_compared(tmp_path):
-    words = "step --images 1 --sizes 1 --rounds 2 --steps 1 --sides laid naive".split()
+    words = ["step", "--images", "1", "--sizes", "1", "--rounds", "2", "--steps", "1"]
     done = subprocess.run(
-        [sys.executable, SPEED, *words, "--out", tmp_path],
+        [sys.executable, SPEED, *words, "--sides", "laid", "naive", "--out", tmp_path],
         capture_output=True,
         text=True,
         check=True,
