@@ -84,7 +84,7 @@ def _wanted(module: LaidModule) -> Wanted:
     return wanted_of_teacher(module.objective_args, models)
 
 
-def _no_turn(x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
+def _no_turn(x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
     raise AssertionError("no term rotates anything before its loss")
 
 

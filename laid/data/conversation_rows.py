@@ -41,7 +41,12 @@ class Conversation(NamedTuple):
 def is_conversation(row: object) -> bool:
     """Whether a row, or the names of its columns, is of conversations, by its keys; Visual
     Haystacks have some too."""
-    return isinstance(row, Mapping) and any(key in row for key in _TURNS) and "pos_image" not in row
+    haystack = ("pos_image", "neg_image")
+    return (
+        isinstance(row, Mapping)
+        and any(key in row for key in _TURNS)
+        and not any(key in row for key in haystack)
+    )
 
 
 def read_conversation(row: Any) -> Conversation:

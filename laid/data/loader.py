@@ -218,10 +218,10 @@ def training_loader(
     if packing is not None:
         steps, mean_haystacks = PackedSteps(order, packing, rank), packing.mean_haystacks
         how = {"batch_sampler": steps}
-        text = "data.pack_tokens: %d micro-batches a step and device, of %s tokens on average; %s"
         most = sum(packing.tokens[at] for at in steps.largest())
-        largest = f"the largest of this epoch has {most:,}"
-        log.info(text, packing.rounds, f"{packing.mean_tokens:,.0f}", largest)
+        size = f"{packing.mean_tokens:,.0f} tokens on average, at most {most:,} in this epoch"
+        text = "data.pack_tokens: micro-batches a step and device: %d, of %s"
+        log.info(text, packing.rounds, size)
     collate = Collate(data.encoder.pad_id, "right", mean_haystacks)
     return HaystackLoader(
         data, **how, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0

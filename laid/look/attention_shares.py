@@ -58,8 +58,8 @@ def attention_shares(vlm: VLM, inputs: ModelInputs, heads: int) -> AttentionShar
         some = tuple(range(first, min(first + LAYERS_AT_ONCE, vlm.shape.layers)))
         qk = vlm.signals(inputs, Wanted(layers=some)).qk
         for at in some:
-            turn = partial(vlm.family.rotate, vlm.hf, layer=at)
-            share_HRI = head_shares(qk[at], rows, turn, image_LI)
+            turn = partial(vlm.turn, layer=at)
+            share_HRI = head_shares(qk[at], rows.within(vlm.shape.window(at)), turn, image_LI)
             layers.append(share_HRI.mean((0, 1)))
             sharp_HR = share_HRI.amax(-1)
             if images.images > 1:

@@ -22,13 +22,25 @@ HIDDEN = -1e9
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of a batch are and what they see; the same for every layer and both models."""
+    """Where the rows of a batch are and what they see; the same for both models, and for every
+    layer that sees the whole haystack."""
 
     columns_BR: Tensor  # each row's token
     valid_BR: Tensor  # 1 for a row, 0 for padding
     positions_3BL: Tensor  # of every token
     visible_BRL: Tensor  # whether a row sees a key
     image_BRL: Tensor  # whether it does and the key is an image's: one of its tokens or marks
+
+    def within(self, window: int) -> "Rows":
+        """What they see in a layer of ``AttentionShape.window``. They are text, which is causal
+        also where an image's tokens see each other."""
+        if not window:
+            return self
+        column_L = torch.arange(self.visible_BRL.shape[-1], device=self.columns_BR.device)
+        near_BRL = column_L > self.columns_BR[..., None] - window
+        return replace(
+            self, visible_BRL=self.visible_BRL & near_BRL, image_BRL=self.image_BRL & near_BRL
+        )
 
 
 def question_rows(inputs: ModelInputs) -> Rows:

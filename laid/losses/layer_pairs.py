@@ -4,6 +4,7 @@ Shape suffixes: S student heads, T teacher heads.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from laid.common.errors import UserError
 from laid.losses.attention_rows import likeness, question_rows, row_logits
 from laid.losses.term import CalibrationData, ModelPair, Term
-from laid.signals.model_signals import Wanted
+from laid.signals.model_signals import AttentionShape, Wanted
 from laid.signals.token_choice import ALL, QUESTION, Tokens
 
 Layers = Literal["final", "all", "matched"] | list[tuple[int, int]]
@@ -59,17 +60,20 @@ class LayerPairTerm(Term):
         same images."""
         if not self.is_matched:
             return None
-        assert self.models.teacher is not None
+        student, teacher = self.models.student, self.models.teacher
+        assert teacher is not None
         # Of each student head the most similar teacher head counts, weighted by how much the
         # student head looks at some images rather than at others.
-        theirs = range(self.models.teacher.layers)
-        tried = [(s, t) for s, _ in self.pairs for t in theirs]
+        tried = [(s, t) for s, _ in self.pairs for t in of_one_kind(student, teacher, s)]
         similar, energy = similarity(tried, self.models, data)
         score = {
             (s, t): float((similar[s, t].amax(1) * energy[s]).sum() / energy[s].sum())
             for s, t in tried
         }
-        self.pairs = [max(((s, t) for t in theirs), key=score.__getitem__) for s, _ in self.pairs]
+        self.pairs = [
+            max((pair for pair in tried if pair[0] == s), key=score.__getitem__)
+            for s, _ in self.pairs
+        ]
         self.layers.copy_(torch.tensor(self.pairs))
         return f"layer pairs (student, teacher) by attention rows: {self.pairs}"
 
@@ -84,18 +88,49 @@ def layer_pairs(layers: Layers, models: ModelPair, setting: str) -> Pairs:
         setting: its name, for messages.
 
     Raises:
-        UserError: a layer that does not exist, an empty list, or a pair given twice.
+        UserError: a layer that does not exist, an empty list, a pair given twice, or one of layers
+            of two kinds.
     """
-    assert models.teacher is not None
-    ours, theirs = models.student.layers, models.teacher.layers
+    student, teacher = models.student, models.teacher
+    assert teacher is not None
+    pairs = _named_pairs(layers, student, teacher, setting)
+    for s, t in pairs:
+        if student.kind(s) != teacher.kind(t):
+            last = [
+                (s, t)
+                for s in reversed(range(student.layers))
+                for t in of_one_kind(student, teacher, s)[-1:]
+            ]
+            raise UserError(
+                f"{setting} {layers}: the student's layer {s} is of kind {student.kind(s)} and the "
+                f"teacher's layer {t} of kind {teacher.kind(t)}, which rotate and see differently; "
+                "expected layers of one kind"
+                + (f", such as the last ones, [{list(last[0])}]" if last else "")
+            )
+    return pairs
+
+
+def of_one_kind(student: AttentionShape, teacher: AttentionShape, layer: int) -> list[int]:
+    """The teacher's layers of the kind of a student's."""
+    return [t for t in range(teacher.layers) if teacher.kind(t) == student.kind(layer)]
+
+
+def _named_pairs(
+    layers: Layers, student: AttentionShape, teacher: AttentionShape, setting: str
+) -> Pairs:
+    ours, theirs = student.layers, teacher.layers
     if layers == "final":
         return [(ours - 1, theirs - 1)]
     if layers in ("all", "matched"):
-        if ours == 1:
-            return [(0, theirs - 1)]
-        depth = (theirs - 1) / (ours - 1)
-        # Halves are rounded up: of two teacher layers equally near, the later has seen more.
-        return [(s, int(s * depth + 0.5)) for s in range(ours)]
+        depth = (theirs - 1) / max(ours - 1, 1)
+
+        def nearest(s: int) -> int:
+            place = s * depth if ours > 1 else depth
+            # Of two teacher layers equally near, the later has seen more.
+            among = of_one_kind(student, teacher, s) or range(theirs)
+            return min(among, key=lambda t: (abs(t - place), -t))
+
+        return [(s, nearest(s)) for s in range(ours)]
     assert not isinstance(layers, str)
     pairs = [(s, t) for s, t in layers]
     if not pairs:
@@ -125,15 +160,25 @@ def similarity(
     Returns:
         Correlations ``[S, T]`` by layer pair, and ``energy_S`` by student layer.
     """
+    teacher_shape = models.teacher
+    assert teacher_shape is not None
     products: dict[tuple[int, int], Tensor] = {}
     energies: dict[tuple[int, int], Tensor] = {}
     wanted = (replace(one, queries=QUESTION) for one in wanted_of(pairs))
     for inputs, student, teacher in data.signals(*wanted):
         rows = question_rows(inputs)
-        ours_BSRL = {s: row_logits(x, rows, models.turn) for s, x in student.qk.items()}
-        theirs_BTRL = {t: row_logits(x, rows, models.teacher_turn) for t, x in teacher.qk.items()}
+        seen = {s: rows.within(models.student.window(s)) for s in student.qk}
+        ours_BSRL = {
+            s: row_logits(x, seen[s], partial(models.turn, layer=s)) for s, x in student.qk.items()
+        }
+        theirs_BTRL = {
+            t: row_logits(
+                x, rows.within(teacher_shape.window(t)), partial(models.teacher_turn, layer=t)
+            )
+            for t, x in teacher.qk.items()
+        }
         for s, t in pairs:
-            product_ST, energy_H = likeness(ours_BSRL[s], theirs_BTRL[t], rows)
+            product_ST, energy_H = likeness(ours_BSRL[s], theirs_BTRL[t], seen[s])
             products[s, t] = products.get((s, t), 0.0) + product_ST
             energies[s, t] = energies.get((s, t), 0.0) + energy_H
     similar: dict[tuple[int, int], Tensor] = {}

@@ -11,6 +11,7 @@ height and width rows of M-RoPE.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -104,10 +105,19 @@ class Retrieval(LayerPairTerm):
 
     def __init__(self, args: RetrievalArgs, models: ModelPair):
         """Raises:
-        UserError: as ``layer_pairs``.
+        UserError: as ``layer_pairs``, or a layer does not see the whole haystack.
         """
-        super().__init__(args.layers, models, "objective.retrieval.layers")
+        setting = "objective.retrieval.layers"
+        super().__init__(args.layers, models, setting)
         assert models.teacher is not None
+        near = [s for s, _ in self.pairs if models.student.window(s)]
+        if near:
+            whole = [[s, t] for s, t in self.pairs if s not in near]
+            raise UserError(
+                f"{setting} {args.layers}: the student's layers {near} see "
+                f"{models.student.window(near[0])} tokens, and no image further away; expected "
+                "layers that see the whole haystack" + (f", such as {whole}" if whole else "")
+            )
         self.args = args
         self.calibration_entries = args.calibration
         # How well each student head retrieves, by layer pair.
@@ -237,13 +247,15 @@ class Retrieval(LayerPairTerm):
         found = []
         for pair, (s, t) in enumerate(self.pairs):
             q_BLHD, k_NKD = student.qk[s].q, pool.keys[f"student.{pair}"]
-            ours = place.logits(q_BLHD, k_NKD, self.models.turn)
+            turn = partial(self.models.turn, layer=s)
+            ours = place.logits(q_BLHD, k_NKD, turn)
             if live is not None and live < pool.images.images:
-                of_keys = place.logits(q_BLHD.detach(), k_NKD, self.models.turn)
+                of_keys = place.logits(q_BLHD.detach(), k_NKD, turn)
                 live_BM = place.candidate_BM.clone()
                 live_BM[:, live:] = False
                 ours = at_one_level(ours, of_keys, live_BM)
             keys_NKD = pool.keys[f"teacher.{pair}"]
-            theirs = place.logits(teacher.qk[t].q, keys_NKD, self.models.teacher_turn)
+            teacher_turn = partial(self.models.teacher_turn, layer=t)
+            theirs = place.logits(teacher.qk[t].q, keys_NKD, teacher_turn)
             found.append((ours, theirs))
         return found

@@ -6,6 +6,7 @@ head, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ def looking_rows(
     image_BLM = torch.zeros(*inputs.input_ids_BL.shape, images.images, device=count_B.device)
     image_BLM[images.haystack_N, images.column_N, images.image_N] = 1.0
     squared_BRM = torch.zeros(*rows.columns_BR.shape, images.images, device=count_B.device)
-    for qk in teacher.qk.values():
-        p_BTRL = row_logits(qk, rows, turn).softmax(-1)
+    for layer, qk in teacher.qk.items():
+        p_BTRL = row_logits(qk, rows, partial(turn, layer=layer)).softmax(-1)
         squared_BRM += torch.einsum("btrl,blm->btrm", p_BTRL, image_BLM).square().sum(1)
     mean_BR = squared_BRM.sum(-1) / count_B[:, None].clamp(min=1)
     sharp_BR = squared_BRM.amax(-1) - mean_BR

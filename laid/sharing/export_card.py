@@ -16,6 +16,7 @@ from laid.common.errors import UserError
 from laid.common.printable import code, for_markdown
 from laid.common.tables import Cell, Table, markdown
 from laid.data.entries import ask
+from laid.data.entry_args import BUILT, TRAIN_ENTRIES
 from laid.evaluation.accuracy_figures import accuracy_figure, save_png
 from laid.evaluation.accuracy_table import asked_text, interval_text, percent
 from laid.evaluation.results import Results, read_results
@@ -74,7 +75,7 @@ def render(found: Found, results: Sequence[Results], model_class: str, dtype: st
     base, revision = model["student"]["path"], model["student"]["revision"]
     of_base = {key: value for key, value in card_metadata(base, revision).items() if value}
     license_ = {key: of_base[key] for key in _LICENSE if key in of_base}
-    sources = [source.partition(":")[0] for source in _texts(data["train"].get("source"))]
+    sources = (of.removeprefix("hf:").partition(":")[0] for of in _sources(data["train"]))
     hub = hub_id(base)
     metadata = {
         "library_name": "transformers",
@@ -146,17 +147,25 @@ def _settings(found: Found) -> Iterable[tuple[str, str]]:
     batch = data["global_batch_size"]
     yield "steps", f"{found.identity['step']:,} of {batch} haystacks"
     yield "precision", code(str(trainer.get("precision")))
-    train = data["train"]
-    if sources := _texts(train.get("source")):
-        yield "training entries", ", ".join(_shown(source) for source in sources)
-    else:
-        yield (
-            "training entries",
-            f"{train.get('entries') or 'all'} haystacks of {train['min_size']} to "
-            f"{train['max_size']} images, built from {code(train['split'])} of "
-            f"{_shown(str(data['coco_root']))}",
-        )
+    yield "training entries", "; ".join(_entries(data))
     yield "seeds", f"training {found.config.get('seed_everything')}, data {data['seed']}"
+
+
+def _sources(train: dict[str, Any]) -> dict[str, float]:
+    """The weight of each source of training entries."""
+    return train.get("mixture") or {train.get("source") or BUILT: 1.0}
+
+
+def _entries(data: dict[str, Any]) -> Iterable[str]:
+    train, sources = data["train"], _sources(data["train"])
+    for source, weight in sources.items():
+        share = f"{weight:g} of " if len(sources) > 1 else ""
+        if source != BUILT:
+            yield share + _shown(source)
+            continue
+        images = f"{train['min_size']} to {train['max_size']} images"
+        of = f"{code(train['split'])} of {_shown(str(data['coco_root']))}"
+        yield f"{share}{train['entries'] or TRAIN_ENTRIES:,} haystacks of {images}, built from {of}"
 
 
 def _listed(settings: dict[str, Any], keys: Iterable[str]) -> str:
@@ -180,12 +189,3 @@ def _shown(path: str, revision: str | None = None) -> str:
 def _is_dataset(source: str) -> bool:
     is_file = Path(source).exists() or Path(source).suffix in (".json", ".jsonl")
     return not is_file and bool(REPOSITORY.fullmatch(source))
-
-
-def _texts(source: Any) -> list[str]:
-    """Every text in a setting of sources: one, a list, or a list of settings with a source."""
-    if isinstance(source, str):
-        return [source]
-    if isinstance(source, list):
-        return [text for part in source for text in _texts(part)]
-    return _texts(source.get("source")) if isinstance(source, dict) else []

@@ -4,18 +4,23 @@ Shape suffixes: B batch, L tokens, H query heads, K KV heads (fewer under groupe
 D head_dim, N answer tokens of the whole batch, V vocabulary.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
+from typing import Protocol
 
 from torch import Tensor
 
 from laid.signals.token_choice import ALL, Tokens, at_columns
 from laid.signals.top_logits import TopK, TopLogits, top_logits
 
-Turn = Callable[[Tensor, Tensor], Tensor]
-"""RoPE of a model: rotates queries or keys ``x_BLHD`` by ``positions_3BL``, in float32."""
+
+class Turn(Protocol):
+    """RoPE of a model's layer."""
+
+    def __call__(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        """Rotates queries or keys by positions, in float32. ``layer``: for models whose layers
+        rotate differently; otherwise any is the same."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,10 @@ class AttentionShape:
 
     Attributes:
         position_rows: rows of positions, 3 for M-RoPE (time, height, width), else 1.
+        kinds: of each layer, by name; layers of different kinds rotate or see differently. Empty:
+            all are of one kind.
+        windows: tokens that a row of each layer sees, itself among them; 0: all up to itself.
+            Empty: 0 for all.
     """
 
     layers: int
@@ -31,6 +40,16 @@ class AttentionShape:
     kv_heads: int
     head_dim: int
     position_rows: int = 3
+    kinds: tuple[str, ...] = ()
+    windows: tuple[int, ...] = ()
+
+    def kind(self, layer: int) -> str:
+        """What kind of layer it is."""
+        return self.kinds[layer] if self.kinds else ""
+
+    def window(self, layer: int) -> int:
+        """How many tokens a row of it sees; 0: all."""
+        return self.windows[layer] if self.windows else 0
 
 
 @dataclass

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from laid.common.errors import UserError
 from laid.data.prompt import Batch
 from laid.losses.head_mixing import HeadMixing, as_pairs, mixture
 from laid.signals.model_signals import Wanted
@@ -64,7 +65,16 @@ def measure(vlm: VLM, batches: Iterable[Batch], forward: Context = nullcontext) 
     Args:
         batches: of one haystack each, with its answer, on the model's device.
         forward: the context that the model runs in.
+
+    Raises:
+        UserError: layers rotate differently.
     """
+    if len(set(vlm.shape.kinds)) > 1:
+        raise UserError(
+            f"a spectrum of {vlm.family.title}: its layers are of several kinds "
+            f"({', '.join(sorted(set(vlm.shape.kinds)))}), in which a rotary pair has different "
+            "frequencies; expected a model whose layers rotate alike"
+        )
     wanted = Wanted(layers=tuple(range(vlm.shape.layers)))
     sums: dict[str, Tensor] = {}
     by_haystack: dict[str, list[Tensor]] = {"usage": [], "variance": []}

@@ -45,12 +45,13 @@ def teacher_identity(args: ModelArgs, trainer: Trainer) -> Json:
 
 def reading_identity(data: HaystackDataModule) -> Json:
     """Of what a teacher reads: processor with its pixel limits, prefix, and the training entries
-    with the content of their images."""
-    entries = data.train_entries
+    with the content of their images; and which answers are wanted, where it is all of them."""
+    entries, turns = data.train_entries, data.train_args.turns
     return {
         "processor": data.encoder.processor.identity(),
         "prefix": data.prefix,
         "entries": {"count": len(entries), "content": data.source.fingerprint(entries)},
+        **({"turns": turns} if turns != "last" else {}),
     }
 
 

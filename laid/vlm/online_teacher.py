@@ -27,8 +27,8 @@ class OnlineTeacher(TeacherSource):
     def any_input(self) -> bool:
         return True
 
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor) -> Tensor:
-        return self.vlm.turn(x_BLHD, positions_3BL)
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        return self.vlm.turn(x_BLHD, positions_3BL, layer)
 
     def missing(self, wanted: Wanted) -> str | None:
         beyond = [layer for layer in wanted.layers if not 0 <= layer < self.layers]
@@ -37,13 +37,9 @@ class OnlineTeacher(TeacherSource):
     def to(self, device: torch.device) -> None:
         self.vlm.to(device)
 
-    def forget_images(self) -> None:
-        self.vlm.forget_images()
-
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        self.vlm.learn(names, pixel_values_PC, grid_I3, limit_gib)
+    @property
+    def vision(self) -> VLM:
+        return self.vlm
 
     @torch.no_grad()
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:

@@ -28,6 +28,6 @@ class Rotation:
         """Goes to a device."""
         self._rotary.to(device)
 
-    def turn(self, x_BLHD: Tensor, positions_RBL: Tensor) -> Tensor:
+    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
         """As ``laid.signals.model_signals.Turn``."""
-        return self.family.rotate(self._hf, x_BLHD, positions_RBL, layer=0)
+        return self.family.rotate(self._hf, x_BLHD, positions_3BL, layer)

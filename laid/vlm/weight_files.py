@@ -123,10 +123,13 @@ def fill_at_random(model: PreTrainedModel, seed: int, rows: Rows) -> None:
 
 
 def fill_buffers(model: PreTrainedModel) -> None:
-    """Computes the rotary frequencies, which are in no file, as ``from_pretrained`` does."""
-    for module in model.modules():
-        if any(True for _ in module.buffers(recurse=False)):
-            model._init_weights(module)
+    """Computes what is in no file, such as rotary frequencies, as ``from_pretrained`` does."""
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True  # transformers leaves those as they are
+    for part in (x for x in model.modules() if isinstance(x, PreTrainedModel)):
+        for module in part.modules():
+            if any(True for _ in module.buffers(recurse=False)):
+                part._init_weights(module)
 
 
 def shard_names(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from huggingface_hub import metadata_load
 from laid.checkpoints.runs import find_checkpoint
 from laid.cli.export_command import export
 from laid.evaluation.results import read_results
-from laid.sharing.export_card import results_of
+from laid.sharing.export_card import render, results_of
 from laid.vlm.export_marker import MARKER, check_export
 
 
@@ -89,6 +90,18 @@ def test_it_says_how_it_was_trained_and_nothing_that_is_not_known(tested, export
     assert not {"base_model", "datasets", "license"} & metadata.keys()
     assert "License\n\nnot stated" in text
     assert str(pair[0].parent) not in text
+
+
+def test_training_data_is_named_as_others_find_it(tested, tmp_path, monkeypatch):
+    found = find_checkpoint(str(tested), Path("runs"))
+    mine = tmp_path / "secret" / "mine.jsonl"
+    mixture = {"built": 0.7, "hf:me/haystacks:train": 0.2, str(mine): 0.1}
+    data = found.config["data"] | {"train": found.config["data"]["train"] | {"mixture": mixture}}
+    text = render(replace(found, config=found.config | {"data": data}), [], "Model", "bfloat16")
+    assert "datasets:\n- me/haystacks\n" in text
+    assert "0.7 of 12 haystacks of 2 to 3 images, built from `train2017`" in text
+    assert "0.1 of `mine.jsonl` (local)" in text
+    assert "secret" not in text
 
 
 def test_a_license_is_that_of_the_base_models_own_card(tested, work, tmp_path, pair, monkeypatch):

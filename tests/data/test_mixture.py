@@ -1,6 +1,7 @@
 """Mixtures: shares, nothing twice before its time, and one order for all workers and ranks."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.utils.data import TensorDataset
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
+from laid.data.entry_source import by_source
 from laid.data.loader import HaystackLoader, training_order
 from laid.data.mixture import Mixture
 
@@ -172,3 +174,23 @@ def test_built_haystacks_are_tested_beside_a_source_which_is_asked_whole(
     data.setup("test")
     assert data.test_available == {"": {3: 4}, own: {2: 12}}
     assert len(data.test_entries) == 16
+
+
+def test_what_was_asked_is_known_by_content_whatever_is_asked_beside_it(
+    drawn, pair, small_coco, own, tmp_path
+):
+    """So records of one source stay when another is added, or the file is in another place."""
+    (tmp_path / "other").mkdir()
+    moved = Path(shutil.copy(own, tmp_path / "other" / "my.jsonl"))
+    found = []
+    for source in (["built", own], ["built"], [own], [str(moved)]):
+        test = EvaluationArgs(source=source, sizes=[3], per_size=4) if "built" in source else None
+        test = test or EvaluationArgs(source=source)
+        data = HaystackDataModule(
+            str(drawn), str(pair[0]), test=test, image_root=str(small_coco.absolute())
+        )
+        data.setup("test")
+        parts = by_source(data.test_entries).items()
+        found.append({bool(of): data.source.fingerprint(part) for of, part in parts})
+    assert found[0] == {False: found[1][False], True: found[2][True]}
+    assert found[2] == found[3]

@@ -270,7 +270,7 @@ def test_teacher_and_student_may_have_other_heads_and_head_dims(student, haystac
         for layer in range(5)
     }
     shape = replace(student.shape, layers=5, heads=6, kv_heads=3, head_dim=8)
-    models = ModelPair(student.shape, shape, 700, student.turn, lambda x, _: x.float())
+    models = ModelPair(student.shape, shape, 700, student.turn, lambda x, *_, **__: x.float())
     term = RetrievalArgs(weight=1.0).build(models)
     value = term(ours, Signals(theirs, None), inputs)
     assert torch.isfinite(value)

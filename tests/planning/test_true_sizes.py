@@ -101,9 +101,53 @@ INTERNVL3_38B = internvl3(
     num_key_value_heads=8,
 )
 
+
+def gemma3(**text):
+    """SigLIP's tower of 896 x 896 pixels."""
+    fixed = {
+        "model_type": "gemma3_text",
+        "vocab_size": 262_208,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 1024,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    }
+    return {
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": {**fixed, **text},
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "image_size": 896,
+            "patch_size": 14,
+            "vision_use_head": False,
+        },
+    }
+
+
+GEMMA3_4B = gemma3(
+    hidden_size=2560,
+    intermediate_size=10_240,
+    num_hidden_layers=34,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+)
+GEMMA3_12B = gemma3(
+    hidden_size=3840,
+    intermediate_size=15_360,
+    num_hidden_layers=48,
+    num_attention_heads=16,
+    num_key_value_heads=8,
+)
+
 PAIRS = {
     "qwen3-vl-8b": (QWEN3_VL_8B, QWEN3_VL_32B),
     "internvl3-8b": (INTERNVL3_8B, INTERNVL3_38B),
+    "gemma3-4b": (GEMMA3_4B, GEMMA3_12B),
 }
 """config.json of student and teacher, by the file in ``configs/``."""
 
@@ -120,7 +164,8 @@ def pair(request, tmp_path):
 
 def test_they_fit_together(pair):
     student, teacher = (load_config(ModelArgs(str(folder))) for folder in pair[1:])
-    assert family_of(student).shape.head_dim == family_of(teacher).shape.head_dim == 128
+    expected = 256 if student.model_type == "gemma3" else 128
+    assert family_of(student).shape.head_dim == family_of(teacher).shape.head_dim == expected
     check_pair(student, teacher, {"a": 1}, {"a": 1}, ["laid"])
 
 

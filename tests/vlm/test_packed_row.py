@@ -40,8 +40,8 @@ def sizes():
 def batch(encoder, sizes):
     """The haystacks side by side; a function of what to repaint, as (haystack, image)."""
 
-    def make(repainted=None) -> ModelInputs:
-        rows = []
+    def make(repainted=None, rows=range(4)) -> ModelInputs:
+        made = []
         for row, images in enumerate(sizes):
             drawn = [painted(side, (row, n) == repainted) for n, side in enumerate(images)]
             names = tuple(f"{row}-{n}.png" for n in range(len(images)))
@@ -49,8 +49,8 @@ def batch(encoder, sizes):
                 id=str(row), question=f"For the image with a cat, is there a {'dog cup'[:row]}?",
                 answer="yes", size=len(images), images=names, needles=(0,),
             )  # fmt: skip
-            rows.append(encoder.encode(entry, *encoder.patches(drawn), with_answer=True))
-        return pad_batch(rows, encoder.pad_id, "right")
+            made.append(encoder.encode(entry, *encoder.patches(drawn), with_answer=True))
+        return pad_batch([made[row] for row in rows], encoder.pad_id, "right")
 
     return make
 
@@ -136,6 +136,19 @@ def test_flash_attention_finds_the_haystacks_in_the_text_row(student, batch):
     assert longest == max(row.lengths)
 
 
+def test_compiled_layers_are_compiled_once_for_each_number_of_haystacks(pair, batch):
+    """Whatever their lengths; and say the same."""
+    plain, vlm = load(pair[0]), load(pair[0])
+    vlm.compile_layers((), backend="eager")
+    torch._dynamo.reset()
+    batches = [packed(batch(rows=rows)) for rows in ([0, 1], [2, 3], [1, 2], [0, 2, 3], [3, 1, 0])]
+    assert len({tuple(inputs.lengths) for inputs in batches}) == len(batches)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
+        for inputs in batches:
+            found, expected = (one.signals(inputs, Wanted(logits=True)) for one in (vlm, plain))
+            close(found.logits_NV, expected.logits_NV)
+
+
 TERMS = {
     "laid": {"laid": AlignmentArgs(weight=1.0, layers="all")},
     "laid by sum": {"laid": AlignmentArgs(weight=1e-3, layers="all", reduction="sum")},
@@ -153,6 +166,7 @@ OFF = {
 MODELS = {
     "plain": {},  # and one term is enough for other ways to hold a model
     "checkpointing": {"activation_checkpointing": True},
+    "selective": {"activation_checkpointing": "selective"},
     "vision": {"freeze_vision": False},
     "gain": {"gain": RopeGainArgs("all")},
 }

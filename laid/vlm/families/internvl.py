@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     GotOcr2ImageProcessorPil,
     get_optimal_tiled_canvas,
@@ -24,9 +23,9 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from laid.common.errors import UserError
-from laid.vlm.families.family import Family, Grid
+from laid.vlm.families.family import Grid
 from laid.vlm.families.qwen_vl import WithoutVideos
-from laid.vlm.families.vision_features import VisionFeatures
+from laid.vlm.families.tiled_images import TiledImages
 
 MOST_TILES = 12
 """Of an image, in the hub's own settings, for plans."""
@@ -36,7 +35,7 @@ class Processor(WithoutVideos, InternVLProcessor):
     """Tokenizer and image processor."""
 
 
-class InternVL(Family):
+class InternVL(TiledImages):
     """An image is resized to whole tiles, and a thumbnail where they are several; one-dimensional
     positions, whose frequencies depend on the length of the batch beyond the model's own window."""
 
@@ -47,20 +46,9 @@ class InternVL(Family):
     end_of_turn = "<|im_end|>"
     prompt_tokens = 38  # no system turn
     packs = True
-    renamed = (
-        (r"^language_model\.model\.", "model.language_model."),
-        (r"^language_model\.lm_head\.", "lm_head."),
-        (r"^(vision_tower|multi_modal_projector)\.", r"model.\1."),
-    )
-
-    def tower(self, hf: PreTrainedModel) -> PreTrainedModel:
-        return hf.model.vision_tower
 
     def tower_blocks(self, hf: PreTrainedModel) -> Sequence[nn.Module]:
         return hf.model.vision_tower.encoder.layer
-
-    def vision_parts(self, hf: PreTrainedModel) -> tuple[nn.Module, ...]:
-        return hf.model.vision_tower, hf.model.multi_modal_projector
 
     def built(self, hf: PreTrainedModel) -> None:
         """Makes each forward pass rotate as its own length wants. transformers keeps the
@@ -96,17 +84,6 @@ class InternVL(Family):
                 "(data.max_pixels), or a smaller objective.retrieval.reach"
             )
         return super().rotate(hf, x_BLHD, positions_RBL, layer)
-
-    def vision_features(
-        self, hf: PreTrainedModel, pixel_values: Tensor, grid_I3: Tensor
-    ) -> list[VisionFeatures]:
-        tiles_PVE = hf.get_image_features(pixel_values).pooler_output
-        by_image = tiles_PVE.split(grid_I3.prod(-1).tolist())
-        return [VisionFeatures(tiles.flatten(0, 1)) for tiles in by_image]
-
-    def encoder_output(self, features: Sequence[VisionFeatures]) -> BaseModelOutputWithPooling:
-        tokens_1VE = torch.cat([one.tokens_VE for one in features])[None]
-        return BaseModelOutputWithPooling(pooler_output=tokens_1VE)
 
     def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
         tokenizer = AutoTokenizer.from_pretrained(

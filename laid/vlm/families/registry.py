@@ -2,6 +2,7 @@
 
 from laid.common.errors import UserError
 from laid.vlm.families.family import Config, Family
+from laid.vlm.families.gemma3 import Gemma3
 from laid.vlm.families.internvl import InternVL
 from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.qwen2_vl import Qwen2VL
@@ -13,6 +14,7 @@ FAMILIES: dict[str, type[Family]] = {
     Qwen3VL.model_type: Qwen3VL,
     Qwen3VLMoe.model_type: Qwen3VLMoe,
     InternVL.model_type: InternVL,
+    Gemma3.model_type: Gemma3,
 }
 
 

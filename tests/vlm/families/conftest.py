@@ -38,7 +38,9 @@ def models(family, tmp_path_factory):
         with torch.no_grad():  # a new norm does nothing
             for name_of, parameter in model.named_parameters():
                 if "q_norm" in name_of or "k_norm" in name_of:
-                    parameter.uniform_(0.5, 2)
+                    parameter.add_(torch.empty_like(parameter).uniform_(-0.5, 1))
+                if "mm_input_projection" in name_of:  # a new one is 0
+                    parameter.normal_(std=0.3)
         model.save_pretrained(root / name)
     return root / "student", root / "teacher"
 

@@ -12,6 +12,7 @@ from laid.miniature.tiny_models import tiny_config, tiny_model
 from laid.planning.planned_inputs import haystack_inputs
 from laid.signals.model_signals import Wanted
 from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
+from laid.vlm.families.registry import family_of
 from laid.vlm.families.vision_features import VisionFeatures
 from laid.vlm.model_loading import ModelArgs, empty_model, load_model, materialise
 from laid.vlm.online_teacher import OnlineTeacher
@@ -142,3 +143,10 @@ def test_experts_may_be_stored_in_the_hubs_order(tokenizer, tmp_path):
     for read in (ours, load_model(args)):
         for name, parameter in read.named_parameters():
             assert torch.equal(parameter, expected[name]), name
+
+
+def test_head_dim_is_hidden_size_by_heads_where_none_is_stated(encoder):
+    config = tiny_config(encoder.processor.tokenizer, layers=1, heads=4, kv_heads=2, head_dim=16)
+    assert family_of(config).shape.head_dim == 16
+    config.text_config.head_dim = 64
+    assert family_of(config).shape.head_dim == family_of(config).head_facts()["head_dim"] == 64

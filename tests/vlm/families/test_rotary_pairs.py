@@ -32,40 +32,44 @@ def test_rotary_pairs_add_up_to_the_models_own_attention_logits(vlm, batch, monk
     rows = asked_rows(inputs)
     columns_R = rows.columns_BR[0]
     axes = len(inputs.position_ids_3BL)
-    pairs = rotary_pairs(vlm.turn, axes, vlm.shape.head_dim, torch.device("cpu"))
     for layer in layers:
+        turn, window = partial(vlm.turn, layer=layer), vlm.shape.window(layer)
+        pairs = rotary_pairs(turn, axes, vlm.shape.head_dim, torch.device("cpu"))
         qk, positions_3L = found[layer], inputs.position_ids_3BL[:, 0]
         c_LMHF = pair_logits(qk.q[0], qk.k[0], positions_3L, pairs)
         logits_HLM = spy.logits_BHLL[layer][0]
         torch.testing.assert_close(
             c_LMHF.sum(-1).permute(2, 0, 1).float(), logits_HLM, atol=1e-5, rtol=1e-5
         )
-        hidden_LM = torch.ones(c_LMHF.shape[:2]).triu(1).bool()
+        ones_LM = torch.ones(c_LMHF.shape[:2])
+        hidden_LM = ones_LM.triu(1) + (ones_LM.tril(-window) if window else 0) > 0
         p_HLM = logits_HLM.double().masked_fill(hidden_LM, -torch.inf).softmax(-1)
         mean_LHF = torch.einsum("hlm,lmhf->lhf", p_HLM, c_LMHF)
         apart_LMHF = (c_LMHF - mean_LHF[:, None]).square()
         variance_LHF = torch.einsum("hlm,lmhf->lhf", p_HLM, apart_LMHF)
-        turn = partial(vlm.family.rotate, vlm.hf, layer=layer)
-        made = pair_statistics(qk, rows, turn)
+        made = pair_statistics(qk, rows.within(window), turn)
         expected = mean_LHF[columns_R].mean(0), variance_LHF[columns_R].mean(0)
         torch.testing.assert_close((made.mean_HF, made.variance_HF), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_rotary_pairs_have_the_frequencies_and_sections_of_the_configuration(vlm):
-    rope = vlm.family.config.text_config.rope_parameters
-    axes = vlm.shape.position_rows
-    made = rotary_pairs(vlm.turn, axes, vlm.shape.head_dim, torch.device("cpu"))
-    pairs = vlm.shape.head_dim // 2
-    expected = [rope["rope_theta"] ** (-f / pairs) for f in range(pairs)]
-    torch.testing.assert_close(torch.tensor(made.frequency), torch.tensor(expected))
-    if axes == 1:
-        assert set(made.section) == set(SECTIONS[1])
-        return
-    sections = dict(zip(SECTIONS[3], rope["mrope_section"], strict=True))
-    assert {name: made.section.count(name) for name in sections} == sections
-    if rope.get("mrope_interleaved"):
-        turns = [name for pair in range(pairs) for name in SECTIONS[3] if pair < sections[name]]
-        spent = 3 * min(sections.values())
-        assert list(made.section) == [*turns[:spent], *(pairs - spent) * [SECTIONS[3][0]]]
-    else:
-        assert list(made.section) == sorted(made.section, key=SECTIONS[3].index)
+    shape, ropes = vlm.shape, vlm.family.config.text_config.rope_parameters
+    pairs = shape.head_dim // 2
+    for layer in range(shape.layers):
+        rope = ropes[shape.kind(layer)] if shape.kinds else ropes
+        turn = partial(vlm.turn, layer=layer)
+        made = rotary_pairs(turn, shape.position_rows, shape.head_dim, torch.device("cpu"))
+        slower = rope["factor"] if rope["rope_type"] == "linear" else 1
+        expected = [rope["rope_theta"] ** (-f / pairs) / slower for f in range(pairs)]
+        torch.testing.assert_close(torch.tensor(made.frequency), torch.tensor(expected))
+        if shape.position_rows == 1:
+            assert set(made.section) == set(SECTIONS[1])
+            continue
+        sections = dict(zip(SECTIONS[3], rope["mrope_section"], strict=True))
+        assert {name: made.section.count(name) for name in sections} == sections
+        if rope.get("mrope_interleaved"):
+            turns = [n for pair in range(pairs) for n in SECTIONS[3] if pair < sections[n]]
+            spent = 3 * min(sections.values())
+            assert list(made.section) == [*turns[:spent], *(pairs - spent) * [SECTIONS[3][0]]]
+        else:
+            assert list(made.section) == sorted(made.section, key=SECTIONS[3].index)
