@@ -74,7 +74,7 @@ class HaystackDataModule(L.LightningDataModule):
         max_length: int | None = None,
         max_answer_tokens: int = 512,
         image_root: str | None = None,
-        cache_features: bool = False,
+        cache_features: bool | str = False,
         feature_gib: float = 4.0,
         batch_size: int = 1,
         pack_tokens: int | None = None,
@@ -106,9 +106,9 @@ class HaystackDataModule(L.LightningDataModule):
             max_answer_tokens: Longest answer of a conversation in training; a longer is an error.
             image_root: Folder of the images that conversations name. None: that of each file.
             cache_features: Compute the frozen vision towers' features of each image once, before
-                a stage begins, and give the models these in place of pixels. For datasets whose
-                features fit in memory; the vision tower must be frozen.
-            feature_gib: Most memory for these features, in GiB and for each model.
+                a stage begins, and give the models these in place of pixels. true: in memory. A
+                folder: on disk, for later runs too. The vision tower must be frozen.
+            feature_gib: Most memory, or disk, for these features, in GiB and for each model.
             batch_size: Haystacks of a micro-batch on one device; fewer where a device's part of
                 global_batch_size is smaller.
             pack_tokens: In place of batch_size, tokens of an average micro-batch: haystacks are
@@ -188,7 +188,7 @@ class HaystackDataModule(L.LightningDataModule):
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            shown = self._images(stage)
+            shown = self.images_of(stage)
             self._image_sizes = check_images(self.root, shown, self.encoder.patches)
 
     @property
@@ -198,21 +198,21 @@ class HaystackDataModule(L.LightningDataModule):
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
 
-    def _images(self, stage: str) -> set[str]:
+    def images_of(self, stage: str) -> list[str]:
+        """Names of the images of a stage, in order."""
         parts = ("train", "validate") if stage == "fit" else (stage,)
         entries = [getattr(self, part + "_entries") for part in parts]
-        return {name for part in entries for images in part["images"] for name in images}
+        return sorted({name for part in entries for images in part["images"] for name in images})
 
-    def images_to_learn(self, stage: str) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-        """Names, patches and grids of a stage's images, ``FEATURE_BATCH`` at a time.
+    def image_batches(self, names: Sequence[str]) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+        """Names, patches and grids of images, ``FEATURE_BATCH`` at a time.
 
-        The module caches their features in its models (``cache_features``); batches carry no
-        pixels of these images from then on.
+        Their features are kept (``cache_features``); batches carry no pixels of these images from
+        then on.
         """
-        names = sorted(self._images(stage))
         bar = partial(tqdm, desc="image features", unit=f" x {FEATURE_BATCH} images", mininterval=1)
-        for at in bar(range(0, len(names), FEATURE_BATCH), disable=self._rank()["rank"] > 0):
-            some = names[at : at + FEATURE_BATCH]
+        for at in bar(range(0, len(names), FEATURE_BATCH), disable=self.rank()["rank"] > 0):
+            some = list(names[at : at + FEATURE_BATCH])
             patches_PC, grid_I3 = patches_of(self.root, some, self.encoder.patches)
             yield some, patches_PC, grid_I3
             self.grids.update(zip(some, grid_I3, strict=True))
@@ -224,7 +224,7 @@ class HaystackDataModule(L.LightningDataModule):
         if self._packing is None and self.pack_tokens is not None:
             shown, encoder = (self.train_entries, self._image_sizes), self.encoder
             tokens = on_rank_zero(lambda: encoder.lengths(*shown))
-            step = self.global_batch_size, self._rank()["world_size"]
+            step = self.global_batch_size, self.rank()["world_size"]
             family = encoder.processor.family
             mixture = self._mixture
             drawn = None if mixture is None else mixture.epoch(self.order_seed, 0)
@@ -235,7 +235,7 @@ class HaystackDataModule(L.LightningDataModule):
         """Training batches, padded on the right, shuffled anew each epoch."""
         data, step = self._dataset(self.train_entries, with_answer=True), self.global_batch_size
         sizes = list(self.train_entries["size"]) if self.group_by_size else None
-        packing, rank = self.packing, self._rank()
+        packing, rank = self.packing, self.rank()
         whole = (self._epoch_length, step, sizes, self.order_seed)
         order = training_order(*whole, mixture=self._mixture, **({} if packing else rank))
         self._train_loader = training_loader(
@@ -284,13 +284,13 @@ class HaystackDataModule(L.LightningDataModule):
 
     def _prompts(self, entries: Dataset) -> DataLoader:
         data = self._dataset(entries, with_answer=False)
-        sampler = EpochSampler(len(data), shuffle=False, even=True, **self._rank())
+        sampler = EpochSampler(len(data), shuffle=False, even=True, **self.rank())
         return padded_loader(data, sampler, self.eval_batch_size, "left", self.workers)
 
     def _dataset(self, entries: Dataset, with_answer: bool) -> HaystackDataset:
         return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
 
-    def _rank(self) -> dict[str, Any]:
+    def rank(self) -> dict[str, Any]:
         """Rank and world size, as options of ``EpochSampler``."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}

@@ -99,7 +99,7 @@ class _Plan:
         if data.cache_features:
             lines.append(
                 "data.cache_features is planned as false: vision towers at work in every step; "
-                f"true keeps up to {data.feature_gib:g} GiB of features for each model"
+                f"else up to {data.feature_gib:g} GiB of features are kept for each model"
             )
         tested = options.test_images
         if tested is None:

@@ -1,6 +1,7 @@
 """Where a teacher's signals come from."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,15 +38,10 @@ class TeacherSource(ABC):
     def to(self, device: torch.device) -> None:
         """Goes to the device that batches will be on."""
 
-    @abstractmethod
-    def forget_images(self) -> None:
-        """Drops what was learned of images: their names may be those of others next."""
-
-    @abstractmethod
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        """Sees images beforehand, after which batches may come without their pixels."""
+    @property
+    def vision(self) -> Any:
+        """The model (``laid.vlm``) whose vision tower sees images; None where none does."""
+        return None
 
     @abstractmethod
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:

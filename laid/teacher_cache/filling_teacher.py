@@ -1,9 +1,9 @@
 """A teacher that is asked once of each entry, while a run trains: ``online+cache:FOLDER``."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from laid.distributed.process_group import gather
 from laid.signals.model_inputs import ModelInputs, haystack_alone
@@ -47,13 +47,9 @@ class FillingTeacher(CachedTeacher):
         super().to(device)
         self._teacher.to(device)
 
-    def forget_images(self) -> None:
-        self._teacher.forget_images()
-
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        self._teacher.learn(names, pixel_values_PC, grid_I3, limit_gib)
+    @property
+    def vision(self) -> Any:
+        return self._teacher.vision
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Raises:

@@ -11,8 +11,7 @@ from laid.vlm.rotation import Rotation
 
 
 class WeightlessTeacher(TeacherSource):
-    """A teacher of which only the configuration is there: it can turn queries and keys, and has no
-    use for images."""
+    """A teacher of which only the configuration is there: it can turn queries and keys."""
 
     def __init__(self, args: ModelArgs):
         self._rotation = Rotation(args)
@@ -40,11 +39,3 @@ class WeightlessTeacher(TeacherSource):
 
     def to(self, device: torch.device) -> None:
         self._rotation.to(device)
-
-    def forget_images(self) -> None:
-        pass
-
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        pass

@@ -21,6 +21,7 @@ from laid.losses.term import ModelPair
 from laid.signals.teacher_source import TeacherSource
 from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.finite_guard import check_finite
+from laid.training.image_learning import learn_images
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedule, set_rates
 from laid.training.placement import Placement
@@ -174,22 +175,10 @@ class LaidModule(L.LightningModule):
     on_predict_start = on_test_start
 
     def _learn_images(self) -> None:
-        """With ``data.cache_features``, shows the models every image of the stage, once, and drops
-        those of an earlier stage: a name may have been another image's there."""
-        data = self.trainer.datamodule
-        if not data.cache_features:
-            return
-        if not self.student.vision_frozen:
-            raise UserError(
-                "data.cache_features: the features of a vision tower that is trained change; set "
-                "it false, or model.student.freeze_vision true"
-            )
-        models = (self.student, self.teacher) if self.teacher else (self.student,)
-        for model in models:
-            model.forget_images()
-        for names, patches_PC, grid_I3 in data.images_to_learn(self.trainer.state.fn.value):
-            for model in models:
-                model.learn(names, patches_PC, grid_I3, data.feature_gib)
+        teachers = [self.teacher.vision] if self.teacher and self.teacher.vision else []
+        learn_images(
+            [self.student, *teachers], self.trainer.datamodule, self.trainer.state.fn.value
+        )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.objective.advance(self.trainer.global_step, self._steps)

@@ -16,6 +16,7 @@ from laid.teacher_cache.shard_filling import ShardFilling
 from laid.teacher_cache.signal_store import SignalStore
 from laid.teacher_cache.stored_numbers import StoredAs
 from laid.training.cache_request import CacheRequest
+from laid.training.image_learning import learn_images
 from laid.training.sharded_strategy import check_precision, placement_of
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.model_paths import model_folder
@@ -99,10 +100,8 @@ class CacheEntries(L.LightningDataModule):
         """Entries with answers, batches of one; where features are kept, they are made first, as
         training makes them."""
         assert self.trainer is not None
-        if self.data.cache_features and self.missing:
-            teacher = self.trainer.lightning_module.teacher
-            for names, patches_PC, grid_I3 in self.data.images_to_learn("fit"):
-                teacher.learn(names, patches_PC, grid_I3, self.data.feature_gib)
+        if self.missing:
+            learn_images([self.trainer.lightning_module.vlm], self.data, "fit")
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         self.filling = ShardFilling(self.store, self.ids, self.missing, rank, ranks)
         return self.data.one_by_one(self.filling)

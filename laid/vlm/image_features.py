@@ -10,21 +10,17 @@ from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
 from laid.vlm.families.registry import family_of
 from laid.vlm.families.vision_features import VisionFeatures
+from laid.vlm.stored_features import StoredFeatures
 
 
 class ImageFeatures:
     """Features that a model has learned of images, by name; bounded in memory.
 
-    Names mean something within one stage of a run only: at its beginning all are forgotten.
+    Names mean something within one stage of a run only.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, VisionFeatures] = {}
-        self._bytes = 0
-
-    def forget(self) -> None:
-        """Drops all features."""
-        self._known.clear()
         self._bytes = 0
 
     def add(self, name: str, features: VisionFeatures, limit_gib: float) -> None:
@@ -51,7 +47,7 @@ class ImageFeatures:
 
 @torch.no_grad()
 def features_of_batch(
-    hf: PreTrainedModel, known: ImageFeatures, inputs: ModelInputs
+    hf: PreTrainedModel, known: ImageFeatures | StoredFeatures, inputs: ModelInputs
 ) -> list[VisionFeatures]:
     """The features of every image of a batch, in order: known ones, else each distinct one once."""
     if not len(inputs.pixel_values_PC):

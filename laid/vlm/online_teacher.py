@@ -37,13 +37,9 @@ class OnlineTeacher(TeacherSource):
     def to(self, device: torch.device) -> None:
         self.vlm.to(device)
 
-    def forget_images(self) -> None:
-        self.vlm.forget_images()
-
-    def learn(
-        self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
-    ) -> None:
-        self.vlm.learn(names, pixel_values_PC, grid_I3, limit_gib)
+    @property
+    def vision(self) -> VLM:
+        return self.vlm
 
     @torch.no_grad()
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:

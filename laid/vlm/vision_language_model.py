@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.vlm.families.registry import family_of
+from laid.vlm.families.vision_features import VisionFeatures
 from laid.vlm.image_features import ImageFeatures, features_of_batch
 from laid.vlm.layer_options import compile_layers
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
@@ -22,6 +23,7 @@ from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.packed_row import attend_by_haystack, haystacks_apart, one_row, row_arguments
 from laid.vlm.qk_capture import captured_qk, first_layers
 from laid.vlm.rope_gain import RopeGainArgs, add_gains, gain_parameters, gains_of
+from laid.vlm.stored_features import StoredFeatures
 from laid.vlm.window_extension import Settings
 
 
@@ -40,7 +42,7 @@ class VLM(nn.Module):
         self.family = family_of(hf.config)
         self.shape = self.family.shape
         self.base: dict[str, Any] = {}  # with LoRA: the fingerprint of the frozen weights
-        self.features = ImageFeatures()
+        self.features: ImageFeatures | StoredFeatures = ImageFeatures()
         self.in_step = False
         """Whether the model is sharded, so that each rank must run it as often as the others."""
 
@@ -94,9 +96,15 @@ class VLM(nn.Module):
 
     def forget_images(self) -> None:
         """Drops what was learned of images."""
-        self.features.forget()
+        self.features = ImageFeatures()
 
     @torch.no_grad()
+    def seen(self, pixel_values_PC: Tensor, grid_I3: Tensor) -> list[VisionFeatures]:
+        """Features of some images, by a frozen vision tower."""
+        assert self.vision_frozen
+        pixel_values_PC, grid_I3 = pixel_values_PC.to(self.device), grid_I3.to(self.device)
+        return self.family.vision_features(self.hf, pixel_values_PC, grid_I3)
+
     def learn(
         self, names: list[str], pixel_values_PC: Tensor, grid_I3: Tensor, limit_gib: float
     ) -> None:
@@ -105,10 +113,8 @@ class VLM(nn.Module):
         Raises:
             UserError: the features of all images so far take more than ``limit_gib``.
         """
-        assert self.vision_frozen
-        pixel_values_PC, grid_I3 = pixel_values_PC.to(self.device), grid_I3.to(self.device)
-        made = self.family.vision_features(self.hf, pixel_values_PC, grid_I3)
-        for name, features in zip(names, made, strict=True):
+        assert isinstance(self.features, ImageFeatures)
+        for name, features in zip(names, self.seen(pixel_values_PC, grid_I3), strict=True):
             self.features.add(name, features, limit_gib)
 
     def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:

@@ -50,7 +50,8 @@ def with_terms(request, config, work, pair):
         "retrieval": {**aligned, "layers": "all"},
         "kl": {"weight": 1.0},
     }
-    content["data"] |= {"workers": 0, "cache_features": request.param == "retrieval"}
+    kept = False if request.param == "drawn tokens" else str(work / "features")
+    content["data"] |= {"workers": 0, "cache_features": kept}
     content["checkpoint"]["every_n_train_steps"] = 2
     content["head_flow"]["enabled"] = False
     path = work / f"{request.param}.yaml"

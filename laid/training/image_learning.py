@@ -1,0 +1,147 @@
+"""Features of a stage's images, computed once before it begins: in memory, or on disk."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+from laid.common.errors import UserError
+from laid.common.file_hashes import file_hashes
+from laid.common.tensor_shards import Item
+from laid.data.datamodule import FEATURE_BATCH, HaystackDataModule
+from laid.data.image_files import patches_of
+from laid.data.image_names import resolve_under
+from laid.distributed.process_group import gather, on_rank_zero
+from laid.vlm.stored_features import StoredFeatures, feature_item, vision_identity
+from laid.vlm.vision_language_model import VLM
+
+log = logging.getLogger(__name__)
+
+SHARD_BYTES = 256 * 2**20
+_LEAST = 8
+"""Images of a batch at the least: the products of one or two small ones are rounded otherwise."""
+
+
+def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) -> None:
+    """With ``data.cache_features``, shows models every image of a stage, once, and drops those of
+    an earlier stage: a name may have been another image's there.
+
+    Raises:
+        UserError: a vision tower is trained, or the features take more than is allowed or free.
+        OSError: they can't be stored.
+    """
+    if not data.cache_features:
+        return
+    if not all(model.vision_frozen for model in models):
+        raise UserError(
+            "data.cache_features: the features of a vision tower that is trained change; set it "
+            "false, or model.student.freeze_vision true"
+        )
+    for model in models:
+        model.forget_images()
+    names = data.images_of(stage)
+    if isinstance(data.cache_features, str):
+        _on_disk(models, data, names, Path(data.cache_features).expanduser())
+        return
+    for some, patches_PC, grid_I3 in data.image_batches(names):
+        for model in models:
+            model.learn(some, patches_PC, grid_I3, data.feature_gib)
+
+
+def _on_disk(
+    models: Sequence[VLM], data: HaystackDataModule, names: list[str], folder: Path
+) -> None:
+    ids = dict(
+        zip(names, file_hashes(resolve_under(data.root, name) for name in names), strict=True)
+    )
+    processor = data.encoder.processor.identity()["image_processor"]
+    stores = []
+    for model in models:
+        key = vision_identity(model.hf, model.family, processor)
+        stores.append(StoredFeatures(folder, key, model.device))
+
+    def lacking() -> list[set[str]]:
+        for store in stores:
+            store.find(mend=True)
+        return [store.lacks(ids.values()) for store in stores]
+
+    missing = on_rank_zero(lacking)
+    one_each = {one: name for name, one in ids.items()}
+    wanted = sorted(one_each[one] for one in set().union(*missing))
+    if wanted:
+        _make(list(zip(models, stores, missing, strict=True)), data, ids, wanted)
+        gather(None)  # every rank has written its part
+    for model, store in zip(models, stores, strict=True):
+        store.find(mend=False)
+        if left := store.lacks(ids.values()):
+            raise UserError(
+                f"data.cache_features {folder}: the features of {len(left)} images are not there "
+                "after they were made; expected a folder that all machines share"
+            )
+        data.grids |= store.show(ids)
+        model.features = store
+    log.info("the features of %s images are in %s", f"{len(names):,}", folder)
+
+
+def _make(
+    each: list[tuple[VLM, StoredFeatures, set[str]]],
+    data: HaystackDataModule,
+    ids: dict[str, str],
+    wanted: list[str],
+) -> None:
+    """Computes and stores the features of images; each rank those of its part, as many as the
+    others, since a sharded model runs on all of them together."""
+    some = list(islice(cycle(wanted), _LEAST))
+    pieces = patches_of(data.root, some, data.encoder.patches)
+    takes = [sum(f.bytes for f in model.seen(*pieces)) / _LEAST for model, _, _ in each]
+    on_rank_zero(lambda: _check_space(each, takes, data.feature_gib))
+    place = data.rank()
+    length = -(-len(wanted) // place["world_size"])
+    mine = wanted[place["rank"] * length :][:length]
+    if 0 < length % FEATURE_BATCH < _LEAST:
+        length += _LEAST - length % FEATURE_BATCH
+    part = list(islice(cycle(mine or wanted), length))
+    waiting: list[dict[str, Item]] = [{} for _ in each]
+    left = [missing & {ids[name] for name in mine} for _, _, missing in each]
+    for some, patches_PC, grid_I3 in data.image_batches(part):
+        for (model, store, _), items, lacks in zip(each, waiting, left, strict=True):
+            made = zip(some, model.seen(patches_PC, grid_I3), grid_I3, strict=True)
+            for name, features, grid_3 in made:
+                if ids[name] in lacks:
+                    lacks.remove(ids[name])
+                    items[ids[name]] = feature_item(ids[name], features, grid_3)
+            if (
+                sum(x.nbytes for item in items.values() for x in item.tensors.values())
+                > SHARD_BYTES
+            ):
+                store.write(list(items.values()))
+                items.clear()
+    for (_, store, _), items in zip(each, waiting, strict=True):
+        if items:
+            store.write(list(items.values()))
+
+
+def _check_space(
+    each: list[tuple[VLM, StoredFeatures, set[str]]], takes: list[float], limit_gib: float
+) -> None:
+    """Says what will be stored, and refuses what is not allowed or does not fit."""
+    total = 0.0
+    for (_, store, missing), bytes_ in zip(each, takes, strict=True):
+        more = bytes_ * len(missing)
+        total += more
+        if store.bytes + more > limit_gib * 2**30:
+            raise UserError(
+                f"data.cache_features: {store.folder} would take "
+                f"{(store.bytes + more) / 2**30:,.2f} GiB, more than data.feature_gib "
+                f"{limit_gib:g}: raise it, or set data.cache_features false"
+            )
+    folder = each[0][1].folder.parent
+    free, counts = shutil.disk_usage(folder).free, [len(missing) for _, _, missing in each]
+    text = (
+        f"features of {' and '.join(f'{n:,}' for n in counts)} images take about "
+        f"{total / 1e9:,.2f} GB in {folder}, where {free / 1e9:,.2f} GB are free"
+    )
+    log.info("%s", text)
+    if total > free:
+        raise UserError(f"data.cache_features: {text}; name a folder elsewhere, or set it false")

@@ -1,0 +1,191 @@
+"""Features of images on disk: those of the pixels, made once, and made again where torn."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from command_line.faults import DIED, inject
+
+from laid.common.errors import UserError
+from laid.data.datamodule import HaystackDataModule
+from laid.data.entry_args import EvaluationArgs, TrainArgs
+from laid.data.prompt import Collate
+from laid.signals.model_signals import Wanted
+from laid.training.image_learning import learn_images
+from laid.vlm.families.vision_features import VisionFeatures
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.stored_features import StoredFeatures, feature_item
+from laid.vlm.vision_language_model import VLM
+
+WANTED = Wanted(layers=(0, 1), logits=True)
+FULL = 28
+
+
+@pytest.fixture
+def images(drawn, tmp_path):
+    """Images that a test may change."""
+    return shutil.copytree(drawn, tmp_path / "coco")
+
+
+@pytest.fixture
+def data_of(images, pair):
+    """A function of the settings: data of six haystacks, ready to train."""
+
+    def make(**settings):
+        data = HaystackDataModule(
+            str(images),
+            str(pair[0]),
+            train=TrainArgs(entries=6, min_size=2, max_size=3),
+            validate=EvaluationArgs(sizes=[2], per_size=2),
+            global_batch_size=2,
+            workers=0,
+            **settings,
+        )
+        data.setup("fit")
+        return data
+
+    return make
+
+
+def batch(data):
+    """All training entries as the models get them."""
+    samples = data._dataset(data.train_entries, with_answer=True)
+    return Collate(data.encoder.pad_id, "right")([samples[at] for at in range(6)]).inputs
+
+
+def looks(vlm):
+    """Grows by one with each call of the vision tower."""
+    calls = []
+    vlm.family.vision_parts(vlm.hf)[0].register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_a_model_says_the_same_of_them_as_of_the_pixels(data_of, student, tmp_path):
+    """To the last bit, as do features in memory."""
+    said = []
+    for kept in (False, True, str(tmp_path / "features"), str(tmp_path / "features")):
+        data = data_of(cache_features=kept)
+        learn_images([student], data, "fit")
+        inputs = batch(data)
+        assert len(inputs.pixel_values_PC) == 0 or kept is False
+        said.append(student.signals(inputs, WANTED))
+    for one in said[1:]:
+        assert torch.equal(one.logits_NV, said[0].logits_NV)
+        assert torch.equal(one.qk[1].k, said[0].qk[1].k)
+
+
+def test_each_image_is_seen_once_whatever_runs_and_stages_there_are(
+    data_of, student, teacher, tmp_path, pair
+):
+    """Each vision tower has its own; other weights are another tower."""
+    folder = str(tmp_path / "features")
+    data, calls = data_of(cache_features=folder), (looks(student), looks(teacher))
+    learn_images([student, teacher], data, "fit")
+    seen = [len(of) for of in calls]
+    assert min(seen) > 0
+    for model in (student, teacher):
+        learn_images([model], data_of(cache_features=folder), "fit")
+        learn_images([model], data_of(cache_features=folder), "validate")
+    assert [len(of) for of in calls] == seen
+    assert len(os.listdir(folder)) == 2
+    changed = VLM.load(ModelArgs(str(pair[0])))
+    with torch.no_grad():
+        next(changed.family.vision_parts(changed.hf)[0].parameters()).mul_(2)
+    learn_images([changed], data, "fit")
+    assert len(os.listdir(folder)) == 3
+    learn_images([student], data_of(cache_features=folder, max_pixels=28 * 28), "fit")
+    assert len(os.listdir(folder)) == 4
+
+
+def test_an_image_that_has_changed_is_seen_again_and_no_other(data_of, images, student, tmp_path):
+    folder = tmp_path / "features"
+    data = data_of(cache_features=str(folder))
+    learn_images([student], data, "fit")
+    (key,) = folder.iterdir()
+    before = set(key.iterdir())
+    name, other = data.images_of("fit")[:2]
+    (of_name,) = student.features.of([name])
+    shutil.copy(images / other, images / name)
+    fresh = data_of(cache_features=str(folder))
+    learn_images([student], fresh, "fit")
+    assert set(key.iterdir()) == before  # what it shows now is known under its other name
+    found = student.features.of([name, other])
+    assert torch.equal(found[0].tokens_VE, found[1].tokens_VE)
+    assert not torch.equal(found[0].tokens_VE, of_name.tokens_VE)
+
+
+def test_what_is_torn_is_made_again(data_of, student, tmp_path):
+    folder = tmp_path / "features"
+    data = data_of(cache_features=str(folder))
+    learn_images([student], data, "fit")
+    names = data.images_of("fit")
+    before = [one.clone() for one in student.features.of(names)]  # not as the file is mapped
+    (shard,) = folder.glob("*/*")
+    (shard / "tensors.safetensors").write_bytes((shard / "tensors.safetensors").read_bytes()[:-9])
+    learn_images([student], data_of(cache_features=str(folder)), "fit")
+    for one, other in zip(student.features.of(names), before, strict=True):
+        assert torch.equal(one.tokens_VE, other.tokens_VE)
+
+
+def test_what_is_more_than_allowed_is_refused_before_it_is_made(data_of, student, tmp_path):
+    data = data_of(cache_features=str(tmp_path / "features"), feature_gib=1e-6)
+    with pytest.raises(UserError, match=r"would take .* GiB, more than data\.feature_gib 1e-06"):
+        learn_images([student], data, "fit")
+    assert not list((tmp_path / "features").glob("*/*"))
+    student.requires_grad_(True)
+    with pytest.raises(UserError, match="a vision tower that is trained"):
+        learn_images([student], data, "fit")
+
+
+@pytest.mark.parametrize(("error", "code"), [(None, DIED), ("ENOSPC", FULL)])
+def test_a_run_that_dies_or_meets_a_full_disk_leaves_nothing_half_made(
+    data_of, student, tmp_path, error, code
+):
+    """The next run makes what is missing; its features are those of an undisturbed one."""
+    log, whole = tmp_path / "operations", data_of(cache_features=str(tmp_path / "whole"))
+    learn_images([student], whole, "fit")
+    names = whole.images_of("fit")
+    before = student.features.of(names)
+    ended, at = code, 0
+    while ended == code:
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        data = data_of(cache_features=str(folder))
+        ended = in_child(student, data, folder, log, at, error)
+        learn_images([student], data, "fit")
+        for one, other in zip(student.features.of(names), before, strict=True):
+            assert torch.equal(one.tokens_VE, other.tokens_VE)
+        assert not list(folder.glob("*/.*"))
+        at += 3
+    assert ended == 0
+    assert at > 3
+
+
+def in_child(student, data, folder, log, at, error):
+    """Makes features in a process of its own, with a fault at an operation; gives its exit code."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        inject(str(folder), str(log), at, error)
+        learn_images([student], data, "fit")
+        code = 0
+    except OSError as reason:
+        code = reason.errno
+    finally:
+        os._exit(code)
+
+
+def test_several_tensors_of_an_image_come_back(tmp_path):
+    """As DeepStack has them."""
+    made = StoredFeatures(tmp_path, "key", torch.device("cpu"))
+    tensors = torch.randn(3, 4, 8)
+    one = VisionFeatures(tensors[0], (tensors[1], tensors[2]))
+    made.write([feature_item("a", one, torch.tensor([1, 4, 4]))])
+    made.find(mend=False)
+    assert made.lacks(["a", "b"]) == {"b"}
+    assert made.show({"a.jpg": "a"})["a.jpg"].tolist() == [1, 4, 4]
+    (found,) = made.of(["a.jpg"])
+    assert torch.equal(found.tokens_VE, tensors[0])
+    assert torch.equal(torch.stack(found.more_VE), tensors[1:])
