@@ -131,7 +131,9 @@ def look(
             f"--heads {heads}, --max_new_tokens {max_new_tokens}: expected at least 1 of each"
         )
     if (images is None) != (question is None) or question == "":
-        raise UserError("--images FOLDER and --question TEXT belong together: give both, or --entry")
+        raise UserError(
+            "--images FOLDER and --question TEXT belong together: give both, or --entry"
+        )
     asked = None if images is None else PredictArgs(None, images, question)
     if (entry is None) == (asked is None):
         raise UserError("say what is shown: either --entry N, or --images FOLDER --question TEXT")
@@ -151,7 +153,9 @@ def look(
         of_run["seed"] = seed
     test = dict(of_run.pop("test", {}))
     if source is not None:  # what the run says is of its own sources
-        test = {key: value for key, value in test.items() if key not in ("split", "sizes", "per_size")}
+        test = {
+            key: value for key, value in test.items() if key not in ("split", "sizes", "per_size")
+        }
     test.update({key: value for key, value in typed_entries.items() if value is not None})
     if split is not None and source is None:
         test["source"] = None
