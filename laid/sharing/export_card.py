@@ -50,11 +50,12 @@ def write_card(folder: Path, found: Found, model_class: str, dtype: str) -> None
 
 
 def results_of(found: Found) -> list[Results]:
-    """The results of this very checkpoint, in its run's folder and the folders beside it: those of
-    another checkpoint of the run are left out, and those with a window extension, which the
-    exported folder does not have."""
+    """The results of this very checkpoint, in its run's folder, the folders beside it and those in
+    them. Those of another checkpoint of the run are left out, and those with a window extension,
+    which the exported folder does not have."""
     own = found.run / "results.json"
-    beside = sorted(found.run.parent.glob("*/results.json"))
+    runs = found.run.parent
+    beside = sorted([*runs.glob("*/results.json"), *runs.glob("*/*/results.json")])
     known = []
     for path in dict.fromkeys([*([own] if own.exists() else []), *beside]):
         try:

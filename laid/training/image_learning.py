@@ -31,8 +31,10 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
         UserError: a vision tower is trained, or the features take more than is allowed or free.
         OSError: they can't be stored.
     """
-    if not data.cache_features:
+    if data.cache_features is False:
         return
+    if data.cache_features == "":
+        raise UserError("data.cache_features '': expected true, false or a folder")
     if not all(model.vision_frozen for model in models):
         raise UserError(
             "data.cache_features: the features of a vision tower that is trained change; set it "

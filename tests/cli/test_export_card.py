@@ -61,19 +61,19 @@ def test_results_beside_the_run_are_taken_if_they_are_of_this_model(tested, work
     content = json.loads((tested / "results.json").read_text())
     identity = content["identity"]
     beside = {
-        "small-vhs": content | {"name": "vhs"},
+        "tests/vhs": content | {"name": "vhs"},
         "small-yarn": content | {"identity": identity | {"window": {"extension": "yarn"}}},
         "small-2": content | {"identity": identity | {"checkpoint": {"id": "another"}}},
         "broken": {},
     }
     for name, of in beside.items():
-        (tested.parent / name).mkdir()
+        (tested.parent / name).mkdir(parents=True)
         (tested.parent / name / "results.json").write_text(json.dumps(of))
     try:
         found = results_of(find_checkpoint(str(tested), Path("runs")))
     finally:
         for name in beside:
-            shutil.rmtree(tested.parent / name)
+            shutil.rmtree(tested.parent / Path(name).parts[0])
     assert [results.name for results in found] == [content["name"], "vhs"]
 
 

@@ -86,7 +86,7 @@ def test_pairs_are_matched_with_each_models_own_rotation(student, haystacks):
     shape = replace(student.shape, head_dim=2 * student.shape.head_dim)
     half = student.shape.head_dim
 
-    def narrow_turn(x_BLHD, positions_3BL):
+    def narrow_turn(x_BLHD, positions_3BL, layer=0):
         return pad(student.turn(x_BLHD[..., :half], positions_3BL), (0, half))
 
     def wide(inputs, wanted):

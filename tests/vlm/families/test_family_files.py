@@ -1,7 +1,10 @@
 """Weights of every family: read whole and sharded, written, and read by plain transformers."""
 
+import shutil
+
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_families import CASES
 
 from laid.distributed.sharded_tensors import full_tensor
@@ -63,3 +66,18 @@ def test_a_model_that_is_built_sharded_is_the_one_of_one_process(on_ranks, model
         assert all(torch.equal(found[name], parameters[name]) for name in found)
         assert torch.equal(logits, logits_NV)
         assert torch.equal(said, answer)
+
+
+def test_files_with_the_hubs_names_are_read_alike_row_by_row_and_by_transformers(
+    vlm, models, family, tmp_path
+):
+    shutil.copytree(models[0], tmp_path, dirs_exist_ok=True)
+    expected = dict(vlm.hf.named_parameters())
+    stored = {CASES[family].hub_name(name): x.detach().clone() for name, x in expected.items()}
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    args = ModelArgs(str(tmp_path))
+    ours = empty_model(args)
+    materialise(ours, args, "cpu", all_rows)
+    for read in (ours, load_model(args)):
+        for name, parameter in read.named_parameters():
+            assert torch.equal(parameter, expected[name]), name

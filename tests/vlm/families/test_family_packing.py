@@ -38,3 +38,23 @@ def test_haystacks_in_a_row_say_what_they_say_side_by_side(runs, batch):
         for layer, qk in expected.qk.items():
             for ours, theirs in ((found.qk[layer].q, qk.q), (found.qk[layer].k, qk.k)):
                 torch.testing.assert_close(ours[mask_BL], theirs[mask_BL], **close)
+
+
+def test_a_trained_tower_gets_the_gradients_of_haystacks_side_by_side(models, batch):
+    vlm = VLM.load(ModelArgs(str(models[0]), freeze_vision=False))
+    if not vlm.family.packs:
+        return
+    inputs = batch(rows=[0, 2])
+    found = []
+    for lengths in ([], inputs.attention_mask_BL.sum(-1).tolist()):
+        vlm.zero_grad()
+        signals = vlm.signals(replace(inputs, lengths=lengths), ALL)
+        signals.logits_NV.square().mean().backward()
+        towers = vlm.family.tower(vlm.hf).named_parameters()
+        found.append({n: p.grad for n, p in towers if p.grad is not None})
+    plain, packed = found
+    assert plain.keys() == packed.keys()
+    assert len(plain) > 5
+    scale = max(gradient.abs().max() for gradient in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(packed[name] / scale, gradient / scale, rtol=1e-4, atol=1e-5)
