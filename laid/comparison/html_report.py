@@ -177,7 +177,8 @@ def _figure(at: int, name: str, figure: go.Figure) -> str:
     # A "</script>" in a name would end the script.
     data = figure.to_json().replace("</", "<\\/")
     return (
-        f'<h2>{escape(one_line(name))}</h2>\n<div id="figure{at}" style="height: {height}rem"></div>\n<script>'
+        f"<h2>{escape(one_line(name))}</h2>\n"
+        f'<div id="figure{at}" style="height: {height}rem"></div>\n<script>'
         f'{{ const f = {data}; Plotly.newPlot("figure{at}", f.data, f.layout, '
         "{responsive: true, displaylogo: false}); }</script>"
     )

@@ -28,7 +28,7 @@ def clean_name(root: str | Path, name: str) -> str:
             can't be written as UTF-8.
     """
     if isinstance(name, str) and HALF.search(name):
-        raise UserError(f"the file name {ascii(name)} is not UTF-8: rename the file.")
+        raise UserError(f"the file name {name!a} is not UTF-8: rename the file.")
     if isinstance(name, str) and name and "\0" not in name and not _ABSOLUTE.match(name):
         clean = posixpath.normpath(name.replace("\\", "/"))
         if clean != "." and clean.split("/", 1)[0] != "..":

@@ -49,7 +49,7 @@ class QuestionCheck:
         """
         if half := HALF.search(text):
             raise UserError(
-                f"{source} holds {ascii(half[0])}, half of a surrogate pair, which is no character. "
+                f"{source} holds {half[0]!a}, half of a surrogate pair, which is no character. "
                 "Remove it."
             )
         if found := self._pattern.search(text):
