@@ -2,6 +2,10 @@
 
 import re
 
+HALF = re.compile(r"[\ud800-\udfff]")
+"""Half of a surrogate pair: JSON may escape it, and a name or an argument that is not UTF-8 has it.
+It can't be written as UTF-8."""
+
 # What Markdown would take for its own; "<0.001" and an interval in brackets it leaves alone.
 _MARKDOWN = re.compile(r"[\\|*_`]|<(?=[a-zA-Z/!?])|\](?=\()|&(?=#?\w+;)")
 

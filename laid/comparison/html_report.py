@@ -23,10 +23,12 @@ _STYLE = """\
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem;
        color: #1a1a1a; background: #fff }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-.wide { overflow-x: auto } .figure { height: 27rem }
+h1, h2, p, li, summary { overflow-wrap: anywhere }
+.wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 8rem;
+                                 max-width: 20rem; overflow-wrap: anywhere }
 th { cursor: pointer; border-bottom: 1px solid #888 } tr:nth-child(even) td { background: #f6f6f6 }
 th[aria-sort=ascending]::after { content: " ▲" } th[aria-sort=descending]::after { content: " ▼" }
 pre { background: #f6f6f6; padding: .6rem; overflow-x: auto }
@@ -162,16 +164,21 @@ def _line(
         # In names plotly takes some HTML, and text between dollars for a formula.
         name=escape(one_line(method.title)).replace("$", "&#36;"),
         mode="lines+markers",
-        line={"color": COLOURS[at % len(COLOURS)]},
+        line={
+            "color": COLOURS[at % len(COLOURS)],
+            "dash": ("solid", "dash", "dot", "dashdot")[at // len(COLOURS) % 4],
+        },
         hovertemplate="%{y:.1f}",
     )
 
 
 def _figure(at: int, name: str, figure: go.Figure) -> str:
+    height = 20 + 1.4 * len(figure.data)  # in the worst case each has a line of the legend
     # A "</script>" in a name would end the script.
     data = figure.to_json().replace("</", "<\\/")
     return (
-        f'<h2>{escape(one_line(name))}</h2>\n<div class="figure" id="figure{at}"></div>\n<script>'
+        f"<h2>{escape(one_line(name))}</h2>\n"
+        f'<div id="figure{at}" style="height: {height}rem"></div>\n<script>'
         f'{{ const f = {data}; Plotly.newPlot("figure{at}", f.data, f.layout, '
         "{responsive: true, displaylogo: false}); }</script>"
     )

@@ -197,7 +197,7 @@ def _file_name(folder: Path, image: Any) -> str:
     """The name of an image file below the folder."""
     name = image.get("path") if isinstance(image, dict) else image
     if not isinstance(name, str) or "://" in name or name.startswith("data:"):
-        raise UserError(f"the image {str(name)[:60]!r} is no file name")
+        raise UserError(f"the image {str(image)[:60]!r} is no file name")
     if Path(name).is_absolute() and Path(name).is_relative_to(folder.absolute()):
         name = str(Path(name).relative_to(folder.absolute()))
     try:

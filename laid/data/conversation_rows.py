@@ -20,6 +20,7 @@ _ROLES = {
     "model": "assistant",
 }
 _TURNS = ("messages", "conversations", "prompt")
+_BESIDE_THE_TEXT = ("tool_calls", "function_call", "reasoning_content", "thinking")
 _OTHER_MEDIA = ("videos", "video", "audios", "audio")
 
 
@@ -100,6 +101,8 @@ def _turn(message: Any, images: list[Any]) -> Turn:
         raise UserError(f"expected an object, got {_short(message)}")
     if message.get("loss") is not None:
         raise UserError("'loss' is not read: data.train.turns says which turns are trained")
+    if other := [key for key in _BESIDE_THE_TEXT if message.get(key)]:
+        raise UserError(f"{other[0]!r} is given, and only the text is read: leave the row out")
     who, what = ("role", "content") if message.get("role") is not None else ("from", "value")
     if message.get(who) is None:
         raise UserError(

@@ -7,6 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from datasets import Dataset, Features, List, Value
 
+from laid.common.errors import UserError
+from laid.common.printable import HALF
+
 Mode = Literal["single", "all", "any"]
 MODES: tuple[Mode, ...] = ("single", "all", "any")
 
@@ -87,12 +90,20 @@ class HaystackEntry:
 
 
 def dataset_of(entries: Iterable[HaystackEntry], features: Features = FEATURES) -> Dataset:
-    """A dataset in memory with the columns ``features``, one row an entry."""
+    """A dataset in memory with the columns ``features``, one row an entry.
+
+    Raises:
+        UserError: a text or a name can't be written as UTF-8; names the entry.
+    """
     rows = list(entries)
     columns = {name: [getattr(entry, name) for entry in rows] for name in features}
     if "turns" in columns:
         columns["turns"] = [[turn._asdict() for turn in turns] for turns in columns["turns"]]
-    return Dataset.from_dict(columns, features=features)
+    try:
+        return Dataset.from_dict(columns, features=features)
+    except UnicodeEncodeError as error:
+        entry = next(one.id for one in rows if HALF.search(f"{one.id}{one.question}{one.images}"))
+        raise UserError(f"entry {entry}: a text or a file name is not UTF-8 ({error})") from error
 
 
 _TEMPLATES: dict[Mode, str] = {

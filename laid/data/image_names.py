@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from laid.common.errors import UserError
+from laid.common.printable import HALF
 
 # "/etc/passwd", "\\server\share" and "C:\..." on whatever system we run.
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
@@ -23,8 +24,11 @@ def clean_name(root: str | Path, name: str) -> str:
     who may keep the images elsewhere, while the name comes from whoever wrote the file.
 
     Raises:
-        UserError: the name is not a string, is empty or absolute, or leads out of ``root``.
+        UserError: the name is not a string, is empty or absolute, or leads out of ``root``, or it
+            can't be written as UTF-8.
     """
+    if isinstance(name, str) and HALF.search(name):
+        raise UserError(f"the file name {name!a} is not UTF-8: rename the file.")
     if isinstance(name, str) and name and "\0" not in name and not _ABSOLUTE.match(name):
         clean = posixpath.normpath(name.replace("\\", "/"))
         if clean != "." and clean.split("/", 1)[0] != "..":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from datasets import Dataset
 
 from laid.common.errors import UserError
+from laid.common.printable import HALF
 
 _MARKS = ("<image>", "<video>")
 _LEADING = re.compile(r"(?:\s*<image>)+\s*")
@@ -46,6 +47,11 @@ class QuestionCheck:
         Raises:
             UserError: names ``source`` and the token.
         """
+        if half := HALF.search(text):
+            raise UserError(
+                f"{source} holds {half[0]!a}, half of a surrogate pair, which is no character. "
+                "Remove it."
+            )
         if found := self._pattern.search(text):
             what = "is a mark for an image; images are shown before the question, without marks"
             if found[0] not in _MARKS:

@@ -8,12 +8,14 @@ import torch
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import GatedRepoError
 from jsonargparse import Namespace
+from safetensors import SafetensorError, safe_open
 
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import MINICOCO
 from laid.data.entry_source import EntrySource
 from laid.doctor.findings import Finding, first_line, gib
+from laid.minicoco.drawing import ensure_minicoco
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
 from laid.vlm.model_paths import model_folder, resolve_model
@@ -66,9 +68,15 @@ def _model(args: ModelArgs) -> Finding:
             if args.random_weights:
                 return Finding("", "ok", "random weights of its configuration")
             names = shard_names(Path(found))
+            for name in names:
+                with safe_open(Path(found) / name, framework="pt"):
+                    pass  # it compares the header with the length of the file
             size = sum((Path(found) / name).stat().st_size for name in names)
             return Finding("", "ok", f"in {args.path}, {gib(size)}")
         return _on_hub(args)
+    except SafetensorError as reason:
+        found = f"{name} is damaged or cut off ({reason})"
+        return Finding("", "problem", found, "copy or download it again")
     except (UserError, OSError) as reason:
         return Finding("", "problem", "can't be had", str(reason))
 
@@ -150,9 +158,12 @@ def _checkpoints(config: Namespace, module: LaidModule) -> Finding:
 def _data(data: HaystackDataModule) -> Iterator[Finding]:
     if data.coco_root == MINICOCO:
         yield Finding("images", "ok", "minicoco, drawn on first use")
-        return
+        typed = data.train_args.source, data.train_args.mixture
+        if not any((*typed, data.validate_args.source, data.test_args.source)):
+            return
     built = data.needles, data.min_area, data.seed
-    source = EntrySource(Path(data.coco_root), *built, image_root=data.image_root)
+    root = ensure_minicoco() if data.coco_root == MINICOCO else Path(data.coco_root)
+    source = EntrySource(root, *built, image_root=data.image_root)
     parts = {
         "training data": lambda: source.mixed(data.train_args)[0],
         "validation data": lambda: source.evaluation("validate", data.validate_args)[0],
@@ -165,5 +176,5 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
             yield Finding(name, "problem", "can't be had", str(reason))
         else:
             images = {image for images in entries["images"] for image in images}
-            found = f"{len(entries)} entries on {len(images)} images in {data.coco_root}"
+            found = f"{len(entries)} entries on {len(images)} images"
             yield Finding(name, "ok", found)

@@ -38,6 +38,7 @@ from laid.vlm.model_loading import ModelArgs
 log = logging.getLogger(__name__)
 
 _OF_A_REPORT = re.compile(r"look\.(json|png|html)|layers\.png")
+_SOURCE = "Haystacks or conversations to take the entry from. Default: those that the run tests."
 _THUMBNAIL = 200  # pixels of the longer side
 
 
@@ -107,15 +108,15 @@ def look(
         images: In place of an entry, a folder of images in the order of their names.
         question: What is asked about them.
         coco_root: COCO folder, or minicoco. None: as the run has it, minicoco without a run.
-        source: Visual Haystacks JSONs to take the entry from. None: as the run tests.
+        source: Haystacks or conversations to take the entry from. None: as the run tests.
         split: Images of haystacks that are built. None: as the run tests.
-        sizes: Haystack sizes of the test entries. None: as the run tests.
-        per_size: How many of each size. None: as the run tests.
+        sizes: Haystack sizes of the test entries. None: as the run tests; all of a source.
+        per_size: How many of each size. None: as the run tests; all of a source.
         seed: Seed of entries that are built. None: the run's, 0 without a run.
         prefix: Text before the question. None: the runs', that of Visual Haystacks without a run.
         min_pixels: Images with fewer pixels are enlarged. None: as the runs have it.
         max_pixels: Images with more pixels are reduced. None: as the runs have it.
-        heads: How many of a model's heads count as its sharpest.
+        heads: How many of a model's heads count as its sharpest; all, where it has fewer.
         max_new_tokens: Of the answers.
         dtype: Of the weights. None: a run's own, float32 for other models.
         device: Such as cpu or cuda:0. None: the first GPU if there is one.
@@ -129,7 +130,11 @@ def look(
         raise UserError(
             f"--heads {heads}, --max_new_tokens {max_new_tokens}: expected at least 1 of each"
         )
-    asked = None if images is None and question is None else PredictArgs(None, images, question)
+    if (images is None) != (question is None) or question == "":
+        raise UserError(
+            "--images FOLDER and --question TEXT belong together: give both, or --entry"
+        )
+    asked = None if images is None else PredictArgs(None, images, question)
     if (entry is None) == (asked is None):
         raise UserError("say what is shown: either --entry N, or --images FOLDER --question TEXT")
     typed_entries = {"source": source, "split": split, "sizes": sizes, "per_size": per_size}
@@ -147,8 +152,10 @@ def look(
     if seed is not None:
         of_run["seed"] = seed
     test = dict(of_run.pop("test", {}))
-    if source is not None and split is None:
-        test.pop("split", None)
+    if source is not None:  # what the run says is of its own sources
+        test = {
+            key: value for key, value in test.items() if key not in ("split", "sizes", "per_size")
+        }
     test.update({key: value for key, value in typed_entries.items() if value is not None})
     if split is not None and source is None:
         test["source"] = None
@@ -252,6 +259,7 @@ def run(argv: list[str]) -> None:
     parser = CommandParser(prog="laid look", description="Where models look in one haystack.")
     named = "NAME=WHAT for each: a model's folder, hub id or packaged name, a run, or a checkpoint"
     parser.add_argument("--models", nargs="+", type=str, help=named)
+    parser.add_argument("--source", nargs="+", type=str, help=_SOURCE)
     parser.add_argument("--sizes", nargs="+", type=int, help="Haystack sizes of the test entries.")
-    parser.add_function_arguments(look, skip={"models", "sizes", "command"})
+    parser.add_function_arguments(look, skip={"models", "source", "sizes", "command"})
     look(**vars(parser.parse_args(argv)), command=shlex.join(["laid", "look", *argv]))

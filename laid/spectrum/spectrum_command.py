@@ -190,6 +190,8 @@ def run(argv: list[str]) -> None:
     named = "NAME=WHAT for each: a model's folder, hub id or packaged name, a run, or a checkpoint"
     parser.add_argument("--models", nargs="+", type=str, required=True, help=named)
     which = "Haystack sizes. Default: 2 10 20 where they are built, all of a source."
+    source = "Haystacks to take, in place of built ones."
+    parser.add_argument("--source", nargs="+", type=str, help=source)
     parser.add_argument("--sizes", nargs="+", type=int, help=which)
-    parser.add_function_arguments(spectrum, skip={"models", "sizes", "command"})
+    parser.add_function_arguments(spectrum, skip={"models", "source", "sizes", "command"})
     spectrum(**vars(parser.parse_args(argv)), command=shlex.join(["laid", "spectrum", *argv]))

@@ -91,3 +91,26 @@ def test_settings_that_fit_refuses_are_one_problem(doctor, config, tmp_path):
     code, out, _ = doctor("--config", tmp_path / "bad.yaml")
     assert code == 2
     assert "data.batch_size 0" in out
+
+
+def test_a_damaged_file_of_weights_is_named(doctor, config, pair, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(pair[0], student)
+    weights = student / "model.safetensors"
+    for kept in (weights.stat().st_size - 1, 5, 0):
+        weights.write_bytes(weights.read_bytes()[:kept])
+        code, out, _ = doctor("--config", config, "--model.student.path", student)
+        assert code == 2
+        assert "model.safetensors is damaged or cut off" in out
+
+
+def test_own_data_are_read_whatever_the_haystacks_are_built_from(
+    doctor, config, drawn, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("laid.doctor.run_checks.ensure_minicoco", lambda: drawn)
+    (tmp_path / "my.jsonl").write_text('{"messages": 3}')
+    given = "--data.train.source", tmp_path / "my.jsonl", "--data.coco_root", "minicoco"
+    code, out, _ = doctor("--config", config, *given)
+    assert code == 2
+    assert states(out)["training"] == "problem"
+    assert "my.jsonl, line 1: 'messages' should be" in " ".join(out.split())

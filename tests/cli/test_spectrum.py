@@ -107,7 +107,7 @@ def test_a_model_that_is_none_is_refused(run, tmp_path, models, words):
         (["--base", "b"], "--base b: expected a name of --models: a"),
         (["--low_wavelength", 0], "--low_wavelength 0.0"),
         (["--per_size", 0], "per_size 0"),
-        (["--split", "train2017", "--source", "[x.json]"], "--split"),
+        (["--split", "train2017", "--source", "x.json"], "--split"),
         (["--device", "abacus"], "--device abacus"),
         (["--device", "meta"], "--device meta"),
         (["--device", ""], "--device : "),

@@ -154,6 +154,18 @@ BAD = {
     "video": (broken(videos=["a.mp4"]), "'videos' is given"),
     "tools": (broken(tools="[]x"), "'tools' is given"),
     "loss": (broken(messages=[{"role": "user", "content": "x", "loss": False}]), "'loss' is not"),
+    "calls": (
+        broken(messages=[{"role": "user", "content": "x", "tool_calls": [{"id": 1}]}]),
+        "message 0: 'tool_calls' is given",
+    ),
+    "thought": (
+        broken(messages=[{"role": "assistant", "content": "x", "reasoning_content": "y"}]),
+        "message 0: 'reasoning_content' is given",
+    ),
+    "half a pair": (said(("user", TEXT + "\ud800"), ("assistant", "x")), r"holds '.ud800'"),
+    "half a pair answered": (said(("user", TEXT), ("assistant", "\udc00")), "the answer holds"),
+    "half a pair named": (broken(images=["\udc00.jpg"] * 2), r"'.udc00\.jpg' is not UTF-8"),
+    "address in an object": (broken(images=[{"url": "x.jpg"}] * 2), "url.* is no file name"),
     "part": (said(("user", [{"type": "audio"}])), "a part of 'content' is .*'text' with a 'text'"),
     "twice": (
         said(("user", [{"type": "image", "image": FILES[0]}])),
