@@ -23,6 +23,8 @@ def run(words: Sequence[str]) -> None:
         UserError: a run would not start; the report says why.
     """
     parser = settings_parser("laid doctor", (__doc__ or "").splitlines()[0])
+    resumed = "A checkpoint, a run's folder, or last: what is needed to resume it."
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help=resumed)
     given = read_settings(parser, words)
     findings = list(machine_findings())
     print(printable(report("this machine", findings)))

@@ -77,6 +77,9 @@ def _model(args: ModelArgs) -> Finding:
     except SafetensorError as reason:
         found = f"{name} is damaged or cut off ({reason})"
         return Finding("", "problem", found, "copy or download it again")
+    except FileNotFoundError as reason:
+        advice = "download the whole model, or name another folder"
+        return Finding("", "problem", f"there is no {reason.filename}", advice)
     except (UserError, OSError) as reason:
         return Finding("", "problem", "can't be had", str(reason))
 
@@ -130,8 +133,8 @@ def _pair(module: LaidModule) -> Iterator[Finding]:
     if teacher is None:
         return
     of_heads = [name for name, as_vectors in module.objective_args.of_teacher.items() if as_vectors]
-    ours, theirs = (load_tokenizer(args).get_vocab() for args in (student, teacher))
     try:
+        ours, theirs = (load_tokenizer(args).get_vocab() for args in (student, teacher))
         check_pair(load_config(student), load_config(teacher), ours, theirs, of_heads)
     except UserError as reason:
         yield Finding("pair", "problem", "student and teacher do not fit", str(reason))

@@ -114,3 +114,19 @@ def test_own_data_are_read_whatever_the_haystacks_are_built_from(
     assert code == 2
     assert states(out)["training"] == "problem"
     assert "my.jsonl, line 1: 'messages' should be" in " ".join(out.split())
+
+
+def test_a_tokenizer_that_is_missing_is_one_problem_beside_others(doctor, config, pair, tmp_path):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(pair[1], teacher)
+    (teacher / "tokenizer.json").unlink()
+    code, out, _ = doctor("--config", config, "--model.teacher.path", teacher)
+    assert code == 2
+    assert states(out)["pair"] == "problem"
+    assert states(out)["training"] == "ok"
+
+
+def test_a_run_that_is_resumed_is_looked_at_by_its_checkpoint(doctor, fitted):
+    code, out, error = doctor("--ckpt_path", fitted)
+    assert code == 0, error
+    assert "the run small" in out
