@@ -23,7 +23,7 @@ STAMP := $(VENV)/.laid-setup
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup docs demo table table-student tiny-checkpoints test test-slow campaign lint clean distclean
+.PHONY: help setup docs demo table table-student tiny-checkpoints test test-slow campaign bench lint clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ campaign: $(STAMP)  ## Try to break it: a thousand cases, tried and passed for e
 docs: $(STAMP)  ## Build the documentation as a site, into site/; a broken link is an error
 	$(PIP) install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+bench: $(STAMP)  ## Measure speed and memory on the CPU, into runs/bench (an hour; TRL with .[bench])
+	$(BIN)/python benchmarks/speed/speed.py $(ARGS)
 
 lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (import-linter)
 	$(BIN)/ruff check .

@@ -54,6 +54,8 @@ def main() -> None:
         if not Path(step["makes"]).exists():
             _call(step["command"], Path(sweep["root"]) / "prepare.log")
     runs = [run for run in expand(sweep) if args.only in run["name"]]
+    if not runs:
+        parser.error(f"no run of {args.sweep} has {args.only!r} in its name and one of the seeds")
     with ThreadPoolExecutor(args.jobs) as pool:
         failed = [name for name in pool.map(do, runs) if name]
     print(table([run for run in runs if run["name"] not in failed]))

@@ -45,6 +45,11 @@ class Spectrum(Callback):
         self.enabled = self.enabled and stage == "fit" and not trainer.fast_dev_run
         # Here, before models are built, an impossible size fails at once.
         if self.enabled:
+            if trainer.limit_val_batches == 0:
+                raise UserError(
+                    "spectrum.enabled true with trainer.limit_val_batches 0: the spectrum is "
+                    "measured after each validation, and there would be none"
+                )
             data = trainer.datamodule
             probes = data.source.probes
             self._entries = probes("spectrum", data.validate_args, self.sizes, self.per_size)

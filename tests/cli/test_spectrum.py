@@ -139,7 +139,14 @@ def test_a_run_logs_the_spectrum_of_its_student_after_each_validation(run, confi
     assert matplotlib.image.imread(folder / "figures" / "spectrum.png").std() > 0
 
 
-def test_a_spectrum_without_sizes_is_refused(run, config):
-    code, error = run("fit", "--config", config, "--spectrum.sizes", "[]")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--spectrum.sizes", "[]"], "spectrum.sizes is empty"),
+        (["--trainer.limit_val_batches", 0], "trainer.limit_val_batches 0: the spectrum is"),
+    ],
+)
+def test_a_spectrum_that_would_never_be_measured_is_refused(run, config, options, words):
+    code, error = run("fit", "--config", config, "--spectrum.enabled", "true", *options)
     assert code == 2
-    assert "spectrum.sizes is empty" in error
+    assert words in error

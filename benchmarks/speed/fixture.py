@@ -1,0 +1,70 @@
+"""What both sides of a comparison are given: images, a haystack, two models with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from laid.data.entries import HaystackEntry, dataset_of
+from laid.data.prompt import HaystackDataset, PromptEncoder
+from laid.miniature.packaged_models import corpus
+from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
+from laid.signals.model_inputs import ModelInputs, pad_batch
+from laid.vlm.model_loading import ModelArgs
+from laid.vlm.processor import ProcessorArgs, load_processor
+
+WIDTH, HEIGHT = 640, 480
+VOCABULARY = 152_064
+LAYERS = {"teacher": 8, "student": 4}
+
+
+def write(folder: Path, images: int) -> None:
+    """Drawn JPEG files of COCO's usual size, and the two models' folders: hidden size 256, Qwen's
+    vocabulary size. Weights are drawn by whoever loads them."""
+    (folder / "train2017").mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    for number in range(images):
+        # Coarse colours with a little noise: as large a file as a photograph's.
+        small = draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        picture = np.asarray(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.BICUBIC), int)
+        noisy = (picture + draw.integers(-20, 21, picture.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / name(number), quality=90)
+    processor = tiny_processor(corpus())
+    for role, layers in LAYERS.items():
+        config = tiny_config(
+            processor.tokenizer, layers=layers, heads=8, kv_heads=4, vocab_size=VOCABULARY
+        )
+        write_tiny(folder / role, config, processor)
+
+
+def name(number: int) -> str:
+    """The name of an image."""
+    return f"train2017/{number:012}.jpg"
+
+
+def model(folder: Path, role: str, **more: object) -> ModelArgs:
+    """One of the two models."""
+    return ModelArgs(str(folder / role), random_weights=True, **more)  # type: ignore[arg-type]
+
+
+def dataset(folder: Path, images: int, with_answer: bool = True) -> HaystackDataset:
+    """One haystack of the first images, which are read whenever it is asked for."""
+    entry = HaystackEntry(
+        id="one", question="For the image with a dog, is there a cat?", answer="yes",
+        size=images, images=tuple(name(number) for number in range(images)), needles=(0,),
+    )  # fmt: skip
+    encoder = PromptEncoder(load_processor(ProcessorArgs(str(folder / "student"))))
+    return HaystackDataset(dataset_of([entry]), folder, encoder, with_answer)
+
+
+def read(data: HaystackDataset) -> ModelInputs:
+    """The haystack, its images decoded anew."""
+    side = "right" if data.with_answer else "left"
+    return pad_batch([data[0].inputs], data.encoder.pad_id, side)
+
+
+def one_thread() -> None:
+    """Of PyTorch's operations, so that a process's time on the processor is that of its work."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
