@@ -117,9 +117,9 @@ def test_two_ranks_share_a_step_of_packed_haystacks(pair, drawn):
     )  # fmt: skip
     data.setup("fit")
     one = list(data.train_dataloader())
-    data._packing, data._rank = None, lambda: {"rank": 0, "world_size": 2}
+    data._packing, data.rank = None, lambda: {"rank": 0, "world_size": 2}
     first = list(data.train_dataloader())
-    data._rank = lambda: {"rank": 1, "world_size": 2}
+    data.rank = lambda: {"rank": 1, "world_size": 2}
     both = [batch for pair in zip(first, data.train_dataloader(), strict=True) for batch in pair]
     assert (len(one), len(both)) == (15, 18)  # of 3 steps: 5 micro-batches, or 3 on each rank
     for batches in (one, both):

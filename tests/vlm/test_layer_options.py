@@ -33,7 +33,12 @@ def compiled(pair, backend, **more):
     return vlm
 
 
-@pytest.mark.parametrize("checkpointing", [False, True, "selective"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=SLOW), pytest.param("selective", marks=SLOW)]
+)
 def test_compiled_layers_give_the_same_step(pair, haystacks, student, checkpointing):
     """By PyTorch's graphs and its derivatives of them, without generated code."""
     vlm = compiled(pair, "aot_eager", activation_checkpointing=checkpointing)

@@ -85,13 +85,15 @@ def test_rope_gains_are_folded_into_the_weights_or_refused(models, family, batch
             VLM.load(args, gain=gain)
         return
     vlm = VLM.load(args, gain=gain)
+    torch.manual_seed(0)
     for parameter in vlm.gain_parameters():
-        parameter.normal_()
+        parameter.normal_(std=0.3)
     state = vlm.hf.state_dict()
     logs = {name: state.pop(name) for name in list(state) if is_gain(name)}
     write_model(tmp_path, args, folded(args, gain, state, logs), dtype=None)
     again = VLM(load_model(ModelArgs(str(tmp_path)))).signals(inputs, LOGITS)
-    torch.testing.assert_close(again.logits_NV, vlm.signals(inputs, LOGITS).logits_NV)
+    gained_NV = vlm.signals(inputs, LOGITS).logits_NV
+    torch.testing.assert_close(again.logits_NV, gained_NV, rtol=1e-4, atol=1e-4)
 
 
 def test_a_trained_vision_tower_gets_gradients(models, batch):
