@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import signal
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from laid.callbacks.test_recorder import TestRecorder
 from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
 from laid.checkpoints.runs import CHECKPOINTS, training_of
 from laid.cli.run_output import FOLDER, model_identity, no_litter, output_folder, results_name
+from laid.common.atomic_files import only_writer
 from laid.common.errors import UserError
+from laid.common.first_rank import is_first_rank
 from laid.common.stopping import Stopped
 from laid.data.datamodule import HaystackDataModule
 from laid.settings.run_settings import (
@@ -69,8 +72,13 @@ def run(command: str, words: list[str]) -> None:
         first = 1 + (found.identity["step"] if found is not None else 0)
         return command == "fit" and trainer is not None and trainer.global_step > first
 
+    # A run's folder is its own; that of a test may be named by two commands at once.
+    shared = command == "test" and is_first_rank()
     try:
-        with no_litter(folder, command == "fit" and found is None, begun):
+        with (
+            only_writer(folder) if shared else nullcontext(),
+            no_litter(folder, command == "fit" and found is None, begun),
+        ):
             settings = _kept(parser, config)
             # Not in the settings: it belongs to the folder, which may be moved.
             config.checkpoint.dirpath = str(folder / CHECKPOINTS)

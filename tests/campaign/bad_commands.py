@@ -77,7 +77,7 @@ TYPED_WRONG: tuple[tuple[Sequence[object], str], ...] = (
     (("export", "--ckpt_path", "nowhere", "--out", "x"), "nowhere"),
     (("export", "--ckpt_path", "last", "--out", "x"), "no checkpoint"),
     (("export", "--ckpt_path", "case.yaml", "--out", "x"), "case.yaml"),
-    (("export", "--ckpt_path", "last"), "out"),
+    (("export", "--ckpt_path", "last"), "no checkpoint"),
     (("export", "--ckpt", "last", "--out", "x"), "--ckpt"),
     (("export", "--ckpt_path", "last", "--out", "x", "--dtype", "int4"), "int4"),
     (("export", "--ckpt_path", "last", "--out", "x", "--overwrite", "maybe"), "overwrite"),
