@@ -8,3 +8,8 @@ class UserError(ValueError):
     ``ValueError``, so that argument parsing and callers in Python treat it as one. Whatever else is
     raised is a bug, or the system's own ``OSError``, and keeps its traceback.
     """
+
+
+def first_line(reason: BaseException) -> str:
+    """What an error says, in one line of at most 160 characters."""
+    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:160]

@@ -39,8 +39,3 @@ def report(title: str, findings: Sequence[Finding]) -> str:
 def gib(size: float) -> str:
     """Bytes in GiB, or in MiB where it is less."""
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
-
-
-def first_line(reason: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:160]

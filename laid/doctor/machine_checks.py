@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,9 @@ from huggingface_hub import HfApi, constants, get_token
 
 from laid import __version__
 from laid.common.cache_folder import cache_root
-from laid.doctor.findings import GIB, Finding, first_line, gib
+from laid.common.disk_space import existing_folder, free_bytes
+from laid.common.errors import first_line
+from laid.doctor.findings import GIB, Finding, gib
 from laid.settings.run_settings import RUNS
 from laid.vlm.model_loading import flash_attention_installed
 
@@ -58,8 +59,8 @@ def _devices() -> Iterator[Finding]:
         try:
             free, total = torch.cuda.mem_get_info(index)
         except RuntimeError as reason:
-            first = str(reason).splitlines()[0]
-            yield Finding(f"GPU {index}", "problem", f"{of.name}: {first}", "see nvidia-smi")
+            found = f"{of.name}: {first_line(reason)}"
+            yield Finding(f"GPU {index}", "problem", found, "see nvidia-smi")
             continue
         bf16 = of.major >= 8
         yield Finding(
@@ -94,8 +95,7 @@ def _disks() -> Iterator[Finding]:
         ("laid cache", cache_root()),
     )
     for name, place in places:
-        there = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
-        free = shutil.disk_usage(there).free
+        there, free = existing_folder(place), free_bytes(place)
         writable = os.access(there, os.W_OK)
         yield Finding(
             f"disk of {name}",

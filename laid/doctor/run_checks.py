@@ -1,6 +1,5 @@
 """What one run needs: its models, its data, space for its checkpoints."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +9,14 @@ from huggingface_hub.errors import GatedRepoError
 from jsonargparse import Namespace
 from safetensors import SafetensorError, safe_open
 
-from laid.common.errors import UserError
+from laid.common.disk_space import free_bytes
+from laid.common.errors import UserError, first_line
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import MINICOCO
 from laid.data.entry_source import EntrySource
-from laid.doctor.findings import Finding, first_line, gib
+from laid.doctor.findings import Finding, gib
 from laid.minicoco.drawing import ensure_minicoco
+from laid.settings.run_settings import RUNS
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
 from laid.vlm.model_paths import model_folder, resolve_model
@@ -119,9 +120,7 @@ def _on_hub(args: ModelArgs) -> Finding:
     if not files:
         return Finding("", "problem", "on the hub, without safetensors", "choose another model")
     load_config(args)
-    cache = Path(constants.HF_HUB_CACHE).absolute()
-    there = next(place for place in (cache, *cache.parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(Path(constants.HF_HUB_CACHE))
     if free < size:
         advice = "free space, or set HF_HOME to a larger disk"
         return Finding("", "problem", f"{gib(size)} to download, {gib(free)} free", advice)
@@ -147,9 +146,7 @@ def _checkpoints(config: Namespace, module: LaidModule) -> Finding:
     if module.lora_args is not None:
         return Finding("a checkpoint", "ok", "LoRA's matrices alone")
     size = _ADAM * sum(trained)
-    there = Path(config.trainer.default_root_dir or ".").absolute()
-    there = next(place for place in (there, *there.parents) if place.exists())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(Path(config.trainer.default_root_dir or RUNS))
     # A new one is written before the old is removed.
     if free < 2 * size:
         advice = "free space, or --trainer.default_root_dir on a larger disk"

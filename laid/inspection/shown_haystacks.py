@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from laid.common.errors import UserError
+from laid.common.errors import UserError, first_line
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs
 from laid.data.prompt import PREFIX, Batch
@@ -75,6 +75,7 @@ def device_of(given: str | None) -> torch.device:
         if (device := torch.empty(0, device=given).device).type == "meta":
             raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError, ImportError) as reason:
-        first = (str(reason).splitlines() or [""])[0]
-        raise UserError(f"--device {given}: {first}; expected such as cpu or cuda:0") from reason
+        raise UserError(
+            f"--device {given}: {first_line(reason)}; expected such as cpu or cuda:0"
+        ) from reason
     return device

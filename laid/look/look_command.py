@@ -165,12 +165,13 @@ def look(
         looks: list[ModelLook] = []
         for model in chosen:
             try:
-                looks.append(_look(model, shown, heads, max_new_tokens, device_of(device)))
+                data = shown.data(model.args)
+                looks.append(_look(model, data, heads, max_new_tokens, device_of(device)))
             except UserError as reason:
                 if not (ckpt_path and model.name != "student"):
                     raise
                 notes.append(f"{model.name} is left out: {reason}")
-        data = shown.data(chosen[-2].args if ckpt_path else chosen[0].args)
+        # All models are shown the same entry.
         one = HaystackEntry.of(data.test_entries[0])
         pictures = [load_image(resolve_under(data.root, name)) for name in one.images]
         for picture in pictures:
@@ -204,10 +205,13 @@ def _of_run(models: Sequence[NamedModel]) -> dict[str, Any]:
 
 
 def _look(
-    model: NamedModel, shown: _Shown, heads: int, max_new_tokens: int, device: torch.device
+    model: NamedModel,
+    data: HaystackDataModule,
+    heads: int,
+    max_new_tokens: int,
+    device: torch.device,
 ) -> ModelLook:
     vlm = model.load(device)
-    data = shown.data(model.args)
     (batch,) = data.probe(data.test_entries, device, with_answer=False)
     if not batch.inputs.images:
         raise UserError(f"entry {batch.entries[0].id} has no image to look at")

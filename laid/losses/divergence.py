@@ -37,7 +37,6 @@ class DivergenceArgs(TermArgs):
             raise UserError(
                 f"objective.kl.temperature {self.temperature}: expected a finite number above 0"
             )
-
         if self.top_k is not None and self.top_k < 1:
             raise UserError(
                 f"objective.kl.top_k {self.top_k}: expected at least 1, or null for all"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from huggingface_hub import HfApi
 
-from laid.common.errors import UserError
+from laid.common.errors import UserError, first_line
 from laid.common.printable import printable
 from laid.common.tables import Cell, Table, text
 
@@ -65,9 +65,8 @@ def push(
             commit_message="Upload with laid",
         )
     except Exception as reason:  # of its HTTP library, which changes with its versions
-        first = str(reason).strip().partition("\n")[0] or type(reason).__name__
         raise UserError(
-            f"cannot push to {repo}: {first}. Log in with `hf auth login`, with a token that may "
-            "write there, or look at what would go up with --dry_run true"
+            f"cannot push to {repo}: {first_line(reason)}. Log in with `hf auth login`, with a "
+            "token that may write there, or look at what would go up with --dry_run true"
         ) from reason
     log.info("pushed to %s", url)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from laid.common.differences import differences
+from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.data.datamodule import HaystackDataModule
@@ -136,8 +136,7 @@ class CacheRequest:
 
     def _check_space(self, each: float, entries: int) -> None:
         """Says what the entries will take, and refuses what does not fit."""
-        place = next(path for path in (self.folder, *self.folder.parents) if path.is_dir())
-        free, takes = shutil.disk_usage(place).free, each * entries
+        free, takes = free_bytes(self.folder), each * entries
         text = (
             f"{entries:,} entries of about {each / 1e6:,.2f} MB ({described(self.wanted)}) take "
             f"about {takes / 1e9:,.2f} GB in {self.folder}, where {free / 1e9:,.2f} GB are free"

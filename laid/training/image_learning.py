@@ -1,11 +1,11 @@
 """Features of a stage's images, computed once before it begins: in memory, or on disk."""
 
 import logging
-import shutil
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
+from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.common.tensor_shards import Item
@@ -139,7 +139,7 @@ def _check_space(
                 f"{limit_gib:g}: raise it, or set data.cache_features false"
             )
     folder = each[0][1].folder.parent
-    free, counts = shutil.disk_usage(folder).free, [len(missing) for _, _, missing in each]
+    free, counts = free_bytes(folder), [len(missing) for _, _, missing in each]
     text = (
         f"features of {' and '.join(f'{n:,}' for n in counts)} images take about "
         f"{total / 1e9:,.2f} GB in {folder}, where {free / 1e9:,.2f} GB are free"

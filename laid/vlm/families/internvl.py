@@ -75,8 +75,9 @@ class InternVL(TiledImages):
             UserError: positions beyond the window of dynamic NTK, where queries and keys that are
                 rotated apart need not have the same frequencies.
         """
-        window, last = self.config.text_config.max_position_embeddings, int(positions_RBL.max())
-        if self._is_dynamic and last >= window:
+        window = self.config.text_config.max_position_embeddings
+        # The largest position is read from the device, so only where it decides.
+        if self._is_dynamic and (last := int(positions_RBL.max())) >= window:
             raise UserError(
                 f"position {last} is beyond {self.title}'s max_position_embeddings {window}: its "
                 "rotation (dynamic NTK) depends there on the length of the batch, and attention "
