@@ -1,6 +1,7 @@
 """The real command line, in processes of its own, on a drawn COCO and models with weights."""
 
 import logging
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,7 +107,24 @@ def config(work: Path, drawn: Path, pair: tuple[Path, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def fitted(laid: Laid, config: Path, work: Path) -> Path:
-    """A finished run's folder."""
+def fitted(laid: Laid, config: Path, work: Path) -> Iterator[Path]:
+    """A finished run's folder, which every module reads and none writes in."""
     laid("fit", "--config", config)
-    return work / "runs" / "small"
+    folder = work / "runs" / "small"
+    before = states(folder)
+    yield folder
+    assert states(folder) == before, "a test wrote in the run that all modules share"
+
+
+@pytest.fixture(scope="module")
+def own_run(fitted: Path, request: pytest.FixtureRequest, work: Path) -> Path:
+    """A copy of the finished run, for a module that writes in it."""
+    folder = work / request.module.__name__ / fitted.name
+    shutil.copytree(fitted, folder)
+    return folder
+
+
+def states(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}

@@ -21,9 +21,9 @@ from laid.vlm.export_marker import MARKER, check_export
 
 
 @pytest.fixture(scope="module")
-def tested(laid, fitted):
-    laid("test", "--ckpt_path", fitted)
-    return fitted
+def tested(laid, own_run):
+    laid("test", "--ckpt_path", own_run)
+    return own_run
 
 
 @pytest.fixture
