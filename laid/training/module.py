@@ -108,6 +108,11 @@ class LaidModule(L.LightningModule):
         if self.trainer.state.fn == "fit" and self.objective_args.of_teacher:
             self.chosen_teacher.fetch()
 
+    def setup(self, stage: str) -> None:
+        """Refuses an objective that its training entries say nothing to."""
+        if stage == "fit":
+            self.objective_args.check_images(self.trainer.datamodule.train_entries["size"])
+
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
         training = self.trainer.state.fn == "fit" and not hasattr(self, "objective")
