@@ -178,9 +178,10 @@ class Retrieval(LayerPairTerm):
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
         own = self._keyed(images, student, teacher)
         step, own_BM = of_all_ranks(own, images)
-        if not step.images.images:
+        as_it_is = args.distractors == "none" and not args.reach
+        if not (own if as_it_is else step).images.images:
             return torch.zeros((), device=inputs.input_ids_BL.device)
-        if args.distractors == "none" and not args.reach:
+        if as_it_is:
             place, pool = as_shown(rows, images), own
         else:
             pool = self._with_bank(step)
