@@ -3,9 +3,9 @@
 Shape suffixes as in ``laid/vlm/families/family.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -41,6 +41,12 @@ class Gemma3(TiledImages):
     end_of_turn = "<end_of_turn>"
     prompt_tokens = 40  # its tokenizer splits the text into about as many tokens as Qwen's
     qk_layout = "BHLD"
+    not_extended: ClassVar[Mapping[str, str]] = {
+        "yarn": "its global layers were trained with RoPE's frequencies divided by 8, and "
+        "transformers' YaRN begins from the undivided ones; its local layers see a window anyway",
+        "self-extend": "it is defined for causal attention, and in its global layers an image's "
+        "tokens see each other in both directions; its local layers see a window anyway",
+    }
 
     @property
     def shape(self) -> AttentionShape:

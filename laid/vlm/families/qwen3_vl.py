@@ -43,7 +43,6 @@ class Qwen3VL(QwenVL):
     prompt_tokens = 38  # no system turn
     qk_layout = "BLHD"
     rope_keys = ("rope_theta", "mrope_section", "mrope_interleaved")
-    extensions = ("yarn", "self-extend")
 
     def qk_modules(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         attention = layer.get_submodule("self_attn")

@@ -20,7 +20,7 @@ from laid.vlm.pair_check import check_pair
 from laid.vlm.rope_gain import RopeGainArgs, add_gains
 from laid.vlm.vision_language_model import VLM
 from laid.vlm.weight_files import all_rows
-from laid.vlm.window_extension import YarnArgs, set_yarn
+from laid.vlm.window_extension import YarnArgs, set_rotation
 
 SHAPE = {"layers": 3, "heads": 4, "kv_heads": 2}
 
@@ -74,7 +74,7 @@ def test_head_dim_is_the_one_that_a_configuration_states(hidden, heads):
 def test_yarn_leaves_pairs_of_time_height_and_width_in_turn(tokenizer):
     config = narrow_qwen3_vl(tokenizer, **SHAPE)
     before = dict(config.text_config.rope_parameters)
-    set_yarn(config, YarnArgs(4.0, 64))
+    set_rotation(config, YarnArgs(4.0, 64))
     after = config.text_config.rope_parameters
     assert after["rope_type"] == "yarn"
     assert all(after[key] == before[key] for key in Qwen3VL.rope_keys)
@@ -91,7 +91,7 @@ def test_student_and_teacher_of_two_families_are_refused(qwen3, tokenizer):
 
 def test_every_difference_of_a_pair_is_in_one_message(tokenizer):
     ours, theirs = narrow_qwen3_vl(tokenizer, **SHAPE), narrow_qwen3_vl(tokenizer, **SHAPE)
-    set_yarn(theirs, YarnArgs(4.0, 64))
+    set_rotation(theirs, YarnArgs(4.0, 64))
     theirs.text_config.head_dim = 64
     theirs.text_config.rope_parameters |= {"rope_theta": 1e6, "mrope_section": [8, 4, 4]}
     check_pair(ours, theirs, {"a": 1}, {"a": 1}, [])  # for terms that compare no vectors
