@@ -3,6 +3,7 @@
 from campaign import (
     bad_coco,
     bad_commands,
+    bad_conversations,
     bad_images,
     bad_questions,
     bad_results,
@@ -28,6 +29,7 @@ KINDS = (
     bad_yaml,
     bad_coco,
     bad_questions,
+    bad_conversations,
     bad_images,
     bad_results,
     hostile_checkpoints,
