@@ -191,7 +191,7 @@ def test_they_fit_together(pair):
     check_pair(student, teacher, {"a": 1}, {"a": 1}, ["laid"])
 
 
-@pytest.mark.slow  # half a minute each
+@pytest.mark.slow  # up to a minute each
 def test_they_fit_on_their_cards(pair):
     name, devices, student, teacher = pair
     text = plan(
