@@ -70,8 +70,6 @@ class Family(ABC):
     exchanged: ClassVar[tuple[str, ...]] = ()
     """Regular expressions of parameters whose last two dimensions files may have in the other
     order."""
-    not_planned: ClassVar[str | None] = None
-    """Why ``laid plan`` can't count a model of the family."""
     loops_over_images: ClassVar[bool] = False
     """Whether the vision tower under sdpa calls attention once an image or window, and under flash
     attention once a block, with ``cu_seq_lens_q``; a plan then asks for the latter."""

@@ -65,19 +65,10 @@ class Gemma3(TiledImages):
     def rotate(
         self, hf: PreTrainedModel, x_BLHD: Tensor, positions_RBL: Tensor, layer: int
     ) -> Tensor:
-        """As ``Family.rotate``.
-
-        Raises:
-            UserError: 27B's logits are scaled by another number than that of head_dim.
-        """
-        scalar, head_dim = self.config.text_config.query_pre_attn_scalar, self.shape.head_dim
-        if scalar != head_dim:
-            raise UserError(
-                f"{self.title} with head_dim {head_dim} and query_pre_attn_scalar {scalar}: laid "
-                "computes attention from queries and keys only where these are equal, as in 4B and "
-                "12B. Leave out objective.retrieval and layers: matched"
-            )
-        x_BLHD = x_BLHD.float()
+        """As ``Family.rotate``. 27B divides its logits by √168, and whoever computes them from
+        queries and keys by √head_dim; what is between is in queries and keys alike."""
+        scalar = self.config.text_config.query_pre_attn_scalar
+        x_BLHD = x_BLHD.float() * (self.shape.head_dim / scalar) ** 0.25
         positions_BL = self.position_argument(positions_RBL)
         cos_BLD, sin_BLD = self.decoder(hf).rotary_emb(x_BLHD, positions_BL, self.shape.kind(layer))
         return self.turn(x_BLHD, cos_BLD, sin_BLD, 2)
