@@ -1,5 +1,6 @@
 """Reading image files."""
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -117,8 +118,8 @@ def _process(paths: Sequence[Path], images: Sequence[Image.Image], process: Proc
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, by name; 2.jpg comes before 10.jpg.
 
-    Hidden files are passed over (macOS writes ``._1.jpg`` beside 1.jpg), and other files, which
-    are logged.
+    Hidden files are passed over (macOS writes ``._1.jpg`` beside 1.jpg), and other files and
+    folders, which are logged.
 
     Raises:
         UserError: no such folder, no image in it, or one in a format that is not read.
@@ -126,18 +127,24 @@ def images_in(folder: Path) -> list[Path]:
     suffixes = ", ".join(sorted(_SUFFIXES))
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: expected one with images ({suffixes})")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    shown = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    files = [p for p in shown if p.is_file()]
     if unread := [p.name for p in files if p.suffix.lower() in _UNREAD]:
         raise UserError(
             f"{folder} has {len(unread)} image(s) in a format that is not read: "
             f"{', '.join(unread[:3])}. Convert them to JPEG or PNG, or take them out."
         )
-    found = [p for p in files if p.suffix.lower() in _SUFFIXES]
+    found = {p for p in files if p.suffix.lower() in _SUFFIXES}
     if not found:
         raise UserError(f"no images in {folder}: expected files ending in {suffixes}")
-    if others := [p.name for p in files if p.suffix.lower() not in _SUFFIXES]:
-        log.warning("%s: passed over %s, no images by their names", folder, ", ".join(others[:5]))
+    if others := [p.name for p in shown if p not in found]:
+        _say_passed_over(folder, ", ".join(others[:5]))
     return sorted(found, key=_natural)
+
+
+@functools.cache  # once, however many models are shown the folder
+def _say_passed_over(folder: Path, names: str) -> None:
+    log.warning("%s: passed over %s: no image files", folder, names)
 
 
 @contextmanager
