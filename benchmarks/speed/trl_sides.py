@@ -33,7 +33,7 @@ def trl_trainer(folder: Path, images: int, name: str) -> Callable[[int], list[fl
     models = {}
     for role in fixture.LAYERS:
         models[role] = VLM.load(fixture.model(folder, role)).hf
-    data = fixture.dataset(folder, images)
+    data = fixture.dataset(folder, [images])
     processor = data.encoder.processor.stock
     question = PREFIX + data.entries[0]["question"]
     labels_L = fixture.read(data).labels_BL[0]
