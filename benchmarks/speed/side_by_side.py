@@ -42,25 +42,25 @@ class Runs:
 
     def __init__(self, out: Path, name: str, settings: dict[str, Any]):
         self.path, self.settings = out / f"{name}.runs.json", settings
-        self._known: dict[str, Measured] = {}
+        self.known: dict[str, Measured] = {}
         self._failed = False
         if self.path.is_file():
             before = json.loads(self.path.read_text())
             if before["settings"] == json.loads(json.dumps(settings)):
-                self._known = before["runs"]
+                self.known = before["runs"]
 
     def run(self, side: str, number: int, measure: Callable[[], Measured]) -> Measured:
         """Measures a side for the round ``number``, unless that is known."""
         key = f"{side}, {number}"
-        if key not in self._known:
+        if key not in self.known:
             found = measure()
             if "failed" in found:
                 self._failed = True
                 return found
-            self._known[key] = found
-            content = {"settings": self.settings, "runs": self._known}
+            self.known[key] = found
+            content = {"settings": self.settings, "runs": self.known}
             atomic_write_text(self.path, json.dumps(content) + "\n")
-        return self._known[key]
+        return self.known[key]
 
     def finish(self) -> None:
         """Forgets all, unless a run failed: the next time it alone is tried again."""
