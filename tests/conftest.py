@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from bare_entry import batch_of
 from command_line.commands import Server
 from command_line.help_texts import read_once
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries
-from laid.data.prompt import Collate, HaystackDataset, PromptEncoder
+from laid.data.prompt import PromptEncoder
 from laid.miniature.packaged_models import corpus
 from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
 from laid.minicoco.drawing import draw_minicoco
@@ -122,7 +123,6 @@ def haystacks(drawn: Path, encoder: PromptEncoder):
     entries = build_entries(index, "test", [1, 3, 4], per_size=2, seed=5)
 
     def batch(with_answer: bool = True, side: str = "right", rows=range(6)):
-        data = HaystackDataset(entries, drawn, encoder, with_answer)
-        return Collate(encoder.pad_id, side)([data[row] for row in rows])
+        return batch_of(entries, drawn, encoder, with_answer, side, rows)
 
     return batch

@@ -15,7 +15,7 @@ from laid.common.printable import printable
 from laid.data.conversation_files import source_name
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
-from laid.data.entry_source import by_source
+from laid.data.entry_source import by_source, short_names
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure
@@ -71,15 +71,10 @@ class TestRecorder(Callback):
     def _open(self, data: HaystackDataModule) -> list[str]:
         """Opens the records files; returns the entries that are answered in them."""
         model = self.identity()
-        folders: dict[Path, str] = {}
-        for source, entries in by_source(data.test_entries).items():
-            folder = self.folder / SOURCES / source_name(source) if source else self.folder
-            if folder in folders:
-                raise UserError(
-                    f"data.test.source: {folders[folder]!r} and {source!r} would both be in "
-                    f"{folder}; test one after the other with --results, or rename one"
-                )
-            folders[folder] = source
+        asked_of = by_source(data.test_entries)
+        names = short_names(asked_of, "data.test.source")
+        for source, entries in asked_of.items():
+            folder = self.folder / SOURCES / names[source] if source else self.folder
             identity = {**model, "entries": data.source.fingerprint(entries)}
             if source:
                 identity["scoring"] = entries[0]["scoring"]

@@ -17,7 +17,7 @@ from laid.common.printable import one_line, printable
 from laid.common.tables import Table, html
 from laid.comparison.methods import Method
 from laid.comparison.study import Study
-from laid.evaluation.accuracy_figures import COLOURS
+from laid.evaluation.accuracy_figures import COLOURS, place_of
 
 _STYLE = """\
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 72rem; padding: 0 1rem;
@@ -136,7 +136,7 @@ def _by_size(sizes: Sequence[int], what: str) -> go.Figure:
             "xaxis": {
                 "title": "images in the haystack",
                 "type": "log",
-                "tickvals": list(sizes),
+                "tickvals": [place_of(size) for size in sizes],
                 "ticktext": [str(size) for size in sizes],
             },
             "yaxis": {"title": what},
@@ -158,7 +158,7 @@ def _line(
 ) -> go.Scatter:
     spread = {"type": "data", "symmetric": False, "array": upper, "arrayminus": lower}
     return go.Scatter(
-        x=sizes,
+        x=[place_of(size) for size in sizes],
         y=values,
         error_y={**spread, "thickness": 1},
         # In names plotly takes some HTML, and text between dollars for a formula.

@@ -5,6 +5,7 @@ docs/own_data.md has an example of each.
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_columns
 from laid.evaluation.scoring import Scoring, score_answer
 from laid.vlm.processor import IMAGE_MARK
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 10_000
 """Rows that are Python objects at a time; the rest is in Arrow's memory."""
@@ -123,10 +126,11 @@ def load_conversations(
         UserError: a row is no conversation or not as ``wanted``, an image is missing or not in the
             folder, or a text holds a control token; names file and line.
     """
-    embedded = rows.columns is not None and _has_bytes(rows)
+    image = None if rows.columns is None else _first_image(rows)
+    embedded = isinstance(image, dict) and "bytes" in image
     if embedded:
         folder = _in_cache(rows)
-    elif image_root is None and rows.columns is not None:
+    elif image is not None and image_root is None:
         raise UserError(
             f"{rows.source} names image files: give the folder that they are in, data.image_root"
         )
@@ -163,6 +167,8 @@ def load_conversations(
     entries = concatenate_datasets(parts)
     if not embedded:
         _check_files(entries, numbers, folder, rows)
+    if bare := list(entries["size"]).count(0):
+        log.info("%s: %s of %s rows have no image", rows.source, f"{bare:,}", f"{len(entries):,}")
     return entries, folder
 
 
@@ -210,9 +216,9 @@ def _embedded_name(number: int, k: int) -> str:
     return f"{number:06d}-{k}"
 
 
-def _has_bytes(rows: Rows) -> bool:
-    _, first = next(rows.conversations(), (0, None))
-    return first is not None and isinstance(first.images[0], dict) and "bytes" in first.images[0]
+def _first_image(rows: Rows) -> Any:
+    """The first image of any row; None where no row has one."""
+    return next((talk.images[0] for _, talk in rows.conversations() if talk.images), None)
 
 
 def _in_cache(rows: Rows) -> Path:

@@ -166,12 +166,7 @@ def _in_turn(turns: list[Turn]) -> list[Turn]:
 
 def _placed(turns: list[Turn], images: list[Any]) -> Conversation:
     marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
-    if not images:
-        raise UserError(
-            f"there is no image and {marks} {IMAGE_MARK}: expected 'images' or 'image'; rows "
-            "without images are not read, leave them out"
-        )
-    if not marks:
+    if images and not marks:
         first = 1 if turns[0].role == "system" else 0
         turns[first] = Turn("user", IMAGE_MARK * len(images) + turns[first].text)
     elif marks != len(images):

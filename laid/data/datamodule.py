@@ -198,11 +198,14 @@ class HaystackDataModule(L.LightningDataModule):
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
 
+    def entries_of(self, stage: str) -> list[Dataset]:
+        """The entries of a stage; of fit training's, then validation's."""
+        parts = ("train", "validate") if stage == "fit" else (stage,)
+        return [getattr(self, part + "_entries") for part in parts]
+
     def images_of(self, stage: str) -> list[str]:
         """Names of the images of a stage, in order."""
-        parts = ("train", "validate") if stage == "fit" else (stage,)
-        entries = [getattr(self, part + "_entries") for part in parts]
-        return sorted({name for part in entries for images in part["images"] for name in images})
+        return sorted({n for of in self.entries_of(stage) for row in of["images"] for n in row})
 
     def image_batches(self, names: Sequence[str]) -> Iterator[tuple[list[str], Tensor, Tensor]]:
         """Names, patches and grids of images, ``FEATURE_BATCH`` at a time.

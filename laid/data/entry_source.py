@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.coco_index import CocoIndex
-from laid.data.conversation_files import Wanted, load_conversations, open_rows
+from laid.data.conversation_files import Wanted, load_conversations, open_rows, source_name
 from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.entry_args import BUILT, PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
@@ -241,6 +241,26 @@ def by_source(entries: Dataset) -> dict[str, Dataset]:
     for index, source in enumerate(sources):
         at.setdefault(source, []).append(index)
     return {source: entries.select(rows) for source, rows in at.items()}
+
+
+def short_names(sources: Iterable[str], setting: str, haystacks: str = "") -> dict[str, str]:
+    """What sources, as those of ``by_source``, are called in folders and logs.
+
+    Args:
+        setting: gives them, for the message.
+        haystacks: what those of haystacks are called.
+
+    Raises:
+        UserError: two would be called the same.
+    """
+    names = {source: source_name(source) if source else haystacks for source in sources}
+    for source, name in names.items():
+        if twice := [other for other in names if names[other] == name and other != source]:
+            raise UserError(
+                f"{setting}: {source or 'haystacks'!r} and {twice[0] or 'haystacks'!r} would both "
+                f"be reported as {name!r}: rename one, or give one after the other"
+            )
+    return names
 
 
 def _sources(entries: Dataset) -> list[str]:

@@ -141,7 +141,9 @@ class PromptEncoder:
             pixel_values_PC=pixel_values_PC,
             image_grid_thw_I3=grid_I3,
             image_names=list(entry.images),
-            needle_I=torch.tensor([i in entry.needles for i in range(len(entry.images))]),
+            needle_I=torch.tensor(
+                [i in entry.needles for i in range(len(entry.images))], dtype=torch.bool
+            ),
             entry_ids=[entry.id],
         )
 
@@ -190,7 +192,8 @@ class HaystackDataset(Dataset):
         entry = HaystackEntry.of(self.entries[index if counted else ~index])
         names = entry.images
         if all(name in self.grids for name in names):
-            grid_I3 = torch.stack([self.grids[name] for name in names])
+            grids = [self.grids[name] for name in names]
+            grid_I3 = torch.stack(grids) if names else torch.empty(0, 3, dtype=torch.long)
             pixels_PC = torch.empty(0)
         else:
             pixels_PC, grid_I3 = patches_of(self.root, names, self.encoder.patches)

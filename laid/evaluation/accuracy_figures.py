@@ -35,18 +35,20 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
 
     The horizontal axis is logarithmic with the tested sizes as ticks; a dashed line marks chance
     of yes-or-no questions. Models are set slightly apart from each other sideways, so that their
-    intervals don't hide one another. The legend gives each model's n, in the summaries' order.
+    intervals don't hide one another. Entries without images stand at half an image. The legend
+    gives each model's n, in the summaries' order.
     """
     sizes = _all_sizes(summaries)
     axes = _by_size_axes(summaries, 7.2, 4.4)
     # All models of one size together take up at most 60% of the way to the nearest other size.
-    nearest = min((math.log(b / a) for a, b in itertools.pairwise(sizes)), default=1.0)
+    places = [place_of(size) for size in sizes]
+    nearest = min((math.log(b / a) for a, b in itertools.pairwise(places)), default=1.0)
     apart = min(0.05, 0.6 * nearest / max(1, len(summaries) - 1))
     for index, summary in enumerate(summaries):
         cells = [summary.by_size[size] for size in sorted(summary.by_size)]
         aside = math.exp(apart * (index - (len(summaries) - 1) / 2))
         _, caps, bars = axes.errorbar(
-            [size * aside for size in sorted(summary.by_size)],
+            [place_of(size) * aside for size in sorted(summary.by_size)],
             [cell.accuracy for cell in cells],
             yerr=_whiskers(cells),
             label=_with_counts(_shown(summary.name, 80), cells),
@@ -62,8 +64,9 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
             # Of many models the intervals would hide the lines.
             line.set_alpha(1.0 if len(summaries) <= 4 else 0.45)
     axes.set_xscale("log")
-    margin = math.exp(0.04 * (math.log(sizes[-1] / sizes[0]) or 1) + apart * len(summaries) / 2)
-    axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
+    span = math.log(places[-1] / places[0])
+    margin = math.exp(0.04 * (span or 1) + apart * len(summaries) / 2)
+    axes.set_xlim(places[0] / margin, places[-1] * margin)
     _label_sizes(axes, sizes)
     # Down to 0.4 at least, so that chance is always seen, and never cutting an interval.
     lowest = min(cell.interval[0] for summary in summaries for cell in summary.by_size.values())
@@ -100,6 +103,11 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.02)
     return _with_legend(axes, summaries)
+
+
+def place_of(size: int) -> float:
+    """Where a haystack size is on a logarithmic axis."""
+    return size or 0.5
 
 
 def _all_sizes(summaries: Sequence[Summary]) -> list[int]:
@@ -204,15 +212,17 @@ def _whiskers(cells: Sequence[SizeCell]) -> list[list[float]]:
 
 def _label_sizes(axes: Axes, sizes: list[int]) -> None:
     """A tick at every size, and a number wherever it doesn't run into the next one."""
-    span = math.log(sizes[-1] / sizes[0]) or 1.0
+    places = [place_of(size) for size in sizes]
+    span = math.log(places[-1] / places[0]) or 1.0
     labels: list[str] = []
     last = math.inf
     # From the right: the largest size is the one that matters.
     for size in reversed(sizes):
-        fits = math.log(last / size) / span > 0.018 * (len(str(size)) + 0.7)
+        place = place_of(size)
+        fits = math.log(last / place) / span > 0.018 * (len(str(size)) + 0.7)
         labels.append(str(size) if fits else "")
-        last = size if fits else last
-    axes.xaxis.set_major_locator(FixedLocator(sizes))
+        last = place if fits else last
+    axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(FixedFormatter(labels[::-1]))
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -63,9 +63,9 @@ class Record:
     scoring: str = "yes-no"
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.tokens < 0:
+        if self.size < 0 or self.tokens < 0:
             found = f"a record has size {self.size} and tokens {self.tokens}"
-            raise UserError(f"{found}, expected at least one image and no negative length")
+            raise UserError(f"{found}, expected 0 or more of each")
         known = self.size > 1 and (bool(self.mode) or self.depth is not None)
         if (self.depth is not None) != known or not 0 <= (self.depth or 0) <= 1:
             expected = (

@@ -218,8 +218,8 @@ class Results:
     by_size: dict[int, SizeCell]
 
     def __post_init__(self) -> None:
-        if not self.by_size or min(self.by_size) < 1:
-            raise UserError("by_size: expected at least one haystack size, each of 1 image or more")
+        if not self.by_size or min(self.by_size) < 0:
+            raise UserError("by_size: expected at least one haystack size, 0 images or more")
         if PurePath(self.records_file).is_absolute():
             raise UserError(
                 f"records_file is {self.records_file}, expected a path relative to the results "

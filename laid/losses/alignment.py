@@ -46,8 +46,8 @@ class AlignmentArgs(TermArgs):
     same for models of every size. Only with reduction mean."""
     tokens: str = "all"
     """Tokens at which queries and keys are compared. all: every one, as in Eq. 7. sample:N: N of
-    each entry, drawn from its id, the same in every epoch. question: those after the last image.
-    A cache of the teacher holds no others for this term."""
+    each entry, drawn from its id, the same in every epoch. question: those after the last image,
+    none of an entry without images. A cache of the teacher holds no others for this term."""
     mixing: MixingArgs = field(default_factory=MixingArgs)
     """The mixing weights of Eq. 3."""
     calibration: int = 32
@@ -56,6 +56,10 @@ class AlignmentArgs(TermArgs):
     def __post_init__(self) -> None:
         super().__post_init__()
         tokens_named(self.tokens, "objective.laid.tokens")
+
+    @property
+    def needs_images(self) -> bool:
+        return self.layers == "matched"
 
     def build(self, models: ModelPair) -> "Alignment":
         return Alignment(self, models)

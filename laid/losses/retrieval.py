@@ -91,6 +91,10 @@ class RetrievalArgs(TermArgs):
                 "and growth 0"
             )
 
+    @property
+    def needs_images(self) -> bool:
+        return True
+
     def build(self, models: ModelPair) -> "Retrieval":
         return Retrieval(self, models)
 
@@ -167,13 +171,17 @@ class Retrieval(LayerPairTerm):
         return found
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
-        """The loss of a batch: a mean over the taught rows, haystacks and layer pairs."""
+        """The loss of a batch: a mean over the taught rows, haystacks and layer pairs. An entry
+        without images counts as 0, so that a batch of two is two batches of one."""
         assert teacher is not None
         args, images = self.args, images_of(inputs)
         rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
         own = self._keyed(images, student, teacher)
         step, own_BM = of_all_ranks(own, images)
-        if args.distractors == "none" and not args.reach:
+        as_it_is = args.distractors == "none" and not args.reach
+        if not (own if as_it_is else step).images.images:
+            return torch.zeros((), device=inputs.input_ids_BL.device)
+        if as_it_is:
             place, pool = as_shown(rows, images), own
         else:
             pool = self._with_bank(step)

@@ -22,7 +22,8 @@ def at_one_level(logits_BRSM: Tensor, of_keys_BRSM: Tensor, live_BM: Tensor) -> 
         live_BM: candidates whose keys have a gradient.
     """
     live_B11M = live_BM[:, None, None]
-    level = (of_keys_BRSM * live_B11M).sum(-1, keepdim=True) / live_B11M.sum(-1, keepdim=True)
+    count_B111 = live_B11M.sum(-1, keepdim=True).clamp(min=1)
+    level = (of_keys_BRSM * live_B11M).sum(-1, keepdim=True) / count_B111
     return torch.where(live_B11M, logits_BRSM - level + level.detach(), logits_BRSM)
 
 
@@ -30,11 +31,11 @@ def needles(inputs: ModelInputs, own_BM: Tensor) -> Tensor:
     """``needle_BM``, which of a haystack's own images are its needles.
 
     Raises:
-        UserError: a haystack without one.
+        UserError: a haystack of images without one.
     """
     needle_BM = torch.zeros_like(own_BM)
     needle_BM[own_BM] = inputs.needle_I  # in both, haystack by haystack and in its order
-    if not needle_BM.any(1).all():
+    if not (needle_BM.any(1) | ~own_BM.any(1)).all():
         raise UserError(
             "objective.retrieval.target label: the entry of a training haystack does not say which "
             "images the question is about; expected needles in each, or target teacher"
@@ -65,7 +66,8 @@ def looked_for(
         best_BR1 = squared_BRM.masked_fill(~own_B1M, 0.0).amax(-1, keepdim=True)
         candidate_BRM = candidate_BRM & (own_B1M | (squared_BRM < second_needle * best_BR1))
     if needle_BM is not None:
-        p_BRM = (needle_BM / needle_BM.sum(-1, keepdim=True))[:, None].expand_as(squared_BRM)
+        count_B1 = needle_BM.sum(-1, keepdim=True).clamp(min=1)
+        p_BRM = (needle_BM / count_B1)[:, None].expand_as(squared_BRM)
         return p_BRM, torch.ones_like(p_BRM[..., 0]), candidate_BRM
     each_BRTM = teacher_BRTM.masked_fill(~candidate_BRM[:, :, None], HIDDEN).softmax(-1)
     p_BRM = each_BRTM.square().sum(2).square()

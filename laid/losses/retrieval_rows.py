@@ -24,13 +24,15 @@ def looking_rows(
     over heads of the squared attention to an image is highest above its mean over images.
 
     In "For the image with a dog, is there a cat?" that is mostly the row of "dog", and else that of
-    "cat" (docs/methods.md). No label is needed. A row of the answer is never chosen.
+    "cat" (docs/methods.md). No label is needed. A row of the answer is never chosen, and an entry
+    without images has no rows.
     """
     rows = question_rows(inputs)
     count_B = torch.bincount(images.haystack_M, minlength=len(rows.valid_BR))
-    image_BLM = torch.zeros(*inputs.input_ids_BL.shape, images.images, device=count_B.device)
+    most = max(1, images.images)
+    image_BLM = torch.zeros(*inputs.input_ids_BL.shape, most, device=count_B.device)
     image_BLM[images.haystack_N, images.column_N, images.image_N] = 1.0
-    squared_BRM = torch.zeros(*rows.columns_BR.shape, images.images, device=count_B.device)
+    squared_BRM = torch.zeros(*rows.columns_BR.shape, most, device=count_B.device)
     for layer, qk in teacher.qk.items():
         p_BTRL = row_logits(qk, rows, partial(turn, layer=layer)).softmax(-1)
         squared_BRM += torch.einsum("btrl,blm->btrm", p_BTRL, image_BLM).square().sum(1)

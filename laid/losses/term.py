@@ -139,6 +139,11 @@ class TermArgs:
                 f"objective.{self.name}.calibration {entries}: expected at least 1 entry"
             )
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether entries without images say nothing to it, or to its calibration."""
+        return False
+
     def build(self, models: ModelPair) -> Term:
         """The term for a pair of models.
 

@@ -18,7 +18,7 @@ def part_length(each: int) -> int:
     Args:
         each: numbers of a token in the largest tensor that is computed of it, over the batch.
     """
-    return max(1, PART // each)
+    return max(1, PART // max(1, each))
 
 
 def by_part(compute: Callable[..., Tensor], length: int, *of_tokens: Tensor) -> list[Tensor]:

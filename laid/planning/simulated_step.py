@@ -31,6 +31,7 @@ from laid.training.sharded_strategy import ShardedStrategy
 from laid.vlm.families.family import Grid
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.planned_attention import attend_at_once
+from laid.vlm.planned_experts import experts_at_once
 from laid.vlm.vision_language_model import VLM
 
 BUILT, TEACHER, STUDENT = "models built", "teacher", "student"
@@ -223,14 +224,15 @@ def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:
 
 
 def _tag_and_attend(module: LaidModule, tracker: MemoryTracker, real: bool = False) -> None:
-    """Tags the models; unless ``real``, makes vision towers attend in one call, and marks in the
-    tracker when a tower runs."""
+    """Tags the models; unless ``real``, makes vision towers attend and experts compute in one call,
+    and marks in the tracker when a tower runs."""
     tracker.tag("student", chain(module.parameters(), module.buffers()))
     for vlm in (module.student, *_teachers(module)):
         if vlm is not module.student:
             tracker.tag("teacher", chain(vlm.parameters(), vlm.buffers()))
         if not real:
             attend_at_once(vlm.hf, tracker.attended.__setitem__)
+            experts_at_once(vlm.hf)
             tower = vlm.family.tower(vlm.hf)
             tower.register_forward_pre_hook(lambda *_: setattr(tracker, "vision", True))
             tower.register_forward_hook(lambda *_: setattr(tracker, "vision", False))

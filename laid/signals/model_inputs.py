@@ -142,7 +142,8 @@ def haystack_alone(inputs: ModelInputs, row: int) -> ModelInputs:
     pixel_values_PC = inputs.pixel_values_PC
     if len(pixel_values_PC):
         pieces_I = inputs.image_grid_thw_I3.prod(-1).tolist()
-        pixel_values_PC = torch.cat(pixel_values_PC.split(pieces_I)[images])
+        of_row = pixel_values_PC.split(pieces_I)[images]
+        pixel_values_PC = torch.cat([pixel_values_PC[:0], *of_row])
     return ModelInputs(
         input_ids_BL=inputs.input_ids_BL[row, kept_L][None],
         attention_mask_BL=inputs.attention_mask_BL[row, kept_L][None],

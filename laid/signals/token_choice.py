@@ -19,7 +19,8 @@ class Tokens:
 
     Attributes:
         every: all of them, whatever the others say.
-        question: those after the last image, the answer among them.
+        question: those after the last image, the answer among them; none of an entry without
+            images.
         sample: how many are drawn, by the entry's id alone: the same in every epoch, for teacher
             and student, and fewer are a part of more.
     """
@@ -61,7 +62,7 @@ class Tokens:
             visual_BL = inputs.mm_token_type_ids_BL.bool()
             column_L = torch.arange(visual_BL.shape[1], device=visual_BL.device)
             last_B1 = torch.where(visual_BL, column_L, -1).amax(1, keepdim=True)
-            mask_BL = there_BL & (column_L > last_B1)
+            mask_BL = there_BL & (column_L > last_B1) & (last_B1 >= 0)
         if self.sample:
             place_BL = _drawn(inputs).masked_fill(~there_BL, _LAST).argsort(dim=1, stable=True)
             rank_BL = place_BL.argsort(dim=1)

@@ -28,14 +28,23 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
     an earlier stage: a name may have been another image's there.
 
     Raises:
-        UserError: a vision tower is trained, or the features take more than is allowed or free.
+        UserError: a vision tower is trained, and its features are to be kept or other devices wait
+            for it; or the features take more than is allowed or free.
         OSError: they can't be stored.
     """
+    frozen = all(model.vision_frozen for model in models)
+    bare = any(0 in entries["size"] for entries in data.entries_of(stage))
+    if bare and not frozen and data.rank()["world_size"] > 1:
+        raise UserError(
+            "some entries have no image, and on several devices each must run a vision tower that "
+            "is trained as often as the others: set model.student.freeze_vision true, or leave "
+            "these entries out"
+        )
     if data.cache_features is False:
         return
     if data.cache_features == "":
         raise UserError("data.cache_features '': expected true, false or a folder")
-    if not all(model.vision_frozen for model in models):
+    if not frozen:
         raise UserError(
             "data.cache_features: the features of a vision tower that is trained change; set it "
             "false, or model.student.freeze_vision true"

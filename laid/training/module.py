@@ -27,6 +27,7 @@ from laid.training.optimizer import OptimizerArgs, build_optimizer, build_schedu
 from laid.training.placement import Placement
 from laid.training.sharded_strategy import check_precision, placement_of
 from laid.training.teacher_choice import ONLINE, TeacherChoice
+from laid.training.validation_tally import ValidationTally
 from laid.vlm.lora import LoraArgs, check_base
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.model_paths import model_folder
@@ -107,6 +108,11 @@ class LaidModule(L.LightningModule):
             model_folder(self.student_args.path, self.student_args.revision)
         if self.trainer.state.fn == "fit" and self.objective_args.of_teacher:
             self.chosen_teacher.fetch()
+
+    def setup(self, stage: str) -> None:
+        """Refuses an objective that its training entries say nothing to."""
+        if stage == "fit":
+            self.objective_args.check_images(self.trainer.datamodule.train_entries["size"])
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""
@@ -222,26 +228,17 @@ class LaidModule(L.LightningModule):
         check_finite(finite, self.trainer.global_step + 1, asked)
 
     def on_validation_epoch_start(self) -> None:
-        # The same sizes on every rank, whichever of them it meets itself.
-        sizes = sorted(set(self.trainer.datamodule.validate_entries["size"]))
-        self._tally = {size: torch.zeros(2, device=self.device) for size in sizes}
+        self._tally = ValidationTally(self.trainer.datamodule.validate_entries, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Greedy answers to the validation entries."""
-        for record, counted in zip(self.scored(batch), batch.counted, strict=True):
-            self._tally[record.size] += torch.tensor(
-                [record.correct and counted, counted], dtype=torch.float32, device=self.device
-            )
+        self._tally.add(self.scored(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs accuracy over all entries, and by haystack size."""
-        counts_S2 = torch.stack(list(self._tally.values()))
-        counts_S2 = self.trainer.strategy.reduce(counts_S2, reduce_op="sum")
-        right, total = counts_S2.sum(0)
-        self.log("val/accuracy", right / total, prog_bar=True)
-        for size, (right, total) in zip(self._tally, counts_S2, strict=True):
-            if total > 0:  # the sanity check before training sees only the first
-                self.log(f"val/accuracy_{size}", right / total)
+        """Logs accuracy over all entries, by haystack size, and of several sources by each."""
+        counts_K2 = self.trainer.strategy.reduce(self._tally.counts_K2, reduce_op="sum")
+        for name, accuracy in self._tally.accuracies(counts_K2).items():
+            self.log(name, accuracy, prog_bar=name == "val/accuracy")
 
     def test_step(self, batch: Batch, batch_idx: int) -> list[Record]:
         """Greedy answers, scored; the ``TestRecorder`` callback writes them down."""

@@ -1,7 +1,7 @@
 """Eq. 8: the weighted sum of the loss terms, and their calibration before the first step."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import or_
@@ -42,6 +42,21 @@ class ObjectiveArgs:
         every = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: args for name, args in every.items() if args.weight > 0}
 
+    def check_images(self, sizes: Collection[int]) -> None:
+        """Sizes of the training entries.
+
+        Raises:
+            UserError: a term needs images, and no entry has one.
+        """
+        needing = [name for name, args in self.chosen.items() if args.needs_images]
+        if needing and not any(sizes):
+            raise UserError(
+                f"objective.{needing[0]} compares which images models look at, and none of the "
+                f"{len(sizes)} training entries has an image: add entries with images "
+                "(data.train.mixture)"
+                + (", or leave its weight 0" if needing[0] == "retrieval" else "")
+            )
+
     @property
     def of_teacher(self) -> dict[str, bool]:
         """The chosen terms that compare the student with a teacher, by name, and whether they
@@ -69,6 +84,7 @@ class Objective(nn.Module):
         """
         super().__init__()
         self.weights = {name: chosen.weight for name, chosen in args.chosen.items()}
+        self._needs_images = {name for name, chosen in args.chosen.items() if chosen.needs_images}
         self._terms: dict[str, Term] = {
             name: chosen.build(models) for name, chosen in args.chosen.items()
         }
@@ -117,21 +133,24 @@ class Objective(nn.Module):
     def calibrate(
         self, student: Ask, teacher: Ask, data: HaystackDataModule, device: torch.device
     ) -> None:
-        """Calibrates every term that asks for it on the first training entries; once a run.
+        """Calibrates every term that asks for it on the first training entries, those with images
+        where it needs them; once a run.
 
         Terms whose state comes from a checkpoint stay as they are.
         """
         for name, term in self._terms.items():
             if not term.calibration_entries or term.fitted:
                 continue
-            count = min(term.calibration_entries, len(data.train_entries))
+            entries = data.train_entries
+            if name in self._needs_images:
+                entries = entries.select([at for at, size in enumerate(entries["size"]) if size])
+            count = min(term.calibration_entries, len(entries))
             if count < term.calibration_entries and rank_zero_only.rank == 0:
                 log.info(
                     "objective.%s: calibrated on all %d training entries; %d were asked for",
                     *(name, count, term.calibration_entries),
                 )
-            entries = data.train_entries.select(range(count))
-            batches = [batch.inputs for batch in data.probe(entries, device)]
+            batches = [x.inputs for x in data.probe(entries.select(range(count)), device)]
             found = term.calibrate(CalibrationData(batches, student, teacher))
             term.fitted.fill_(True)
             if found and rank_zero_only.rank == 0:

@@ -23,6 +23,11 @@ class ImageFeatures:
         self._known: dict[str, VisionFeatures] = {}
         self._bytes = 0
 
+    @property
+    def empty(self) -> bool:
+        """Whether batches come with pixels."""
+        return not self._known
+
     def add(self, name: str, features: VisionFeatures, limit_gib: float) -> None:
         """Keeps an image's features; those it has stay.
 
@@ -61,3 +66,13 @@ def features_of_batch(
     made = family_of(hf.config).vision_features(hf, pixel_values, inputs.image_grid_thw_I3[chosen])
     by_name = dict(zip(first, made, strict=True))
     return [by_name[name] for name in inputs.image_names]
+
+
+@torch.no_grad()
+def run_on_blank(hf: PreTrainedModel) -> None:
+    """Runs a sharded vision tower on a blank image: other ranks of the step have images, and each
+    rank must gather the tower's weights as often as they do."""
+    family, device = family_of(hf.config), next(hf.parameters()).device
+    grid_13 = torch.tensor([family.planned_grid(56, 56, None, None)], device=device)
+    blank = torch.zeros(int(grid_13.prod()), *family.planned_piece(), device=device)
+    family.vision_features(hf, blank, grid_13)

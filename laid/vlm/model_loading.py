@@ -24,7 +24,7 @@ from laid.vlm.weight_files import (
     fill_from_files,
     shard_names,
 )
-from laid.vlm.window_extension import SelfExtendArgs, Settings, YarnArgs, set_yarn
+from laid.vlm.window_extension import SelfExtendArgs, Settings, set_rotation
 
 
 @dataclass
@@ -169,15 +169,7 @@ def materialise(
 def _extended_config(args: ModelArgs, extension: Settings | None) -> Config:
     config = load_config(args)
     if extension is not None:
-        name = "yarn" if isinstance(extension, YarnArgs) else "self-extend"
-        family = family_of(config)
-        if name not in family.extensions:
-            raise UserError(
-                f"model.window_extension {name}: not for {family.title}, which has "
-                f"{', '.join(family.extensions) or 'none'}"
-            )
-    if isinstance(extension, YarnArgs):
-        set_yarn(config, extension)
+        set_rotation(config, extension)
     return config
 
 

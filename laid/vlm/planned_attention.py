@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from laid.common.errors import UserError
 from laid.vlm.families.registry import family_of
 
 _NAME = "flash_attention_planned"  # "flash" asks transformers for all windows at once
@@ -27,9 +26,6 @@ def attend_at_once(hf: PreTrainedModel, seen: Callable[[int, float], None]) -> N
     Args:
         seen: called each time with the number of patches P and the share of the P x P pairs that
             are within a window.
-
-    Raises:
-        UserError: a plan can't count the model.
     """
 
     def attend(
@@ -43,8 +39,6 @@ def attend_at_once(hf: PreTrainedModel, seen: Callable[[int, float], None]) -> N
         return out_BHPD.transpose(1, 2), None
 
     family = family_of(hf.config)
-    if family.not_planned:
-        raise UserError(f"laid plan: not for {family.model_type}: {family.not_planned}")
     if family.loops_over_images:
         AttentionInterface.register(_NAME, attend)
         family.tower(hf).config._attn_implementation = _NAME

@@ -145,7 +145,8 @@ class ImageTextProcessor:
     def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """Visual tokens of images, by width and height."""
         # Image processors tell vLLM in this way how many pieces an image has.
-        sides = sorted(set(sizes))
+        if not (sides := sorted(set(sizes))):
+            return {}
         found = self.stock._get_num_multimodal_tokens([(high, wide) for wide, high in sides])
         counts = {
             pieces: self.family.image_text(self.stock, torch.tensor([pieces, 1, 1])).count(

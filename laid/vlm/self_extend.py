@@ -1,11 +1,11 @@
-"""SelfExtend (Jin et al., "LLM Maybe LongLM", 2024) with M-RoPE, at prefill and with a cache.
+"""SelfExtend (Jin et al., "LLM Maybe LongLM", 2024) at prefill and with a cache.
 
 A query sees the W tokens behind it at their own positions, and older ones at positions of which G
 have become one. One softmax over both; no weight is changed.
 
-Shape suffixes: B batch, L tokens of this call, S tokens so far (the cached ones and these), 3 rows
-of M-RoPE (temporal, height, width), H query heads, K KV heads, G query heads to a KV head,
-R rows (queries) of a block, C its columns (keys), D head_dim.
+Shape suffixes: B batch, L tokens of this call, S tokens so far (the cached ones and these), P rows
+of positions (3 for M-RoPE: temporal, height, width; else 1), H query heads, K KV heads, G query
+heads to a KV head, R rows (queries) of a block, C its columns (keys), D head_dim.
 """
 
 from dataclasses import dataclass, field
@@ -41,31 +41,32 @@ def set_self_extend(hf: PreTrainedModel, args: SelfExtendArgs) -> None:
     hf.set_attn_implementation({"text_config": NAME})
 
 
-def far_positions(positions_3BS: Tensor, args: SelfExtendArgs) -> tuple[Tensor, Tensor]:
+def far_positions(positions_PBS: Tensor, args: SelfExtendArgs) -> tuple[Tensor, Tensor]:
     """Positions of queries and of keys for pairs that are W tokens or more apart.
 
     A key's is its own by groups of G. A query's is that and s - s // G more, where s is how many
     positions its window spans, so that what lies just outside the window continues where the window
-    ends. In text s = W, which is the formula of the paper; over images W tokens span fewer
-    positions (2,048 tokens some 130), and a shift by W - W // G would tear a gap.
+    ends. In text, and wherever positions are one-dimensional, s = W, which is the formula of the
+    paper; over images M-RoPE's W tokens span fewer positions (2,048 tokens some 130), and a shift
+    by W - W // G would tear a gap.
 
     Args:
-        positions_3BS: M-RoPE positions of all tokens so far. Row 0 is where the image of a visual
-            token begins, since a still image has one moment.
+        positions_PBS: of all tokens so far. Row 0 of M-RoPE is where the image of a visual token
+            begins, since a still image has one moment.
 
     Returns:
-        ``query_3BS`` and ``key_3BS``.
+        ``query_PBS`` and ``key_PBS``.
     """
     assert args.group is not None
     assert args.window is not None
-    base_BS = positions_3BS[0]
+    base_BS = positions_PBS[0]
     if args.mapping == "axis":
-        key_3BS = positions_3BS // args.group
+        key_PBS = positions_PBS // args.group
     else:
-        key_3BS = positions_3BS - base_BS + base_BS // args.group
+        key_PBS = positions_PBS - base_BS + base_BS // args.group
     span_BS = torch.zeros_like(base_BS)  # within the first W tokens nothing is far
     span_BS[:, args.window :] = base_BS[:, args.window :] - base_BS[:, : -args.window]
-    return key_3BS + span_BS - span_BS // args.group, key_3BS
+    return key_PBS + span_BS - span_BS // args.group, key_PBS
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Rotations:
     near: Rotation = field(init=False)
     far_query: Rotation = field(init=False)
     far_key: Rotation = field(init=False)
-    _positions_3BS: Tensor = field(init=False)
+    _positions_PBS: Tensor = field(init=False)
     _cached: int = 0
 
     def begin(self, _decoder: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -86,17 +87,18 @@ class Rotations:
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
         self._cached = cache.get_seq_length() if cache is not None else 0
 
-    def update(self, rotary: nn.Module, x_BLD: Tensor, positions_3BL: Tensor) -> None:
+    def update(self, rotary: nn.Module, x_BLD: Tensor, positions_PBL: Tensor) -> None:
         """Takes the positions of this pass to those that belong to the cache."""
-        positions_3BS = positions_3BL
+        positions_PBS = positions_PBL
         if self._cached:
-            assert self._positions_3BS.shape[-1] >= self._cached
-            positions_3BS = torch.cat([self._positions_3BS[..., : self._cached], positions_3BL], -1)
-        self._positions_3BS = positions_3BS
-        query_3BS, key_3BS = far_positions(positions_3BS, self.args)
-        self.near = rotary(x_BLD, positions_3BS)
-        self.far_query = rotary(x_BLD, query_3BS)
-        self.far_key = rotary(x_BLD, key_3BS)
+            assert self._positions_PBS.shape[-1] >= self._cached
+            positions_PBS = torch.cat([self._positions_PBS[..., : self._cached], positions_PBL], -1)
+        self._positions_PBS = positions_PBS
+        query_PBS, key_PBS = far_positions(positions_PBS, self.args)
+        self.near, self.far_query, self.far_key = (
+            rotary(x_BLD, self.family.position_argument(one_PBS))
+            for one_PBS in (positions_PBS, query_PBS, key_PBS)
+        )
 
     def turn(self, x_BHLD: Tensor, rotation: Rotation) -> Tensor:
         """``x_BHLD`` turned by the last L of the rotations."""
@@ -118,7 +120,8 @@ class KeptRotary(nn.Module):
 
     def forward(self, x: Tensor, position_ids: Tensor) -> Rotation:
         """Cosine 1 and sine 0, [B, L, D]; the real rotations are kept for the attention."""
-        self.rotations.update(self.rotary, x, position_ids.expand(3, -1, -1))
+        rows = self.rotations.family.position_rows
+        self.rotations.update(self.rotary, x, position_ids.expand(rows, -1, -1))
         length = position_ids.shape[-1]
         like_BLD = self.rotations.near[0][:, :length]
         return torch.ones_like(like_BLD), torch.zeros_like(like_BLD)

@@ -62,6 +62,11 @@ class StoredFeatures:
         self._places: dict[str, tuple[str, int, tuple[int, ...]]] = {}
         self._ids: Mapping[str, str] = {}
 
+    @property
+    def empty(self) -> bool:
+        """As that of ``ImageFeatures``."""
+        return not self._ids
+
     def find(self, mend: bool) -> None:
         """Finds what there is.
 

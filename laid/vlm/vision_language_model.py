@@ -16,7 +16,7 @@ from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.vlm.families.registry import family_of
 from laid.vlm.families.vision_features import VisionFeatures
-from laid.vlm.image_features import ImageFeatures, features_of_batch
+from laid.vlm.image_features import ImageFeatures, features_of_batch, run_on_blank
 from laid.vlm.layer_options import compile_layers
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -177,7 +177,10 @@ class VLM(nn.Module):
             arguments = row_arguments(self.family, inputs)
         else:
             arguments = self.family.arguments(inputs)
-        if self.vision_frozen:
+        if not inputs.images:
+            if self.in_step and self.features.empty:
+                run_on_blank(self.hf)
+        elif self.vision_frozen:
             features = features_of_batch(self.hf, self.features, inputs)
             arguments["mm_encoder_outputs"] = {"image": self.family.encoder_output(features)}
         else:

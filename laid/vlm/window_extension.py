@@ -34,7 +34,8 @@ class SelfExtendArgs:
     """Tokens behind each token, itself among them, that keep their positions (W). An image of
     640 x 480 is 393 tokens."""
     mapping: Literal["base", "axis"] = "base"
-    """What is grouped of a position of M-RoPE. base: the place where the image begins, so that
+    """What is grouped of a position of M-RoPE (where positions have one row, both are the same).
+    base: the place where the image begins, so that
     height and width inside it stay as they are; axis: time, height and width, each by itself."""
 
 
@@ -92,28 +93,41 @@ def describe(model: dict[str, Any]) -> dict[str, Any]:
     return {"window": {"extension": extension, **model[_key(extension)]}}
 
 
-def set_yarn(config: Config, args: YarnArgs) -> None:
-    """Makes a configuration one of YaRN, before the model is built from it; M-RoPE stays M-RoPE.
+def set_rotation(config: Config, args: Settings) -> None:
+    """Makes a configuration one of YaRN, or of the rotation that SelfExtend asks, before the model
+    is built from it; M-RoPE stays M-RoPE.
+
+    Both take the place of dynamic NTK, itself an extension without training, which is default RoPE
+    within ``max_position_embeddings``: SelfExtend asks for near and far positions apart, and each
+    would get frequencies of its own beyond.
 
     The settings are replaced rather than added to: what a hub's configuration has beside them (a
-    ``type`` of transformers 4) would contradict ``rope_type``. The original length has to be
+    ``type`` of transformers 4) would contradict ``rope_type``. YaRN's original length has to be
     given, since transformers takes ``max_position_embeddings`` for it without a word.
 
     Raises:
-        UserError: the model's rotary embedding is already another than the default.
+        UserError: the family is without that extension, or YaRN meets another rotary embedding
+            than the default one or dynamic NTK.
     """
-    assert args.factor is not None
-    assert args.original_length is not None
-    text = config.text_config
+    name = "yarn" if isinstance(args, YarnArgs) else "self-extend"
+    family, text = family_of(config), config.text_config
+    if (reason := family.not_extended.get(name)) is not None:
+        raise UserError(f"model.window_extension {name}: not for {family.title}: {reason}")
     rope = text.rope_parameters
-    if rope["rope_type"] != "default":
+    kind, kept = rope["rope_type"], {key: rope[key] for key in family.rope_keys}
+    if isinstance(args, SelfExtendArgs):
+        if kind == "dynamic":
+            text.rope_parameters = {"rope_type": "default", **kept}
+        return
+    assert args.factor is not None
+    if kind not in ("default", "dynamic"):
         raise UserError(
-            f"model.window_extension yarn: the model's rope_type is {rope['rope_type']} already; "
-            "expected default"
+            f"model.window_extension yarn: the model's rope_type is {kind} already; expected "
+            "default or dynamic"
         )
     text.rope_parameters = {
         "rope_type": "yarn",
-        **{key: rope[key] for key in family_of(config).rope_keys},
+        **kept,
         "factor": float(args.factor),
         "original_max_position_embeddings": args.original_length,
     }

@@ -5,13 +5,15 @@ import json
 
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 COLOURS = ("red", "green", "blue", "white")
 
 
 @pytest.fixture(scope="module")
 def own(work):
-    """Photographs of one colour in JPEG files, and conversations about two or three of them."""
+    """Photographs of one colour in JPEG files, and conversations about two or three of them, and
+    some about none."""
     folder = work / "own"
     folder.mkdir()
     for colour in COLOURS:
@@ -25,6 +27,7 @@ def own(work):
             {"role": "assistant", "content": f"They are {' and '.join(names)}."},
         ]
         rows.append({"messages": messages, "images": [f"{name}.jpg" for name in names]})
+    rows[3] = {"messages": [{"role": "user", "content": "Why?"}, rows[3]["messages"][1]]}
     lines = [json.dumps(row) for row in rows]
     (folder / "my.jsonl").write_text("\n".join(lines))
     (folder / "held.jsonl").write_text("\n".join(lines[:6]))
@@ -34,8 +37,12 @@ def own(work):
 def test_a_run_on_own_data_is_trained_tested_and_compared(laid, config, own, work):
     fit = ("--data.train.source", own / "my.jsonl", "--data.train.turns", "all")
     common = ("--model.max_new_tokens", 8, "--data.eval_batch_size", 2)
-    laid("fit", "--config", config, "--name", "own", *fit, "--head_flow.enabled", "false")
+    validated = ("--data.validate.source", f"[built, {own / 'held.jsonl'}]")
+    off = ("--head_flow.enabled", "false")
+    laid("fit", "--config", config, "--name", "own", *fit, *validated, *off)
     run = work / "runs" / "own"
+    tags = EventAccumulator(str(run)).Reload().Tags()["scalars"]
+    assert {"val/accuracy", "val/haystacks/accuracy", "val/held/accuracy"} <= set(tags)
     source = f"[{own / 'held.jsonl'}, {own / 'my.jsonl'}]"
     rules = f"{{{own / 'held.jsonl'}: contains, {own / 'my.jsonl'}: exact}}"
     tested = ("--data.test.source", source, "--data.test.scoring", rules, *common)
@@ -46,7 +53,7 @@ def test_a_run_on_own_data_is_trained_tested_and_compared(laid, config, own, wor
     for name, rule, n in (("held", "contains", 6), ("my", "exact", 12)):
         results = json.loads((run / "sources" / name / "results.json").read_text())
         assert (results["scoring"], results["overall"]["n"]) == (rule, n)
-        assert list(results["by_size"]) == ["2", "3"]
+        assert list(results["by_size"]) == ["0", "2", "3"]
         assert all(b["n"] == 0 for b in results["by_size"]["3"]["needle_depth"])
         assert (run / "sources" / name / results["training"]["run"]).resolve() == run
         header, *lines = (run / "sources" / name / "records.jsonl").read_text().splitlines()
@@ -62,4 +69,4 @@ def test_a_run_on_own_data_is_trained_tested_and_compared(laid, config, own, wor
     with (work / "report-own" / "tests.csv").open() as file:
         tests = list(csv.DictReader(file))
     assert {row["method"] for row in tests} == {"own"}
-    assert {row["images"] for row in tests} >= {"2", "3"}
+    assert {row["images"] for row in tests} >= {"0", "2", "3"}

@@ -1,5 +1,7 @@
 """The prompt of a conversation: images where they stand, answers where they are trained."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -119,6 +121,19 @@ def test_lengths_are_known_without_reading_an_image(encoder, patches):
         one = PromptEncoder(encoder.processor, every_turn=every_turn)
         length = len(one.encode(ENTRY, *patches, with_answer=True).input_ids_BL)
         assert one.lengths(entries, sizes) == [length] * 2
+
+
+def test_of_an_entry_without_images_too(encoder):
+    turns = (Turn("user", "Why?"), Turn("assistant", "So."), Turn("user", "And why that?"))
+    entry = replace(ENTRY, size=0, images=(), turns=turns)
+    nothing = torch.empty(0), torch.empty(0, 3, dtype=torch.long)
+    for every_turn in (False, True):
+        one = PromptEncoder(encoder.processor, every_turn=every_turn)
+        row = one.encode(entry, *nothing, with_answer=True)
+        assert one.lengths(dataset_of([entry], CONVERSATION_FEATURES), {}) == [
+            len(row.input_ids_BL)
+        ]
+        assert row.position_ids_3BL.tolist() == [list(range(len(row.input_ids_BL)))] * 3
 
 
 def test_a_template_that_rewrites_earlier_answers_can_not_train_them(encoder, patches, monkeypatch):

@@ -100,6 +100,27 @@ def test_without_marks_images_come_before_the_first_question(lines, read):
     assert entry.turns[1].text == "<image><image> What is this?"
 
 
+def test_rows_may_have_no_image(lines, tmp_path, read, caplog, small_coco):
+    caplog.set_level("INFO")
+    bare = said(("user", "Why?"), ("assistant", "Because."))
+    rows = [LLAMA_FACTORY, bare | {"images": []}, {k: bare[k] for k in bare if k != "images"}]
+    entries, _ = read(lines(*rows))
+    assert [entry.size for entry in entries] == [2, 0, 0]
+    assert entries[2].turns == (Turn("user", "Why?"),)
+    assert (entries[2].images, entries[2].question, entries[2].answer) == ((), "Why?", "Because.")
+    assert "my.jsonl: 2 of 3 rows have no image" in caplog.text
+    # A dataset of which some rows have none, and one of which none has.
+    content = [{"bytes": (small_coco / name).read_bytes(), "path": None} for name in FILES]
+    message = {"role": Value("string"), "content": Value("string")}
+    features = Features({"messages": List(message), "images": List(Image())})
+    for name, images in (("some", content), ("none", None)):
+        talk = LLAMA_FACTORY if images else bare
+        rows = [bare | {"images": None}, {"messages": talk["messages"], "images": images}]
+        Dataset.from_list(rows, features).save_to_disk(tmp_path / name)
+        entries, _ = read(tmp_path / name, image_root=None)
+        assert [entry.size for entry in entries] == [0, 2 if images else 0]
+
+
 def test_of_several_turns_the_last_is_the_answer(lines, read):
     (entry,), _ = read(lines(TURNS))
     assert [turn.role for turn in entry.turns] == ["system", "user", "assistant", "user"]
@@ -146,7 +167,7 @@ BAD = {
     "no answer": (said(("user", TEXT)), "the last message is the user's, expected an answer"),
     "empty": (said(("user", TEXT), ("assistant", " ")), "message 1, the assistant's, is empty"),
     "too few": (broken(images=FILES[:1]), "1 images and 2 <image>: expected one for each"),
-    "none": (broken(images=[]), "there is no image and 2 <image>"),
+    "none": (broken(images=[]), "there are 0 images and 2 <image>"),
     "answered": (
         said(("user", "<image> x"), ("assistant", "<image>")),
         "stands in the assistant's message",

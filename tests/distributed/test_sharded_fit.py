@@ -130,6 +130,26 @@ def test_ranks_look_for_an_image_among_those_of_all(witnessed):
 
 
 @pytest.mark.slow
+def test_ranks_whose_entries_have_no_image_train_as_one_process(witnessed, work):
+    """While the other rank's vision tower runs, and in both terms that need images or do not."""
+    text = work / "text.jsonl"
+    said = {
+        "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So"}]
+    }
+    text.write_text("\n".join([json.dumps(said)] * 12))
+    options = (
+        "--data.global_batch_size", 2, "--data.cache_features", "false",
+        "--data.train.mixture", json.dumps({str(text): 0.5, "built": 0.5}),
+        "--model.objective.retrieval.weight", 1, "--model.objective.retrieval.layers", "all",
+        "--model.objective.retrieval.distractors", "none", "--model.objective.retrieval.reach", 0,
+    )  # fmt: skip
+    compare(witnessed, "bare", 2, *options)
+    options = (*options[:-4], "--trainer.max_epochs", 4, "--data.batch_size")  # with a bank
+    (batched,) = witnessed("bare-bank", 1, *options, 2)
+    check(batched, witnessed("bare-bank-2", 2, *options, 1), gradients=1e-6, parameters=1e-5)
+
+
+@pytest.mark.slow
 def test_ranks_with_packed_haystacks_train_as_one_process_with_padded_ones(witnessed):
     """Of three haystacks, one rank has one and the other two; of six, with two micro-batches."""
     for step, tokens in ((3, 10_000), (6, 60)):

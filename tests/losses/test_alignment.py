@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bare_entry import BARE
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
@@ -209,8 +210,9 @@ def test_layer_pairs(pair_of):
 def test_both_models_are_compared_at_the_chosen_tokens_alone(
     student, teacher, haystacks, tokens, reduction
 ):
-    """As if there were no others; whatever stands there, and as all tokens where it is all."""
-    inputs = haystacks(rows=[0, 3]).inputs
+    """As if there were no others; whatever stands there, and as all tokens where it is all. An
+    entry without images has no question, and its other tokens as any entry."""
+    inputs = haystacks(rows=[0, BARE, 3]).inputs
     models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
     term = AlignmentArgs(tokens=tokens, reduction=reduction).build(models)
     whole = AlignmentArgs(reduction=reduction).build(models)
@@ -226,6 +228,9 @@ def test_both_models_are_compared_at_the_chosen_tokens_alone(
         assert_close(term(*signals, inputs), whole(*signals, only))
         if tokens == "sample:100000":
             assert_close(term(*signals, inputs), whole(*signals, inputs))
+        alone = haystacks(rows=[BARE]).inputs
+        signals = student.signals(alone, term.of_student), teacher.signals(alone, term.of_teacher)
+        assert (term(*signals, alone) == 0) == (tokens == "question")
 
 
 def test_mixing_weights_are_fitted_at_the_chosen_tokens(student, teacher, haystacks):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bare_entry import BARE
 
 from laid.common.errors import UserError
 from laid.losses.attention_rows import question_rows
@@ -63,3 +64,49 @@ def test_an_entry_without_needles_has_no_label(haystacks):
     own_BM = as_shown(question_rows(inputs), images_of(inputs)).own_BM
     with pytest.raises(UserError, match="does not say which images the question is about"):
         needles(inputs, own_BM)
+
+
+@pytest.mark.parametrize("target", ["teacher", "label"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"distractors": "none", "reach": 0},
+        {"distractors": "none"},
+        {"distractors": "batch"},
+        {"distractors": "bank", "bank_tokens": 200},
+    ],
+    ids=["as shown", "at slots", "batch", "bank"],
+)
+def test_an_entry_without_images_counts_as_0(
+    build_retrieval, student, teacher, haystacks, settings, target
+):
+    """So a batch of it and a haystack is two batches of one; gradients are those of the haystack
+    alone, halved."""
+    term = build_retrieval(target=target, **settings).train()
+
+    def step(rows):
+        inputs = haystacks(rows=rows).inputs
+        ours, theirs = student.signals(inputs, term.of_student), None
+        with torch.no_grad():
+            theirs = teacher.signals(inputs, term.of_teacher)
+        loss = term(ours, theirs, inputs)
+        student.zero_grad()
+        (loss + 0.0 * sum(qk.q.sum() for qk in ours.qk.values())).backward()
+        parameters = student.named_parameters()
+        return loss, {n: p.grad for n, p in parameters if p.grad is not None}
+
+    haystack, of_haystack = step([2])
+    term = build_retrieval(target=target, **settings).train()
+    both, of_both = step([BARE, 2])
+    torch.testing.assert_close(both, haystack / 2)
+    for name, grad in of_haystack.items():
+        torch.testing.assert_close(of_both[name], grad / 2, rtol=1e-4, atol=1e-6)
+    bank = term.bank and term.bank.content()
+    alone, of_alone = step([BARE])
+    assert alone == 0
+    assert not any(grad.any() for grad in of_alone.values())
+    after = term.bank and term.bank.content()
+    assert (after and after.images.images) == (bank and bank.images.images)
+    again, of_again = step([2])  # with a bank, among images of an earlier step
+    assert torch.isfinite(again)
+    assert all(torch.isfinite(grad).all() for grad in of_again.values())

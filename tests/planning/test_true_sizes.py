@@ -13,15 +13,15 @@ from laid.vlm.pair_check import check_pair
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def qwen3_vl(**text):
-    """Of 8B and 32B, which have the same tower."""
+def qwen3_vl(model_type="qwen3_vl", **text):
+    """Of 8B, 32B and the mixtures of experts, which have the same tower."""
     text["rope_scaling"] = {
         "rope_type": "default",
         "mrope_section": [24, 20, 20],
         "mrope_interleaved": True,
     }
     fixed = {
-        "model_type": "qwen3_vl_text",
+        "model_type": f"{model_type}_text",
         "head_dim": 128,
         "num_key_value_heads": 8,
         "vocab_size": 151_936,
@@ -29,12 +29,11 @@ def qwen3_vl(**text):
         "rope_theta": 5_000_000,
     }
     return {
-        "model_type": "qwen3_vl",
-        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": model_type,
         "tie_word_embeddings": False,
         "text_config": {**fixed, **text},
         "vision_config": {
-            "model_type": "qwen3_vl",
+            "model_type": model_type,
             "depth": 27,
             "hidden_size": 1152,
             "intermediate_size": 4304,
@@ -54,6 +53,26 @@ QWEN3_VL_8B = qwen3_vl(
 )
 QWEN3_VL_32B = qwen3_vl(
     hidden_size=5120, intermediate_size=25_600, num_hidden_layers=64, num_attention_heads=64
+)
+QWEN3_VL_30B_A3B = qwen3_vl(
+    model_type="qwen3_vl_moe",
+    hidden_size=2048,
+    num_hidden_layers=48,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+    num_experts=128,
+    num_experts_per_tok=8,
+    moe_intermediate_size=768,
+)
+QWEN3_VL_235B_A22B = qwen3_vl(
+    model_type="qwen3_vl_moe",
+    hidden_size=4096,
+    num_hidden_layers=94,
+    num_attention_heads=64,
+    num_key_value_heads=4,
+    num_experts=128,
+    num_experts_per_tok=8,
+    moe_intermediate_size=1536,
 )
 
 
@@ -145,38 +164,43 @@ GEMMA3_12B = gemma3(
 )
 
 PAIRS = {
-    "qwen3-vl-8b": (QWEN3_VL_8B, QWEN3_VL_32B),
-    "internvl3-8b": (INTERNVL3_8B, INTERNVL3_38B),
-    "gemma3-4b": (GEMMA3_4B, GEMMA3_12B),
+    "32b": ("qwen3-vl-8b", 4, QWEN3_VL_8B, QWEN3_VL_32B),
+    "30b-a3b": ("qwen3-vl-8b", 4, QWEN3_VL_8B, QWEN3_VL_30B_A3B),
+    "235b-a22b": ("qwen3-vl-8b", 16, QWEN3_VL_8B, QWEN3_VL_235B_A22B),
+    "internvl3": ("internvl3-8b", 4, INTERNVL3_8B, INTERNVL3_38B),
+    "gemma3": ("gemma3-4b", 4, GEMMA3_4B, GEMMA3_12B),
 }
-"""config.json of student and teacher, by the file in ``configs/``."""
+"""The file in ``configs/``, the number of cards, and config.json of student and teacher."""
 
 
 @pytest.fixture(params=PAIRS)
 def pair(request, tmp_path):
-    """The name, and folders of student and teacher."""
+    """The file, the number of cards, and folders of student and teacher."""
+    name, devices, *configs = PAIRS[request.param]
     folders = tmp_path / "student", tmp_path / "teacher"
-    for folder, config in zip(folders, PAIRS[request.param], strict=True):
+    for folder, config in zip(folders, configs, strict=True):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
-    return request.param, *folders
+    return name, devices, *folders
 
 
 def test_they_fit_together(pair):
-    student, teacher = (load_config(ModelArgs(str(folder))) for folder in pair[1:])
+    student, teacher = (load_config(ModelArgs(str(folder))) for folder in pair[2:])
     expected = 256 if student.model_type == "gemma3" else 128
     assert family_of(student).shape.head_dim == family_of(teacher).shape.head_dim == expected
     check_pair(student, teacher, {"a": 1}, {"a": 1}, ["laid"])
 
 
 @pytest.mark.slow  # half a minute each
-def test_they_fit_on_four_cards(pair):
-    name, student, teacher = pair
+def test_they_fit_on_their_cards(pair):
+    name, devices, student, teacher = pair
     text = plan(
         [
             f"--config={CONFIGS / name}.yaml",
             f"--model.student.path={student}",
             f"--model.teacher.path={teacher}",
+            f"--devices={devices}",
+            f"--data.global_batch_size={2 * devices}",
             "--gpu=a800",
         ]
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bare_entry import BARE
 
 from laid.common.errors import UserError
 from laid.signals.model_inputs import answer_labels
@@ -26,13 +27,13 @@ READING = {"entries": {"count": 6, "content": "2b"}}
 
 @pytest.fixture
 def cache_of(teacher, haystacks, tmp_path):
-    """Makes a cache of the six haystacks, in two shards: a function of what it holds."""
+    """Makes a cache of six entries, in two shards: a function of what it holds."""
 
-    def make(held, stored_as="teacher"):
+    def make(held, stored_as="teacher", rows=range(6)):
         header = CacheHeader({}, READING, held, stored_as, entries_per_shard=4)
         store = SignalStore.begin(tmp_path, header)
         store.keep_teacher(teacher.hf.config.save_pretrained)
-        batches = [haystacks(rows=[row]).inputs for row in range(6)]
+        batches = [haystacks(rows=[row]).inputs for row in rows]
         with torch.no_grad():
             entries = [
                 entry_item(inputs, teacher.signals(inputs, ALL), held, stored_as)
@@ -126,8 +127,10 @@ def test_a_head_that_is_silent_stays_so():
 
 @pytest.mark.parametrize("held", [OF_QUESTION, SAMPLED], ids=["question", "drawn"])
 def test_it_may_hold_chosen_tokens_alone(cache_of, teacher, haystacks, held):
-    """At which a batch has the teacher's signals; a run that wants others is refused."""
-    cached, inputs = cache_of(held), haystacks(rows=[0, 3]).inputs
+    """At which a batch has the teacher's signals, an entry without images too; a run that wants
+    others is refused."""
+    cached = cache_of(held, rows=(*range(5), BARE))
+    inputs = haystacks(rows=[0, BARE, 3]).inputs
     found, ours = cached.signals(inputs, held), teacher.signals(inputs, ALL)
     for layer in ALL.layers:
         for kind, choice in (("q", held.queries), ("k", held.keys)):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from laid.common.errors import UserError
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
 from laid.losses.head_mixing import MixingArgs
@@ -41,6 +42,16 @@ def test_a_term_is_the_same_beside_others_that_ask_for_more(student, teacher, ha
         alone = losses({name: args})
         for ours, theirs in zip(together, alone, strict=True):
             assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_term_that_compares_images_needs_entries_that_have_some():
+    some = {"retrieval": RetrievalArgs(weight=1.0)}, {"laid": AlignmentArgs(layers="matched")}
+    for terms in some:
+        args = ObjectiveArgs(**terms)
+        args.check_images([0, 0, 1])
+        with pytest.raises(UserError, match="none of the 2 training entries has an image"):
+            args.check_images([0, 0])
+    ObjectiveArgs().check_images([0, 0])  # Eq. 7, KL and SFT
 
 
 def test_terms_are_computed_in_float32_under_autocast(student, teacher, haystacks):

@@ -1,5 +1,7 @@
 """Training on packed haystacks: the losses of padded ones, however it is done."""
 
+import json
+
 import lightning as L
 import pytest
 import torch
@@ -52,7 +54,7 @@ def fit(pair, drawn, tmp_path_factory):
             student=student, teacher=teacher, objective=ObjectiveArgs(**TERMS), optimizer=rates
         )
         train = TrainArgs(entries=EPOCH * STEP + 2, min_size=1, max_size=6)
-        sizes = {"global_batch_size": STEP, "workers": 0, "order_seed": 2, **data}
+        sizes = {"global_batch_size": STEP, "workers": 0, "order_seed": 2, "train": train, **data}
         losses = Losses(stop_after)
         folder = tmp_path_factory.mktemp("saved") if folder is None else folder
         saved = RunCheckpoint(dirpath=folder, every_n_train_steps=1, save_top_k=-1)
@@ -62,7 +64,7 @@ def fit(pair, drawn, tmp_path_factory):
             "max_steps": STEPS, "use_distributed_sampler": False, "gradient_clip_val": 1.0,
         }  # fmt: skip
         of_run = L.Trainer(**options, **dict(trainer), callbacks=[losses, saved])
-        module_data = HaystackDataModule(str(drawn), str(pair[0]), train=train, **sizes)
+        module_data = HaystackDataModule(str(drawn), str(pair[0]), **sizes)
         of_run.fit(module, datamodule=module_data, ckpt_path=resume)
         return losses
 
@@ -91,6 +93,23 @@ def test_losses_are_those_of_padded_haystacks(fit, packed):
     assert sum(padded.tokens) == sum(packed.tokens)
     same(packed.seen[:1], padded.seen[:1], 1e-5)
     same(packed.seen, padded.seen, 1e-4)  # float32, and Adam divides by small numbers
+
+
+def test_entries_without_images_are_packed_as_others(fit, tmp_path):
+    """In a mixture, of which the first source has nothing else: the losses are those of padded
+    ones, and of one at a time."""
+    text = tmp_path / "text.jsonl"
+    said = [{"from": "human", "value": "Why {}?"}, {"from": "gpt", "value": "Because of {}."}]
+    rows = [[turn | {"value": turn["value"].format(n)} for turn in said] for n in range(8)]
+    text.write_text("\n".join(json.dumps({"conversations": row}) for row in rows))
+    mixture = {str(text): 0.4, "built": 0.6}
+    train = TrainArgs(entries=40, min_size=1, max_size=6, mixture=mixture)
+    packed = fit(train=train, pack_tokens=130)
+    for size in (STEP, 1):
+        padded = fit(train=train, batch_size=size)
+        assert sum(padded.tokens) == sum(packed.tokens)
+        same(packed.seen[:1], padded.seen[:1], 1e-5)
+        same(packed.seen, padded.seen, 1e-4)
 
 
 def test_workers_change_nothing(fit, packed):

@@ -10,7 +10,13 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRotaryE
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.vision_language_model import VLM
-from laid.vlm.window_extension import SelfExtendArgs, YarnArgs, chosen_extension, describe, set_yarn
+from laid.vlm.window_extension import (
+    SelfExtendArgs,
+    YarnArgs,
+    chosen_extension,
+    describe,
+    set_rotation,
+)
 
 
 def yarn_frequencies(dim, theta, factor, length):
@@ -32,7 +38,7 @@ def yarn_frequencies(dim, theta, factor, length):
 def change(config, args):
     """How many times slower each rotary pair becomes."""
     plain = Qwen2_5_VLRotaryEmbedding(config.text_config).inv_freq
-    set_yarn(config, args)
+    set_rotation(config, args)
     rotary = Qwen2_5_VLRotaryEmbedding(config.text_config)
     assert rotary.mrope_section == config.text_config.rope_parameters["mrope_section"]
     return plain / rotary.inv_freq
@@ -54,7 +60,7 @@ def test_a_loaded_model_has_the_frequencies_of_the_paper(pair, random_weights, d
 def test_the_settings_are_replaced_and_the_length_is_the_one_that_was_given(pair):
     config = load_config(ModelArgs(str(pair[0])))
     config.text_config.rope_parameters["type"] = "mrope"
-    set_yarn(config, YarnArgs(4, 64))
+    set_rotation(config, YarnArgs(4, 64))
     assert config.text_config.rope_parameters == {
         "rope_type": "yarn",
         "rope_theta": 1e6,
@@ -63,7 +69,7 @@ def test_the_settings_are_replaced_and_the_length_is_the_one_that_was_given(pair
         "original_max_position_embeddings": 64,
     }
     with pytest.raises(ValueError, match="rope_type is yarn already"):
-        set_yarn(config, YarnArgs(4, 64))
+        set_rotation(config, YarnArgs(4, 64))
 
 
 @pytest.mark.parametrize("size", ["3b", "7b", "32b", "72b"])

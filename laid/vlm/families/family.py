@@ -11,7 +11,7 @@ of a piece, V visual tokens of one image, E hidden size of the decoder.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -60,9 +60,8 @@ class Family(ABC):
     norm of each head, BHLD after a norm that follows the transpose."""
     rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta",)
     """Keys of ``rope_parameters`` that YaRN keeps."""
-    extensions: ClassVar[tuple[str, ...]] = ()
-    """Training-free window extensions that are tested with the family: yarn, self-extend. The
-    latter takes M-RoPE and ``rotary_emb(x, position_ids)``."""
+    not_extended: ClassVar[Mapping[str, str]] = {}
+    """Why a training-free window extension, yarn or self-extend, does not work with the family."""
     renamed: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Regular expressions, and what replaces them, from names in checkpoint files to transformers'
     names of parameters."""
@@ -71,8 +70,6 @@ class Family(ABC):
     exchanged: ClassVar[tuple[str, ...]] = ()
     """Regular expressions of parameters whose last two dimensions files may have in the other
     order."""
-    not_planned: ClassVar[str | None] = None
-    """Why ``laid plan`` can't count a model of the family."""
     loops_over_images: ClassVar[bool] = False
     """Whether the vision tower under sdpa calls attention once an image or window, and under flash
     attention once a block, with ``cu_seq_lens_q``; a plan then asks for the latter."""

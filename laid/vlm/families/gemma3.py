@@ -3,9 +3,9 @@
 Shape suffixes as in ``laid/vlm/families/family.py``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -41,6 +41,12 @@ class Gemma3(TiledImages):
     end_of_turn = "<end_of_turn>"
     prompt_tokens = 40  # its tokenizer splits the text into about as many tokens as Qwen's
     qk_layout = "BHLD"
+    not_extended: ClassVar[Mapping[str, str]] = {
+        "yarn": "its global layers were trained with RoPE's frequencies divided by 8, and "
+        "transformers' YaRN begins from the undivided ones; its local layers see a window anyway",
+        "self-extend": "it is defined for causal attention, and in its global layers an image's "
+        "tokens see each other in both directions; its local layers see a window anyway",
+    }
 
     @property
     def shape(self) -> AttentionShape:
@@ -59,19 +65,10 @@ class Gemma3(TiledImages):
     def rotate(
         self, hf: PreTrainedModel, x_BLHD: Tensor, positions_RBL: Tensor, layer: int
     ) -> Tensor:
-        """As ``Family.rotate``.
-
-        Raises:
-            UserError: 27B's logits are scaled by another number than that of head_dim.
-        """
-        scalar, head_dim = self.config.text_config.query_pre_attn_scalar, self.shape.head_dim
-        if scalar != head_dim:
-            raise UserError(
-                f"{self.title} with head_dim {head_dim} and query_pre_attn_scalar {scalar}: laid "
-                "computes attention from queries and keys only where these are equal, as in 4B and "
-                "12B. Leave out objective.retrieval and layers: matched"
-            )
-        x_BLHD = x_BLHD.float()
+        """As ``Family.rotate``. 27B divides its logits by √168, and whoever computes them from
+        queries and keys by √head_dim; what is between is in queries and keys alike."""
+        scalar = self.config.text_config.query_pre_attn_scalar
+        x_BLHD = x_BLHD.float() * (self.shape.head_dim / scalar) ** 0.25
         positions_BL = self.position_argument(positions_RBL)
         cos_BLD, sin_BLD = self.decoder(hf).rotary_emb(x_BLHD, positions_BL, self.shape.kind(layer))
         return self.turn(x_BLHD, cos_BLD, sin_BLD, 2)

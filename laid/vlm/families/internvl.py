@@ -77,7 +77,8 @@ class InternVL(TiledImages):
         """
         window = self.config.text_config.max_position_embeddings
         # The largest position is read from the device, so only where it decides.
-        if self._is_dynamic and (last := int(positions_RBL.max())) >= window:
+        last = int(positions_RBL.max()) if self._is_dynamic and positions_RBL.numel() else 0
+        if last >= window:
             raise UserError(
                 f"position {last} is beyond {self.title}'s max_position_embeddings {window}: its "
                 "rotation (dynamic NTK) depends there on the length of the batch, and attention "

@@ -43,7 +43,6 @@ class Qwen3VL(QwenVL):
     prompt_tokens = 38  # no system turn
     qk_layout = "BLHD"
     rope_keys = ("rope_theta", "mrope_section", "mrope_interleaved")
-    extensions = ("yarn", "self-extend")
 
     def qk_modules(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         attention = layer.get_submodule("self_attn")
@@ -78,4 +77,3 @@ class Qwen3VLMoe(Qwen3VL):
     model_class = Qwen3VLMoeForConditionalGeneration
     inner_class = Qwen3VLMoeModel
     exchanged = (r"\.mlp\.experts\.(gate_up|down)_proj$",)
-    not_planned = "the experts' matrix products can't be counted without a GPU"

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from bare_entry import batch_of
 from cli.conftest import laid, work  # noqa: F401  # fixtures
 from distributed.conftest import on_ranks  # noqa: F401
 from tiny_families import CASES
 
 from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries
-from laid.data.prompt import Collate, HaystackDataset, PromptEncoder
+from laid.data.prompt import PromptEncoder
 from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
@@ -69,7 +70,6 @@ def batch(drawn, encode):
     entries = build_entries(index, "test", [1, 3, 4], per_size=2, seed=5)
 
     def make(with_answer=True, side="right", rows=range(6)):
-        data = HaystackDataset(entries, drawn, encode, with_answer)
-        return Collate(encode.pad_id, side)([data[row] for row in rows]).inputs
+        return batch_of(entries, drawn, encode, with_answer, side, rows).inputs
 
     return make

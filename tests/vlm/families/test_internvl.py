@@ -12,7 +12,9 @@ from laid.signals.model_signals import Wanted
 from laid.vlm.families.internvl import InternVL
 from laid.vlm.pair_check import check_pair
 from laid.vlm.processor import ImageTextProcessor
+from laid.vlm.self_extend import set_self_extend
 from laid.vlm.vision_language_model import VLM
+from laid.vlm.window_extension import SelfExtendArgs, YarnArgs, set_rotation
 
 TILE = 56 * 56
 
@@ -89,6 +91,69 @@ def test_attention_beyond_the_window_is_not_computed_from_queries_and_keys(short
     with pytest.raises(ValueError, match=r"max_position_embeddings 20: its rotation \(dynamic"):
         short.turn(found.q, inputs.position_ids_3BL)
     short.turn(found.q[:, :20], inputs.position_ids_3BL[..., :20])
+
+
+def longlm(attention, x_LE, window, group):
+    """LongLM's attention over one prompt, pair by pair, with RoPE of the default type."""
+    length, dim = len(x_LE), attention.head_dim
+    q, k, v = (
+        projection(x_LE).unflatten(-1, (-1, dim))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    k, v = (one.repeat_interleave(attention.num_key_value_groups, dim=1) for one in (k, v))
+    frequencies = 1e6 ** (-torch.arange(0, dim, 2) / dim)
+
+    def rotated(x_HD, position):
+        cos, sin = (position * frequencies).cos(), (position * frequencies).sin()
+        first, second = x_HD.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    out = []
+    for i in range(length):
+        scores = []
+        for j in range(i + 1):
+            near, far = (i, j), (i // group + window - window // group, j // group)
+            of_query, of_key = near if i - j < window else far
+            scores.append((rotated(q[i], of_query) * rotated(k[j], of_key)).sum(-1))
+        weights_HS = (torch.stack(scores, dim=-1) * dim**-0.5).softmax(-1)
+        out.append(torch.einsum("hs,shd->hd", weights_HS, v[: i + 1]))
+    return attention.o_proj(torch.stack(out).flatten(1))
+
+
+@pytest.mark.parametrize("mapping", ["base", "axis"])
+@torch.no_grad()
+def test_self_extend_is_longlms_formula_in_place_of_dynamic_ntk(processor, mapping):
+    """Within the model's window and beyond it, which is 20 positions here."""
+    args = SelfExtendArgs(group=4, window=9, mapping=mapping)
+    config = config_of(processor.tokenizer, max_position_embeddings=20)
+    set_rotation(config, args)
+    torch.manual_seed(0)
+    vlm = VLM(tiny_model(config).eval())
+    set_self_extend(vlm.hf, args)
+    vlm.family.built(vlm.hf)
+    seen = []
+    for layer in vlm.family.layers(vlm.hf):
+        layer.self_attn.register_forward_hook(
+            lambda attention, _, given, out: seen.append((attention, given, out[0][0])),
+            with_kwargs=True,
+        )
+    vlm.signals(haystack(vlm, 2), Wanted(logits=True))
+    assert len(seen) == 2
+    for attention, given, out_LE in seen:
+        assert len(out_LE) > 40
+        expected = longlm(attention, given["hidden_states"][0], args.window, args.group)
+        torch.testing.assert_close(out_LE, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_yarn_takes_the_place_of_dynamic_ntk(processor):
+    config = config_of(processor.tokenizer)
+    set_rotation(config, YarnArgs(factor=4, original_length=32_768))
+    assert config.text_config.rope_parameters == {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32_768,
+    }
 
 
 def test_1b_and_9b_do_not_fit_larger_ones(processor):

@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_families import CASES, narrow_qwen3_vl, tiny_qwen3_vl_moe
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen3VLConfig
 
 from laid.miniature.tiny_models import tiny_config, tiny_model
+from laid.planning.memory_tracker import MemoryTracker
 from laid.planning.planned_inputs import haystack_inputs
 from laid.signals.model_signals import Wanted
 from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
@@ -17,10 +19,11 @@ from laid.vlm.families.vision_features import VisionFeatures
 from laid.vlm.model_loading import ModelArgs, empty_model, load_model, materialise
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_pair
+from laid.vlm.planned_experts import experts_at_once
 from laid.vlm.rope_gain import RopeGainArgs, add_gains
 from laid.vlm.vision_language_model import VLM
 from laid.vlm.weight_files import all_rows
-from laid.vlm.window_extension import YarnArgs, set_yarn
+from laid.vlm.window_extension import YarnArgs, set_rotation
 
 SHAPE = {"layers": 3, "heads": 4, "kv_heads": 2}
 
@@ -74,7 +77,7 @@ def test_head_dim_is_the_one_that_a_configuration_states(hidden, heads):
 def test_yarn_leaves_pairs_of_time_height_and_width_in_turn(tokenizer):
     config = narrow_qwen3_vl(tokenizer, **SHAPE)
     before = dict(config.text_config.rope_parameters)
-    set_yarn(config, YarnArgs(4.0, 64))
+    set_rotation(config, YarnArgs(4.0, 64))
     after = config.text_config.rope_parameters
     assert after["rope_type"] == "yarn"
     assert all(after[key] == before[key] for key in Qwen3VL.rope_keys)
@@ -91,7 +94,7 @@ def test_student_and_teacher_of_two_families_are_refused(qwen3, tokenizer):
 
 def test_every_difference_of_a_pair_is_in_one_message(tokenizer):
     ours, theirs = narrow_qwen3_vl(tokenizer, **SHAPE), narrow_qwen3_vl(tokenizer, **SHAPE)
-    set_yarn(theirs, YarnArgs(4.0, 64))
+    set_rotation(theirs, YarnArgs(4.0, 64))
     theirs.text_config.head_dim = 64
     theirs.text_config.rope_parameters |= {"rope_theta": 1e6, "mrope_section": [8, 4, 4]}
     check_pair(ours, theirs, {"a": 1}, {"a": 1}, [])  # for terms that compare no vectors
@@ -122,6 +125,33 @@ def test_a_mixture_of_experts_teaches_a_dense_student(qwen3, inputs, tokenizer):
     assert signals.qk[2].q.shape[2:] == (6, 32)
     ours = qwen3.turn(signals.qk[2].q, inputs.position_ids_3BL)
     torch.testing.assert_close(teacher.turn(signals.qk[2].q, inputs.position_ids_3BL), ours)
+
+
+@torch.no_grad()
+def test_a_plan_counts_the_experts_that_a_token_goes_to(tokenizer):
+    """FLOPs by hand, and as PyTorch counts transformers' loop over experts; the memory of its
+    grouped product."""
+    hf = tiny_model(tiny_qwen3_vl_moe(tokenizer, **SHAPE))
+    x_BLE = torch.randn(2, 50, 96)
+
+    def run(mode):
+        with mode:
+            assert hf.model.language_model.layers[0].mlp(x_BLE).shape == x_BLE.shape
+        return mode
+
+    def flops():
+        return run(FlopCounterMode(display=False)).get_total_flops()
+
+    def peak():
+        return run(MemoryTracker()).peaks()["start"].total()
+
+    grouped = peak()
+    hf.set_experts_implementation("eager")
+    router, experts = 96 * 4, 2 * 3 * 96 * 40  # 4 experts, 2 a token, each of three matrices
+    assert flops() == 100 * 2 * (router + experts)
+    experts_at_once(hf)
+    assert flops() == 100 * 2 * (router + experts)
+    assert peak() == pytest.approx(grouped, rel=0.02)
 
 
 @torch.no_grad()
