@@ -16,9 +16,11 @@ The YAML file:
       kd: {fit: [--model.objective.laid.weight, 0]}
       base: {fit: false}           # only tested, once
       window: {fit: false, test: [--config, configs/window/yarn.yaml]}
+      int8: {cache: true, fit: [--model.teacher_source, "cache:runs/x-int8", …]}
 
 Run NAME of seed S is fitted into ROOT/NAME-seedS and tested there. An interrupted fit resumes from
-its last checkpoint, a test from its last answer; what is finished is not repeated.
+its last checkpoint, a test from its last answer; what is finished is not repeated. With ``cache``,
+`laid cache` comes before each fit with the same arguments: the first seed makes what all read.
 """
 
 import argparse
@@ -29,6 +31,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import rmtree
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -37,6 +40,8 @@ from laid.common.tables import Table, markdown
 
 FITTED, TESTED = "fitted", "tested"
 """Files that mark a run's folder when its training and its test are finished."""
+_caching = Lock()
+"""One cache at a time: of two that fill the same, the first to end would say that it has gaps."""
 
 
 def main() -> None:
@@ -86,6 +91,7 @@ def expand(sweep: dict[str, Any]) -> list[dict[str, Any]]:
                 "folder": root / name,
                 "fit": fit if fit is None else [*config, *fit, "--seed_everything", seed],
                 "test": [*more] if fitted else [*config, *more],
+                "cache": fitted and run.get("cache", False),
             }
         )
     return runs
@@ -104,6 +110,9 @@ def do(run: dict[str, Any]) -> str | None:
                     if "nothing was trained: the run is at step" not in log.read_text()[-2000:]:
                         raise  # else it was cut off after its last step
             else:
+                if run["cache"]:
+                    with _caching:
+                        _laid(["cache", *run["fit"]], log)
                 rmtree(folder, ignore_errors=True)
                 place = ["--name", folder.name, "--trainer.default_root_dir", folder.parent]
                 _laid(["fit", *run["fit"], *place], log)

@@ -7,34 +7,46 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from side_by_side import Report
+from side_by_side import Measured, Report, Runs, in_turn, median, span
 
-from laid.common.tables import Table
+from laid.common.tables import NONE, Table
 
 _TIMED = """
-import sys, time
+import json, resource, sys, time
 from laid.training.module import LaidModule
-begin, spent = LaidModule.on_train_start, []
+begin, ends = LaidModule.on_train_start, []
 def on_train_start(self):
     begin(self)
-    self.begun = time.process_time()
+    ends.append(time.process_time())
 LaidModule.on_train_start = on_train_start
-LaidModule.on_train_end = lambda self: spent.append(time.process_time() - self.begun)
+LaidModule.on_train_epoch_end = lambda self: ends.append(time.process_time())
 from laid.cli.main import main
+begun = time.perf_counter()
 try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
-print(spent[0] if spent else 0.0)
+unit = 2**10 if sys.platform == "linux" else 1
+print(json.dumps({
+    "whole": time.process_time(),
+    "clock": time.perf_counter() - begun,
+    "epochs": [after - before for before, after in zip(ends, ends[1:])],
+    "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30,
+}))
 """
-"""The command line, and at last the seconds of processor time from the first step to the last."""
+"""The command line, and at last its seconds of processor time, imports included, and those of each
+epoch."""
 ROOT = Path(__file__).parents[2]
+MEASURED, ALL = 2, 10
+"""Epochs that are run, and those that are reckoned with."""
+SFT, CACHED, ONLINE, PIXELS = "SFT", "LAid, cached", "LAid, online", "LAid, online, pixels"
 
 
-def laid(folder: Path, *words: object) -> float:
-    """Runs a command in ``folder``; returns its seconds of training."""
+def laid(folder: Path, *words: object) -> Measured:
+    """Runs a command in ``folder``; returns what it measured."""
     done = subprocess.run(
         [sys.executable, "-c", _TIMED, *map(str, words)],
         cwd=folder,
@@ -43,36 +55,72 @@ def laid(folder: Path, *words: object) -> float:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return float(done.stdout.splitlines()[-1])
+        return {"failed": done.stderr[-2000:]}
+    found: Measured = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def epochs(folder: Path, args: argparse.Namespace) -> Report:
-    """An epoch of each, in turn; the cache of the teacher is made first."""
-    configs = ROOT / "configs"
+    """Two epochs of each, in turn, and what ten take: a command of ten runs the second epoch eight
+    times more. The teacher's cache is made anew each time, and counted."""
     common = [
-        "--config", configs / "tiny.yaml", "--data.train.entries", args.entries,
-        "--trainer.max_epochs", 1, "--trainer.limit_val_batches", 0, "--head_flow.enabled", "false",
-        "--trainer.enable_progress_bar", "false", "--model.objective.retrieval.weight", 0,
-        "--model.objective.laid.weight", 1, "--model.objective.laid.layers", "final",
+        "--config", ROOT / "configs" / "tiny.yaml", "--data.train.entries", args.entries,
+        "--trainer.max_epochs", MEASURED, "--trainer.limit_val_batches", 0,
+        "--head_flow.enabled", "false", "--trainer.enable_progress_bar", "false",
+        "--model.objective.retrieval.weight", 0, "--model.objective.laid.weight", 1,
+        "--model.objective.laid.layers", "final",
     ]  # fmt: skip
-    cache = folder / "teacher-cache"
-    laid(folder, "cache", *common, "--out", cache)
-    sides = {
-        "SFT": ["--model.objective.laid.weight", 0, "--model.objective.kl.weight", 0],
-        "LAid, cached": ["--model.teacher_source", f"cache:{cache}"],
-        "LAid, online": [],
+    options = {
+        SFT: ["--model.objective.laid.weight", 0, "--model.objective.kl.weight", 0],
+        CACHED: [],
+        ONLINE: [],
+        PIXELS: ["--data.cache_features", "false"],
     }
-    found: dict[str, list[float]] = {side: [] for side in sides}
-    for number in range(args.rounds):
-        for side in sides if number % 2 == 0 else reversed(sides):
-            found[side].append(laid(folder, "fit", *common, *sides[side]))
+
+    def measure(side: str) -> Measured:
+        fit = ["fit", *common, *options[side]]
+        if side != CACHED:
+            return laid(folder, *fit)
+        cache = Path(tempfile.mkdtemp(dir=folder)) / "teacher-cache"
+        made = laid(folder, "cache", *common, "--out", cache)
+        fitted = laid(folder, *fit, "--model.teacher_source", f"cache:{cache}")
+        return made if "failed" in made else {**fitted, "made": made}
+
+    runs = Runs(args.out, "epoch", {"entries": args.entries})
+    found = in_turn([*options], args.rounds, runs, measure)
+    runs.finish()
+    for one in (one for own in found.values() for one in own):
+        if "failed" in one:
+            raise RuntimeError(one["failed"])
     rows = []
-    for side, seconds in found.items():
-        ratios = [own / sft for own, sft in zip(seconds, found["SFT"], strict=True)]
-        row = [side, str(len(seconds)), f"{statistics.median(seconds):.1f}"]
-        row += [f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"]
-        rows.append(row)
-    title = f"An epoch of {args.entries} haystacks of 2 to 20 images on the miniature"
-    table = Table("epoch", title, ["run", "n", "s", "time / SFT", "range"], rows)
-    return Report("epoch", table, json.loads(json.dumps({"entries": args.entries, "s": found})))
+    for side, own in found.items():
+        epoch = [_epoch(one) for one in own]
+        ten = [_ten(one) for one in own]
+        of_sft = [a / _epoch(b) for a, b in zip(epoch, found[SFT], strict=True)]
+        row = [side, str(len(own)), median("{:.1f}", epoch)]
+        row.append(median("{:.2f}", [one["epochs"][1] / one["epochs"][0] for one in own]))
+        row += [median("{:.2f}", of_sft), span("{:.2f}", of_sft), median("{:.0f}", ten)]
+        if side == SFT:
+            row += [NONE] * 2
+        else:
+            of_online = [a / _ten(b) for a, b in zip(ten, found[ONLINE], strict=True)]
+            row += [median("{:.2f}", of_online), span("{:.2f}", of_online)]
+        rows.append([*row, median("{:.2f}", [one["peak_gib"] for one in own])])
+    header = ["run", "n", "epoch, s", "2nd / 1st", "epoch / SFT", "range"]
+    header += [f"{ALL} epochs, s", "/ online", "range", "peak GiB"]
+    title = f"Epochs of {args.entries} haystacks of 2 to 20 images on the miniature"
+    return Report(
+        "epoch", Table("epoch", title, header, rows), {"entries": args.entries, "runs": found}
+    )
+
+
+def _epoch(one: Measured) -> float:
+    """Seconds of an epoch."""
+    return statistics.fmean(one["epochs"])
+
+
+def _ten(one: Measured) -> float:
+    """Seconds of ``ALL`` epochs from nothing: that of the commands that were run, the making of a
+    cache among them, and the second epoch as often as is left."""
+    making = one["made"]["whole"] if "made" in one else 0.0
+    return float(making + one["whole"] + (ALL - MEASURED) * one["epochs"][-1])

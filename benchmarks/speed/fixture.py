@@ -1,5 +1,6 @@
-"""What both sides of a comparison are given: images, a haystack, two models with random weights."""
+"""What all sides of a comparison are given: images, haystacks, two models with random weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ import torch
 from PIL import Image
 
 from laid.data.entries import HaystackEntry, dataset_of
-from laid.data.prompt import HaystackDataset, PromptEncoder
+from laid.data.prompt import Collate, HaystackDataset, PromptEncoder, Side
 from laid.miniature.packaged_models import corpus
 from laid.miniature.tiny_models import tiny_config, tiny_processor, write_tiny
-from laid.signals.model_inputs import ModelInputs, pad_batch
+from laid.signals.model_inputs import ModelInputs
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.processor import ProcessorArgs, load_processor
 
@@ -48,20 +49,28 @@ def model(folder: Path, role: str, **more: object) -> ModelArgs:
     return ModelArgs(str(folder / role), random_weights=True, **more)  # type: ignore[arg-type]
 
 
-def dataset(folder: Path, images: int, with_answer: bool = True) -> HaystackDataset:
-    """One haystack of the first images, which are read whenever it is asked for."""
-    entry = HaystackEntry(
-        id="one", question="For the image with a dog, is there a cat?", answer="yes",
-        size=images, images=tuple(name(number) for number in range(images)), needles=(0,),
-    )  # fmt: skip
+def dataset(folder: Path, sizes: Sequence[int], with_answer: bool = True) -> HaystackDataset:
+    """Haystacks of so many images each, no image in two; files are read whenever one is asked
+    for."""
+    entries, first = [], 0
+    for number, size in enumerate(sizes):
+        shown = tuple(name(image) for image in range(first, first + size))
+        entries.append(
+            HaystackEntry(
+                id=str(number), question="For the image with a dog, is there a cat?", answer="yes",
+                size=size, images=shown, needles=(0,),
+            )
+        )  # fmt: skip
+        first += size
     encoder = PromptEncoder(load_processor(ProcessorArgs(str(folder / "student"))))
-    return HaystackDataset(dataset_of([entry]), folder, encoder, with_answer)
+    return HaystackDataset(dataset_of(entries), folder, encoder, with_answer)
 
 
-def read(data: HaystackDataset) -> ModelInputs:
-    """The haystack, its images decoded anew."""
-    side = "right" if data.with_answer else "left"
-    return pad_batch([data[0].inputs], data.encoder.pad_id, side)
+def read(data: HaystackDataset, batch: Sequence[int] = (0,), packed: bool = False) -> ModelInputs:
+    """Some of the haystacks, their images decoded anew: side by side, or in one row."""
+    side: Side = "right" if data.with_answer else "left"
+    collate = Collate(data.encoder.pad_id, side, len(batch) if packed else None)
+    return collate([data[at] for at in batch]).inputs
 
 
 def one_thread() -> None:

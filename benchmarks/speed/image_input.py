@@ -1,17 +1,16 @@
-"""Images a second: from JPEG files to the vision tower's patches, without a model."""
+"""Reading images: from JPEG files to the vision tower's patches, without a model."""
 
-import argparse
 import time
 from pathlib import Path
 
 import fixture
-from side_by_side import Report
 from torch.utils.data import DataLoader
 
-from laid.common.tables import Table
 from laid.data.prompt import HaystackDataset
 
-HAYSTACK = 10
+HAYSTACK, READ = 10, 12
+WORKERS = {"no worker": 0, "one worker": 1, "two workers": 2}
+"""Sides, and the processes that read."""
 
 
 class Again:
@@ -27,18 +26,12 @@ class Again:
         return len(self.data[0].inputs.image_names)
 
 
-def image_input(folder: Path, args: argparse.Namespace) -> Report:
-    """In the process itself, and by one and two workers."""
-    rows, content = [], {}
-    for workers in (0, 1, 2):
-        data = Again(fixture.dataset(folder, HAYSTACK), times=12)
-        loaded = iter(DataLoader(data, batch_size=None, num_workers=workers))
-        next(loaded)  # workers have started
-        begun = time.perf_counter()
-        images = sum(loaded)
-        speed = images / (time.perf_counter() - begun)
-        content[workers] = {"images": images, "a_second": speed}
-        rows.append([str(workers) if workers else "none", str(images), f"{speed:.1f}"])
-    title = f"Images of {fixture.WIDTH} x {fixture.HEIGHT}, decoded and cut into patches"
-    table = Table("input", title, ["workers", "images", "images a second"], rows)
-    return Report("input", table, content)
+def seconds_of_reading(folder: Path, workers: int) -> list[float]:
+    """Seconds by the clock for a haystack, on average: workers are processes of their own."""
+    data = Again(fixture.dataset(folder, [HAYSTACK]), READ + 1)
+    loaded = iter(DataLoader(data, batch_size=None, num_workers=workers))
+    next(loaded)  # workers have started
+    begun = time.perf_counter()
+    images = sum(loaded)
+    assert images == HAYSTACK * READ
+    return [(time.perf_counter() - begun) / READ]

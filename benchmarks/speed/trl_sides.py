@@ -24,6 +24,14 @@ class _Clock(TrainerCallback):
         self.ends.append(time.process_time())
 
 
+def _answer_of(inputs: dict[str, Any]) -> list[int]:
+    """The ids that a trainer's loss is of."""
+    ids, kept = "completion_ids", inputs.get("completion_mask")
+    if kept is None:
+        ids, kept = "labels", inputs["labels"] >= 0
+    return list(map(int, inputs[ids][0][kept[0].bool()]))
+
+
 def trl_trainer(folder: Path, images: int, name: str) -> Callable[[int], list[float]]:
     """Runs a trainer for some steps after its first; its seconds.
 
@@ -33,7 +41,7 @@ def trl_trainer(folder: Path, images: int, name: str) -> Callable[[int], list[fl
     models = {}
     for role in fixture.LAYERS:
         models[role] = VLM.load(fixture.model(folder, role)).hf
-    data = fixture.dataset(folder, images)
+    data = fixture.dataset(folder, [images])
     processor = data.encoder.processor.stock
     question = PREFIX + data.entries[0]["question"]
     labels_L = fixture.read(data).labels_BL[0]
@@ -74,7 +82,16 @@ def trl_trainer(folder: Path, images: int, name: str) -> Callable[[int], list[fl
                     return [answer for _ in prompt_ids]
 
             trainer = Given(args=DistillationConfig(**common), **given)
+        inner, trained = trainer.compute_loss, []
+
+        def compute_loss(model: Any, inputs: dict[str, Any], *more: Any, **how: Any) -> Any:
+            trained.append(_answer_of(inputs))
+            return inner(model, inputs, *more, **how)
+
+        trainer.compute_loss = compute_loss
         trainer.train()
+        # TRL's template may have a line break after the end of the turn.
+        assert [ids[: len(answer)] for ids in trained] == [answer] * (count + 1), trained
         return [end - begun for begun, end in zip(clock.ends, clock.ends[1:], strict=False)]
 
     return measure

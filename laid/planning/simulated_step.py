@@ -183,18 +183,29 @@ def train_once(
     are freed if ``fresh``, else kept as those of earlier micro-batches. ``enter`` is called with
     each phase that begins after the student's.
     """
-    precision = strategy.precision_plugin
-    with precision.train_step_context():
+    accumulate(module, optimizer, strategy, inputs, fresh, enter)
+    enter(OPTIMIZER)
+    if setting.clip:
+        strategy.precision_plugin.clip_gradients(optimizer, setting.clip)
+    optimizer.step()
+
+
+def accumulate(
+    module: LaidModule,
+    optimizer: torch.optim.Optimizer,
+    strategy: PlannedStrategy,
+    inputs: ModelInputs,
+    fresh: bool,
+    enter: Callable[[str], None],
+) -> None:
+    """The part of ``train_once`` that each micro-batch of a step has."""
+    with strategy.precision_plugin.train_step_context():
         loss = module.training_step(Batch(inputs, (), ()), 0)
     module._seen.clear()
     if fresh:
         optimizer.zero_grad()
     enter(BACKWARD)
     loss.backward()
-    enter(OPTIMIZER)
-    if setting.clip:
-        precision.clip_gradients(optimizer, setting.clip)
-    optimizer.step()
 
 
 def watch_teacher(module: LaidModule, enter: Callable[[str], None]) -> None:

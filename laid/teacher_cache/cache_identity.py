@@ -60,7 +60,7 @@ def teacher_differences(stored: Json, ours: Json) -> Differing:
     run's weights are not on this machine."""
     here = _CONTENT if ours["weights"] is not None else (*_NAMED, "config")
     keys = [key for key in (*here, *_COMPUTED) if key != "config" or ours["config"] is not None]
-    before, after = ({f"teacher.{key}": side[key] for key in keys} for side in (stored, ours))
+    before, after = ({f"teacher.{key}": side.get(key) for key in keys} for side in (stored, ours))
     return differences(before, after)
 
 

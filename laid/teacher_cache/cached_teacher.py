@@ -67,7 +67,8 @@ def lacking(store: SignalStore, wanted: Wanted) -> str | None:
         ours, theirs = getattr(wanted, name), getattr(held, name)
         if wanted.layers and ours | theirs != theirs:
             lacks.append(f"{name} of {ours}: it holds those of {theirs}")
-    if wanted.answers and not held.logits and wanted.top_k != held.top_k:
+    same = held.logits or (not wanted.logits and wanted.top_k == held.top_k)
+    if wanted.answers and not same:
         ours = wanted.top_k or "the logits of answers"
         lacks.append(f"{ours}: it holds {held.top_k or 'none'}")
     return f"the cache {store.folder} lacks " + " and ".join(lacks) if lacks else None

@@ -56,6 +56,10 @@ class CacheHeader:
             raise UserError(f"stored_as is {self.stored_as!r}, expected one of {known}")
         if self.entries_per_shard < 1:
             raise UserError(f"entries_per_shard is {self.entries_per_shard}, expected 1 or more")
+        entries = self.reading.get("entries")
+        count = entries.get("count") if isinstance(entries, dict) else None
+        if type(count) is not int or count < 1:
+            raise UserError(f"reading.entries.count is {count!r}, expected a number of entries")
 
     @property
     def key(self) -> str:

@@ -2,7 +2,7 @@
 
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
-from laid.teacher_cache.cache_identity import reading_identity
+from laid.teacher_cache.cache_identity import reading_identity, teacher_differences
 
 
 def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair):
@@ -17,3 +17,9 @@ def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair)
         data.setup("fit")
         found.append(reading_identity(data))
     assert found[1] == {**found[0], "turns": "all"}
+
+
+def test_a_cache_that_does_not_say_whose_it_is_is_another_teachers():
+    ours = {"weights": "1a", "config": "2b", "dtype": "float32", "autocast": None}
+    found = teacher_differences({"dtype": "float32"}, ours)
+    assert found == {"teacher.weights": (None, "1a"), "teacher.config": (None, "2b")}

@@ -164,6 +164,12 @@ def test_it_may_hold_the_largest_logits_alone(cache_of, teacher, haystacks, stor
     assert cached.missing(held) is None
 
 
+def test_a_run_that_wants_answers_is_refused_by_a_cache_without_any(cache_of):
+    cached = cache_of(Wanted((0, 2)))
+    assert "lacks the logits of answers: it holds none" in cached.missing(ALL)
+    assert "lacks the 20 largest of 700 logits" in cached.missing(TOP)
+
+
 def test_all_logits_serve_a_run_that_wants_the_largest(cached, teacher, haystacks):
     wanted, inputs = Wanted(top_k=TopK(20, 2.0, 700)), haystacks(rows=[3]).inputs
     assert cached.missing(wanted) is None

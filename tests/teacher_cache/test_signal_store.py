@@ -139,7 +139,11 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path):
 def test_a_torn_header_is_made_again_and_the_shards_stay(store):
     filled(store)
     header = store.folder / "cache.json"
-    header.write_text(header.read_text()[:50])
+    whole = header.read_text()
+    header.write_text(whole.replace('"count": 5', '"count": "five"'))
+    with pytest.raises(UserError, match=r"reading\.entries\.count is 'five', expected a number"):
+        SignalStore.open(store.folder)
+    header.write_text(whole[:50])
     with pytest.raises(UserError, match=r"cache\.json .*Remove it and run `laid cache`"):
         new_store(store.folder)
     header.unlink()
