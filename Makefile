@@ -71,7 +71,7 @@ docs: $(STAMP)  ## Build the documentation as a site, into site/; a broken link 
 	$(PIP) install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
-bench: $(STAMP)  ## Measure speed and memory on the CPU, into runs/bench (an hour; TRL with .[bench])
+bench: $(STAMP)  ## Measure speed and memory on the CPU, into runs/bench (hours; resumes; TRL with .[bench])
 	$(BIN)/python benchmarks/speed/speed.py $(ARGS)
 
 lint: $(STAMP)  ## Check style and format (ruff), types (mypy) and layers (import-linter)
