@@ -41,7 +41,7 @@ print(json.dumps({
 epoch."""
 ROOT = Path(__file__).parents[2]
 MEASURED, ALL = 2, 10
-"""Epochs that are run, and those that are reckoned with."""
+"""Epochs that are run, and those whose time is estimated from them."""
 SFT, CACHED, ONLINE, PIXELS = "SFT", "LAid, cached", "LAid, online", "LAid, online, pixels"
 
 

@@ -167,12 +167,12 @@ METHODS = {
     "base student": "base",
     "SelfExtend (no training)": "self_extend",
     "YaRN (no training)": "yarn",
-    "SFT": "sft (3 seeds)",
+    "SFT": "sft (5 seeds)",
     "KD (LAid without alignment)": "kd (5 seeds)",
-    "LAid, Eq. 8, final layer": "laid_final (3 seeds)",
-    "LAid, Eq. 8, all layers": "laid_all (3 seeds)",
+    "LAid, Eq. 8, final layer": "laid_final (5 seeds)",
+    "LAid, Eq. 8, all layers": "laid_all (5 seeds)",
     "retrieval alignment, KL, SFT": "retrieval (5 seeds)",
-    "LAid (final layer) and retrieval": "laid_retrieval (3 seeds)",
+    "LAid (final layer) and retrieval": "laid_retrieval (5 seeds)",
     "teacher": "teacher",
 }
 

@@ -54,24 +54,24 @@ QWEN3_VL_8B = qwen3_vl(
 QWEN3_VL_32B = qwen3_vl(
     hidden_size=5120, intermediate_size=25_600, num_hidden_layers=64, num_attention_heads=64
 )
+EXPERTS = {
+    "model_type": "qwen3_vl_moe",
+    "num_key_value_heads": 4,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+}
 QWEN3_VL_30B_A3B = qwen3_vl(
-    model_type="qwen3_vl_moe",
+    **EXPERTS,
     hidden_size=2048,
     num_hidden_layers=48,
     num_attention_heads=32,
-    num_key_value_heads=4,
-    num_experts=128,
-    num_experts_per_tok=8,
     moe_intermediate_size=768,
 )
 QWEN3_VL_235B_A22B = qwen3_vl(
-    model_type="qwen3_vl_moe",
+    **EXPERTS,
     hidden_size=4096,
     num_hidden_layers=94,
     num_attention_heads=64,
-    num_key_value_heads=4,
-    num_experts=128,
-    num_experts_per_tok=8,
     moe_intermediate_size=1536,
 )
 
