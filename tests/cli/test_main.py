@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from command_line.commands import Running
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from laid.cli.main import COMMANDS, Command, is_users, main, reason
@@ -114,17 +115,17 @@ def test_an_error_of_a_data_worker_is_said_without_its_traceback(error, said):
 
 
 @pytest.mark.parametrize(("flag", "at"), [("--verbose", 0), ("-q", 2), ("--quiet", 4)])
-def test_quiet_and_verbose_are_taken_wherever_they_stand(flag, at, drawn, tmp_path):
+def test_quiet_and_verbose_are_taken_wherever_they_stand(server, flag, at, drawn, tmp_path):
     words = [
         "data", "build", f"--coco_root={drawn}", f"--out={tmp_path / 'out'}",
         "--train_entries=2", "--sizes=[]", "--max_size=2",
     ]  # fmt: skip
     words.insert(at, flag)
-    done = run("from laid.cli.main import main; main()", *words)
-    assert done.returncode == 0
+    done = Running(server, words, tmp_path / "logs", tmp_path).wait()
+    assert done.code == 0
     assert (tmp_path / "out" / "train.json").exists()
-    assert ("laid: " in done.stderr) == (flag == "--verbose")
-    assert done.stderr == "" or flag == "--verbose"
+    assert ("laid: " in done.err) == (flag == "--verbose")
+    assert done.err == "" or flag == "--verbose"
 
 
 def test_quiet_leaves_errors(tmp_path):
@@ -133,12 +134,18 @@ def test_quiet_leaves_errors(tmp_path):
     assert done.stderr.startswith("laid: error: cannot read ")
 
 
-def test_messages_of_other_ranks_than_the_first_are_left_out(drawn, tmp_path):
+def test_messages_of_other_ranks_than_the_first_are_left_out(server, drawn, tmp_path):
     words = ["data", "build", f"--coco_root={drawn}", "--train_entries=2", "--sizes=[]"]
     words += ["--max_size=2"]
-    code = "from laid.cli.main import main; main()"
-    assert run(code, *words, f"--out={tmp_path / '1'}", RANK="1", LOCAL_RANK="0").stderr == ""
-    assert "laid: " in run(code, *words, f"--out={tmp_path / '0'}", RANK="0").stderr
+
+    def said(out, **variables):
+        at = tmp_path / "logs", tmp_path, variables
+        done = Running(server, [*words, f"--out={tmp_path / out}"], *at).wait()
+        assert done.code == 0
+        return done.err
+
+    assert said("1", RANK="1", LOCAL_RANK="0") == ""
+    assert "laid: " in said("0", RANK="0")
 
 
 def test_home_is_expanded_where_a_shell_does_not(tmp_path):

@@ -1,11 +1,7 @@
 """``laid data build``: one file a size, all at once or none."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from command_line.commands import Running
 
 from laid.common.logging_setup import set_up_logging
 from laid.data.build_command import build
@@ -68,35 +64,21 @@ def test_a_folder_that_can_not_change_at_once_is_refused(drawn, tmp_path, monkey
     assert [path.name for path in out.rglob("*")] == ["coco"]
 
 
-DYING = """
-import os, sys
-from laid.data.build_command import build
-
-left = int(sys.argv[1])
-def counted(function):
-    def call(*args, **kwargs):
-        global left
-        left -= 1
-        if left < 0:
-            os._exit(77)
-        return function(*args, **kwargs)
-    return call
-for name in ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync"):
-    setattr(os, name, counted(getattr(os, name)))
-build(sys.argv[2], sys.argv[3], seed=1, train_entries=2, max_size=3, test_per_size=2,
-      sizes=[2, 3, 4], overwrite=True)
-"""
-
-
-def test_killed_at_any_point_all_files_are_of_the_old_set_or_of_the_new(drawn, tmp_path):
+def test_killed_at_any_point_all_files_are_of_the_old_set_or_of_the_new(
+    server, drawn, tmp_path, tmp_path_factory
+):
     def die(at):
-        words = [sys.executable, "-c", DYING, str(at), str(drawn), str(out)]
-        root = str(Path(__file__).parents[2])
-        env = {**os.environ, "PYTHONPATH": root}
-        return subprocess.run(words, env=env, capture_output=True).returncode
+        fault = {"below": str(tmp_path), "count": str(logs / "count"), "at": at}
+        return Running(server, words, logs, tmp_path, fault=fault).wait().code
 
-    out = tmp_path / "out"
+    logs, out = tmp_path_factory.mktemp("logs"), tmp_path / "out"
     settings = {"train_entries": 2, "max_size": 3, "test_per_size": 2, "overwrite": True}
+    words = ["data", "build", "--coco_root", drawn, "--out", out, "--sizes", [2, 3, 4]]
+    words += [
+        "--seed",
+        1,
+        *(word for name, value in settings.items() for word in (f"--{name}", value)),
+    ]
     build(str(drawn), str(out), sizes=[2, 3, 4], seed=1, **settings)
     new = content(out)
     build(str(drawn), str(out), sizes=[2, 3, 4], **settings)
