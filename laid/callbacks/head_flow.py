@@ -79,8 +79,7 @@ class HeadFlow(Callback):
         if stage == "fit" and self.enabled:
             data = trainer.datamodule
             self._entries = {
-                size: data.source.probes("head_flow", data.validate_args, [size], self.per_size)
-                for size in self.sizes
+                size: data.probes("head_flow", [size], self.per_size) for size in self.sizes
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

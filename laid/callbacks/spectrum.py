@@ -50,9 +50,7 @@ class Spectrum(Callback):
                     "spectrum.enabled true with trainer.limit_val_batches 0: the spectrum is "
                     "measured after each validation, and there would be none"
                 )
-            data = trainer.datamodule
-            probes = data.source.probes
-            self._entries = probes("spectrum", data.validate_args, self.sizes, self.per_size)
+            self._entries = trainer.datamodule.probes("spectrum", self.sizes, self.per_size)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled or trainer.sanity_checking:
