@@ -1,6 +1,5 @@
 """Reading image files."""
 
-import functools
 import logging
 import os
 import re
@@ -146,7 +145,7 @@ def images_in(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"no images in {folder}: expected files ending in {suffixes}")
     if others := [p.name for p in shown if p not in found]:
-        _say_passed_over(folder, ", ".join(others[:5]))
+        log.warning("%s: passed over %s: no image files", folder, ", ".join(others[:5]))
     return sorted(found, key=_natural)
 
 
@@ -166,11 +165,6 @@ def _has_end(path: Path, kind: str | None) -> bool:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - _AFTER_THE_END))
         return _ENDS[kind] in file.read()
-
-
-@functools.cache  # once, however many models are shown the folder
-def _say_passed_over(folder: Path, names: str) -> None:
-    log.warning("%s: passed over %s: no image files", folder, names)
 
 
 @contextmanager

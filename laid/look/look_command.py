@@ -18,6 +18,7 @@ from laid import __version__
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
+from laid.common.logging_setup import said_once
 from laid.common.printable import printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, text
@@ -161,7 +162,7 @@ def look(
         test["source"] = None
     settings = {**of_run, **encoding, "test": EvaluationArgs(**test)}
     shown = _Shown(entry or "", settings, asked)
-    with report_folder(out, _OF_A_REPORT) as folder:
+    with report_folder(out, _OF_A_REPORT) as folder, said_once():
         looks: list[ModelLook] = []
         for model in chosen:
             try:
