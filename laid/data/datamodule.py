@@ -194,9 +194,11 @@ class HaystackDataModule(L.LightningDataModule):
             self._image_sizes |= check_images(self.root, shown, self.encoder.patches)
             check_entries(setting, self.encoder, entries, self._image_sizes, trained)
 
-    def probes(self, role: str, sizes: Sequence[int], per_size: int) -> Dataset:
+    def probes(
+        self, role: str, sizes: Sequence[int] | None, per_size: int, of_built: Sequence[int]
+    ) -> Dataset:
         """Entries as ``EntrySource.probes``, checked as those of a stage are."""
-        entries = self.source.probes(role, self.validate_args, sizes, per_size)
+        entries = self.source.probes(role, self.validate_args, sizes, per_size, of_built)
         self._check(role, entries, trained=True)
         return entries
 

@@ -107,11 +107,11 @@ def test_entries_that_callbacks_ask_for_are_looked_at_too(pair, small_coco):
     validate = EvaluationArgs(sizes=[1], per_size=2)
     data = data_module(pair, small_coco, validate=validate)
     data.setup("validate")
-    longest = longest_of(data.probes("spectrum", sizes=[7], per_size=2), small_coco, data.encoder)
+    longest = longest_of(data.probes("spectrum", [7], 2, of_built=()), small_coco, data.encoder)
     data = data_module(pair, small_coco, max_length=longest, validate=validate)
     data.setup("validate")
     with pytest.raises(UserError, match=r"spectrum: \d of 2 entries have more than"):
-        data.probes("spectrum", sizes=[7], per_size=2)
+        data.probes("spectrum", [7], 2, of_built=())
 
 
 def refused(encoder, monkeypatch, before, after, entry, **settings):
