@@ -143,8 +143,7 @@ def window_table(study: Study) -> Table:
         "Times: in windows of the base. Decay: points lost with each doubling of the haystack; "
         "slower: the base's decay over the method's. In brackets the 95% bootstrap interval.",
     ]
-    yes_no = any(of.scoring == "yes-no" for method in study.rows for of in method.results)
-    if yes_no and any(threshold <= 0.5 for threshold in study.thresholds):
+    if study.yes_no and any(threshold <= 0.5 for threshold in study.thresholds):
         notes.append("0.5 is chance: a model that guesses is above it half of the time.")
     return Table("windows", "Effective window and decay", header, rows, notes)
 

@@ -81,6 +81,11 @@ class Study:
             parts = {name: part(sizes) for name, part in WINDOWS.items()}
             self.windows[method.label] = family(*both, parts)
 
+    @property
+    def yes_no(self) -> bool:
+        """Whether all answers are yes or no, so that 0.5 is chance."""
+        return all(of.scoring == "yes-no" for method in self.rows for of in method.results)
+
     def accuracy(self, method: Method) -> dict[int, Measured]:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
