@@ -26,6 +26,10 @@ Curves = dict[str, list[list[float]]]
 """By layer (``layer_27``): one row a haystack size, one column a key head."""
 
 
+SIZES = (1, 2, 5, 10, 20)
+"""Haystack sizes where the validation is built."""
+
+
 class HeadFlow(Callback):
     """Plots each key head's normalised activation against haystack size.
 
@@ -46,7 +50,8 @@ class HeadFlow(Callback):
         """
         Args:
             enabled: Whether to do it.
-            sizes: Haystack sizes to probe at. None: 1 2 5 10 20.
+            sizes: Haystack sizes to probe at. None: 1 2 5 10 20 where the validation is built, all
+                of its sources that have images.
             per_size: Entries probed at each size, an even number; of the validation split.
             tokens: Whose keys count: those of the images, of the text, or all.
             student_layers: Layers of the student. None: those that are aligned, or the last.
@@ -58,7 +63,7 @@ class HeadFlow(Callback):
         if sizes is not None and not sizes:
             raise UserError("head_flow.sizes is empty: give sizes, or head_flow.enabled false")
         self.enabled = enabled
-        self.sizes = [1, 2, 5, 10, 20] if sizes is None else sizes
+        self.sizes = sizes
         self.per_size = per_size
         self.tokens = tokens
         self.student_layers = student_layers
@@ -78,10 +83,15 @@ class HeadFlow(Callback):
         # Here, before models are built, an impossible size fails at once.
         if stage == "fit" and self.enabled:
             data = trainer.datamodule
+            entries = data.probes("head_flow", self.sizes, self.per_size, of_built=SIZES)
+            of_each = list(entries["size"])
             self._entries = {
-                size: data.source.probes("head_flow", data.validate_args, [size], self.per_size)
-                for size in self.sizes
+                size: entries.select([at for at, own in enumerate(of_each) if own == size])
+                for size in self.sizes or sorted({*of_each})
             }
+            if not self._entries:
+                log.warning("head_flow: left out, no validation entry has an image")
+                self.enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled or "student_before" in self.curves:
@@ -134,9 +144,9 @@ class HeadFlow(Callback):
         data = trainer.datamodule
         wanted = Wanted(layers=tuple(sorted(set(layers))))
         sums: dict[str, list[Tensor]] = {f"layer_{layer}": [] for layer in wanted.layers}
-        for size in self.sizes:
+        for entries in self._entries.values():
             means: dict[str, list[Tensor]] = {name: [] for name in sums}
-            for batch in data.probe(self._entries[size], pl_module.device):
+            for batch in data.probe(entries, pl_module.device):
                 with trainer.precision_plugin.forward_context():
                     found = signals(batch.inputs, wanted)
                 mask_BL = token_mask(batch.inputs, self.tokens)
@@ -150,11 +160,12 @@ class HeadFlow(Callback):
         self, trainer: Trainer, titles: dict[str, str], gains: dict[str, list[list[float]]]
     ) -> None:
         folder = run_folder(trainer)
-        keys = ("sizes", "per_size", "tokens", "curves", "mixing")
-        everything = {key: getattr(self, key) for key in keys}
+        sizes = list(self._entries)
+        keys = ("per_size", "tokens", "curves", "mixing")
+        everything: dict[str, Any] = {"sizes": sizes} | {key: getattr(self, key) for key in keys}
         everything |= {"rope_gain": gains} if gains else {}
         atomic_write_text(folder / "figures" / "head_flow.json", json.dumps(everything))
-        show_figure(trainer, flow_figure(self.sizes, self.curves), folder, "head_flow")
+        show_figure(trainer, flow_figure(sizes, self.curves), folder, "head_flow")
         if self.mixing["after"]:
             show_figure(trainer, mixing_figure(self.mixing, titles), folder, "mixing")
         if gains:
@@ -162,7 +173,7 @@ class HeadFlow(Callback):
         for board in boards(trainer):
             for who, curves in self.curves.items():
                 for layer, rows in curves.items():
-                    for size, row in zip(self.sizes, rows, strict=True):
+                    for size, row in zip(sizes, rows, strict=True):
                         # A curve whose steps are haystack sizes.
                         tag = f"head_flow/{who}/{layer}"
                         board.add_scalar(f"{tag}/mean", sum(row) / len(row), size)

@@ -25,7 +25,8 @@ class Spectrum(Callback):
         """
         Args:
             enabled: Whether to do it.
-            sizes: Haystack sizes to probe at. None: 2 10 20.
+            sizes: Haystack sizes to probe at. None: 2 10 20 where the validation is built, all of
+                its sources that have images.
             per_size: Entries probed at each size, an even number; of the validation split.
             low_wavelength: Rotary pairs whose wavelength is longer, in positions, count as
                 low-frequency. None: the length of the longest haystack probed.
@@ -37,7 +38,7 @@ class Spectrum(Callback):
             raise UserError("spectrum.sizes is empty: give sizes, or spectrum.enabled false")
         check_wavelength("spectrum.low_wavelength", low_wavelength)
         self.enabled = enabled
-        self.sizes = list(SIZES) if sizes is None else sizes
+        self.sizes = sizes
         self.per_size = per_size
         self.low_wavelength = low_wavelength
 
@@ -50,9 +51,12 @@ class Spectrum(Callback):
                     "spectrum.enabled true with trainer.limit_val_batches 0: the spectrum is "
                     "measured after each validation, and there would be none"
                 )
-            data = trainer.datamodule
-            probes = data.source.probes
-            self._entries = probes("spectrum", data.validate_args, self.sizes, self.per_size)
+            probes = trainer.datamodule.probes
+            self._entries = probes("spectrum", self.sizes, self.per_size, of_built=SIZES)
+            if not len(self._entries):
+                raise UserError(
+                    "spectrum.enabled true, and no validation entry has an image: set it false"
+                )
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.enabled or trainer.sanity_checking:

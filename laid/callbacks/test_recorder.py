@@ -15,7 +15,7 @@ from laid.common.printable import printable
 from laid.data.conversation_files import source_name
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
-from laid.data.entry_source import by_source, short_names
+from laid.data.entry_groups import by_source, short_names
 from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure

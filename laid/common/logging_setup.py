@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from laid.common.first_rank import is_first_rank
 from laid.common.printable import printable
@@ -55,6 +57,32 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
     if not verbose:
         for message in _UNHELPFUL_WARNINGS:
             warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Within it, what is said again in the same words is left out: data may be set up anew for each
+    of several models."""
+    filters = [(handler, _Once()) for handler in logging.getLogger("laid").handlers]
+    for handler, once in filters:
+        handler.addFilter(once)
+    try:
+        yield
+    finally:
+        for handler, once in filters:
+            handler.removeFilter(once)
+
+
+class _Once(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self._said
+        self._said.add(text)
+        return new
 
 
 class _Printable(logging.Formatter):

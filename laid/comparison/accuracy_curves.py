@@ -1,5 +1,7 @@
 """What is computed of accuracy by haystack size: effective window, decay, gain, ratios to a base.
 
+Curves are over haystacks, so entries without images, which are the size 0, are no point of them.
+
 Shape suffixes: R replicates (or one row for the models themselves), N haystack sizes.
 """
 
@@ -18,6 +20,11 @@ class Bounds(NamedTuple):
 
     low_R: Floats
     high_R: Floats
+
+
+def with_images(sizes: Iterable[int]) -> list[int]:
+    """The sizes above 0, ascending."""
+    return sorted(size for size in sizes if size)
 
 
 def effective_window(accuracy: Mapping[int, Floats], threshold: float) -> Bounds:
@@ -65,7 +72,7 @@ def decay(accuracy: Mapping[int, Floats], over: Sequence[int] | None = None) -> 
     fitted by least squares to accuracy against log2 of the size, each size counting alike.
 
     Args:
-        over: the sizes, two or more; None: all of ``accuracy``.
+        over: the sizes, two or more above 0; None: all of ``accuracy``.
     """
     sizes, accuracy_RN = _rows({s: accuracy[s] for s in over} if over else accuracy)
     assert len(sizes) > 1
@@ -108,7 +115,7 @@ def gain(
 
 
 def _rows(accuracy: Mapping[int, Floats]) -> tuple[Floats, Floats]:
-    """Sizes, ascending, and ``accuracy_RN``."""
-    sizes = sorted(accuracy)
+    """Sizes above 0, ascending, and ``accuracy_RN``."""
+    sizes = with_images(accuracy)
     rows = np.stack([np.atleast_1d(accuracy[size]) for size in sizes], axis=1)
     return np.array(sizes, dtype=float), rows

@@ -111,7 +111,8 @@ def accuracy_plot(study: Study) -> go.Figure:
             upper.append(100 * (high - of.value))
         accuracies = [100 * of.value for of in measured.values()]
         figure.add_trace(_line(at, method, list(measured), accuracies, upper, lower))
-    figure.add_hline(50, line={"dash": "dash", "color": "#6F6F6F", "width": 1})
+    if study.yes_no:
+        figure.add_hline(50, line={"dash": "dash", "color": "#6F6F6F", "width": 1})
     return figure
 
 

@@ -210,8 +210,9 @@ def _labels(parts: Sequence[Sequence[_Result]]) -> list[str]:
         label = name if names.count(name) == 1 else folders
         if label in labels:
             raise UserError(
-                f"{labels[label]} and {part[0].file} are both called {label!r}: give one of the "
-                "folders another name, or test it anew with --results FOLDER"
+                f"{labels[label]} and {part[0].file} are both called {label!r}: compare results of "
+                "one source at a time, give one of the folders another name, or test it anew with "
+                "--results FOLDER"
             )
         labels[label] = part[0].file
     return list(labels)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from laid.common.printable import code, for_markdown
 from laid.common.tables import NONE, Cell, Table
 from laid.comparison import report_cells as cells
+from laid.comparison.accuracy_curves import with_images
 from laid.comparison.methods import Method, not_paired
 from laid.comparison.paired_tests import LEVEL
 from laid.comparison.study import Measured, Study
@@ -125,8 +126,9 @@ def window_table(study: Study) -> Table:
     for method in study.rows:
         of_base = method is study.base
         row: list[Cell | str] = [method.title]
+        sizes = with_images(method.sizes)
         for threshold in study.thresholds:
-            row.append(cells.bounded_cell(study.window(method, threshold), method.sizes, 0))
+            row.append(cells.bounded_cell(study.window(method, threshold), sizes, 0))
             if study.base:
                 row.append(
                     cells.bounded_cell(None if of_base else study.window_ratio(method, threshold))
@@ -141,7 +143,7 @@ def window_table(study: Study) -> Table:
         "Times: in windows of the base. Decay: points lost with each doubling of the haystack; "
         "slower: the base's decay over the method's. In brackets the 95% bootstrap interval.",
     ]
-    if any(threshold <= 0.5 for threshold in study.thresholds):
+    if study.yes_no and any(threshold <= 0.5 for threshold in study.thresholds):
         notes.append("0.5 is chance: a model that guesses is above it half of the time.")
     return Table("windows", "Effective window and decay", header, rows, notes)
 

@@ -81,6 +81,11 @@ class Study:
             parts = {name: part(sizes) for name, part in WINDOWS.items()}
             self.windows[method.label] = family(*both, parts)
 
+    @property
+    def yes_no(self) -> bool:
+        """Whether all answers are yes or no, so that 0.5 is chance."""
+        return all(of.scoring == "yes-no" for method in self.rows for of in method.results)
+
     def accuracy(self, method: Method) -> dict[int, Measured]:
         """By size. The interval is Wilson's for one seed and the bootstrap's for several, whose
         answers to one entry are not independent."""
@@ -124,24 +129,29 @@ class Study:
             for name, at in parts.items()
         }
 
-    def window(self, method: Method, threshold: float) -> Bounded:
-        """The effective window, in images."""
+    def window(self, method: Method, threshold: float) -> Bounded | None:
+        """The effective window, in images; None where no entry has one."""
+        if not curves.with_images(method.sizes):
+            return None
         return self._bounded(partial(curves.effective_window, threshold=threshold), method)
 
-    def window_ratio(self, method: Method, threshold: float) -> Bounded:
-        """The effective window, in windows of the base."""
+    def window_ratio(self, method: Method, threshold: float) -> Bounded | None:
+        """The effective window, in windows of the base; None where one has none."""
         assert self.base is not None
+        if not all(curves.with_images(of.sizes) for of in (method, self.base)):
+            return None
         window = partial(curves.effective_window, threshold=threshold)
         return self._bounded(lambda *of: curves.window_ratio(*map(window, of)), method, self.base)
 
     def decay(self, method: Method) -> Measured | None:
         """Accuracy lost with each doubling of the haystack; None for fewer than two sizes."""
-        return self._measured(curves.decay, method) if len(method.sizes) > 1 else None
+        several = len(curves.with_images(method.sizes)) > 1
+        return self._measured(curves.decay, method) if several else None
 
     def decay_ratio(self, method: Method) -> Bounded | None:
         """How many times slower than the base's it decays, over the sizes that both share."""
         assert self.base is not None
-        sizes = method.shared_sizes(self.base)
+        sizes = curves.with_images(method.shared_sizes(self.base))
         if len(sizes) < 2:
             return None
         rate = partial(curves.decay, over=sizes)

@@ -41,19 +41,21 @@ class Rows:
     Attributes:
         source: as the user gave it.
         numbered: gives the rows, each with its number: its line in JSON Lines, else its index.
-        where: what a message calls a row, from its number.
         columns: the dataset; None of a file.
     """
 
     source: str
     numbered: Callable[[], Iterator[tuple[int, Any]]]
-    where: Callable[[int], str]
     columns: Dataset | None = None
 
     @property
     def name(self) -> str:
         """The source without folders and suffix."""
         return source_name(self.source)
+
+    def where(self, number: int) -> str:
+        """What a message calls a row."""
+        return _row_place(self.source, number)
 
     def conversations(self) -> Iterator[tuple[int, Conversation]]:
         """The rows, read.
@@ -100,16 +102,16 @@ def open_rows(source: str, role: str) -> Rows | None:
         UserError: it can't be read.
     """
     if source.endswith(".jsonl"):
-        return Rows(source, lambda: _lines(source), lambda line: f"{source}, line {line}")
+        return Rows(source, lambda: _lines(source))
     if source.endswith(".json"):
         content = read_json(source)
         if not (isinstance(content, list) and content and is_conversation(content[0])):
             return None
-        return Rows(source, lambda: enumerate(content), lambda at: _place(source, at))
+        return Rows(source, lambda: enumerate(content))
     data = load_columns(source, role)
     if not is_conversation(dict.fromkeys(data.column_names)):
         return None
-    return Rows(source, lambda: _raw(data), lambda at: f"{source}, row {at}", data)
+    return Rows(source, lambda: _raw(data), data)
 
 
 def load_conversations(
@@ -262,8 +264,17 @@ def _lines(source: str) -> Iterator[tuple[int, Any]]:
         raise UserError(f"cannot read {source}: {error.strerror or error}.") from error
 
 
-def _place(source: str, at: int) -> str:
-    """The row number ``at`` of a JSON file, and the line that it begins in."""
+def entry_place(name: str, source: str) -> str:
+    """What a message calls the entry with the id ``name``: of a conversation its row."""
+    return _row_place(source, int(name.rpartition("-")[2])) if source else f"entry {name}"
+
+
+def _row_place(source: str, at: int) -> str:
+    """A row by its number: of a JSON file it says the line too that the row begins in."""
+    if source.endswith(".jsonl"):
+        return f"{source}, line {at}"
+    if not source.endswith(".json"):
+        return f"{source}, row {at}"
     text = Path(source).read_text("utf-8-sig")
     decoder, position = json.JSONDecoder(), text.index("[") + 1
     for number in range(at + 1):

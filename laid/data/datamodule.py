@@ -1,7 +1,6 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import lightning as L
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from tqdm import tqdm
 
 from laid.data.entry_args import (
     MINICOCO,
@@ -19,8 +17,9 @@ from laid.data.entry_args import (
     check_numbers,
     check_training,
 )
+from laid.data.entry_checks import check_entries
 from laid.data.entry_source import EntrySource
-from laid.data.image_files import check_images, patches_of
+from laid.data.image_files import check_images
 from laid.data.loader import (
     EpochSampler,
     HaystackLoader,
@@ -35,9 +34,6 @@ from laid.data.question_text import QuestionCheck
 from laid.distributed.process_group import on_rank_zero
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
-
-FEATURE_BATCH = 32
-"""Images of one forward pass of the vision towers when features are computed beforehand."""
 
 
 class HaystackDataModule(L.LightningDataModule):
@@ -123,8 +119,8 @@ class HaystackDataModule(L.LightningDataModule):
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
-        sizes = batch_size, pack_tokens, global_batch_size, eval_batch_size, max_answer_tokens
-        check_numbers(*sizes, feature_gib, workers)
+        sizes = batch_size, pack_tokens, global_batch_size, eval_batch_size
+        check_numbers(*sizes, max_length, max_answer_tokens, feature_gib, workers)
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
@@ -187,9 +183,24 @@ class HaystackDataModule(L.LightningDataModule):
             self.test_entries, self.test_available = self.source.evaluation("test", self.test_args)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
+        self._image_sizes = {}
+        for part, entries in self.entries_of(stage).items():
+            self._check(f"data.{part}", entries, trained=part == "train")
+
+    def _check(self, setting: str, entries: Dataset, trained: bool) -> None:
+        """Before the first step, so that no entry ends a run in its midst."""
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            shown = self.images_of(stage)
-            self._image_sizes = check_images(self.root, shown, self.encoder.patches)
+            shown = {n for row in entries["images"] for n in row} - self._image_sizes.keys()
+            self._image_sizes |= check_images(self.root, shown, self.encoder.patches)
+            check_entries(setting, self.encoder, entries, self._image_sizes, trained)
+
+    def probes(
+        self, role: str, sizes: Sequence[int] | None, per_size: int, of_built: Sequence[int]
+    ) -> Dataset:
+        """Entries as ``EntrySource.probes``, checked as those of a stage are."""
+        entries = self.source.probes(role, self.validate_args, sizes, per_size, of_built)
+        self._check(role, entries, trained=True)
+        return entries
 
     @property
     def _epoch_length(self) -> int:
@@ -198,27 +209,15 @@ class HaystackDataModule(L.LightningDataModule):
     def _root(self) -> Path:
         return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
 
-    def entries_of(self, stage: str) -> list[Dataset]:
-        """The entries of a stage; of fit training's, then validation's."""
+    def entries_of(self, stage: str) -> dict[str, Dataset]:
+        """The entries of a stage, which is fit's "train" and "validate", or by its own name."""
         parts = ("train", "validate") if stage == "fit" else (stage,)
-        return [getattr(self, part + "_entries") for part in parts]
+        return {part: getattr(self, part + "_entries") for part in parts}
 
     def images_of(self, stage: str) -> list[str]:
         """Names of the images of a stage, in order."""
-        return sorted({n for of in self.entries_of(stage) for row in of["images"] for n in row})
-
-    def image_batches(self, names: Sequence[str]) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-        """Names, patches and grids of images, ``FEATURE_BATCH`` at a time.
-
-        Their features are kept (``cache_features``); batches carry no pixels of these images from
-        then on.
-        """
-        bar = partial(tqdm, desc="image features", unit=f" x {FEATURE_BATCH} images", mininterval=1)
-        for at in bar(range(0, len(names), FEATURE_BATCH), disable=self.rank()["rank"] > 0):
-            some = list(names[at : at + FEATURE_BATCH])
-            patches_PC, grid_I3 = patches_of(self.root, some, self.encoder.patches)
-            yield some, patches_PC, grid_I3
-            self.grids.update(zip(some, grid_I3, strict=True))
+        parts = self.entries_of(stage).values()
+        return sorted({n for of in parts for row in of["images"] for n in row})
 
     @property
     def packing(self) -> Packing | None:
@@ -228,8 +227,7 @@ class HaystackDataModule(L.LightningDataModule):
             shown, encoder = (self.train_entries, self._image_sizes), self.encoder
             tokens = on_rank_zero(lambda: encoder.lengths(*shown))
             step = self.global_batch_size, self.rank()["world_size"]
-            family = encoder.processor.family
-            mixture = self._mixture
+            family, mixture = encoder.processor.family, self._mixture
             drawn = None if mixture is None else mixture.epoch(self.order_seed, 0)
             self._packing = packing_of(tokens, family, self.pack_tokens, *step, drawn=drawn)
         return self._packing

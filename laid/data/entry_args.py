@@ -155,6 +155,7 @@ def check_numbers(
     pack_tokens: int | None,
     global_batch_size: int,
     eval_batch_size: int,
+    max_length: int | None,
     max_answer_tokens: int,
     feature_gib: float,
     workers: int,
@@ -166,7 +167,7 @@ def check_numbers(
     """
     sizes = {"batch_size": batch_size, "pack_tokens": pack_tokens}
     sizes |= {"global_batch_size": global_batch_size, "eval_batch_size": eval_batch_size}
-    sizes["max_answer_tokens"] = max_answer_tokens
+    sizes |= {"max_length": max_length, "max_answer_tokens": max_answer_tokens}
     for name, value in sizes.items():
         if value is not None and value < 1:
             raise UserError(f"data.{name} {value}: expected at least 1")

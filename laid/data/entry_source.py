@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from datasets import Dataset, concatenate_datasets
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.coco_index import CocoIndex
-from laid.data.conversation_files import Wanted, load_conversations, open_rows, source_name
+from laid.data.conversation_files import Wanted, load_conversations, open_rows
 from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.entry_args import BUILT, PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
+from laid.data.entry_groups import Available, available_of, by_size, chosen
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
 from laid.data.image_files import images_in
 from laid.data.image_names import ImageRoots, resolve_under, without_source
@@ -24,9 +25,6 @@ from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_entries
 
 log = logging.getLogger(__name__)
-
-Available = dict[str, dict[int, int]]
-"""By source, as ``by_source``, how many entries there are of each size."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class EntrySource:
         check: of all questions.
         image_root: folder of the images that conversations name; None: that of each source.
         folders: by source of conversations that was read, the folder of its images.
+        loaded: what was read, by source, role and what was wanted of it.
     """
 
     root: Path
@@ -50,6 +49,7 @@ class EntrySource:
     check: QuestionCheck = field(default_factory=QuestionCheck)
     image_root: str | None = None
     folders: dict[str, Path] = field(default_factory=dict)
+    loaded: dict[tuple[str, str, Wanted], Dataset] = field(default_factory=dict, repr=False)
 
     @property
     def roots(self) -> ImageRoots:
@@ -106,7 +106,7 @@ class EntrySource:
         """
         if args.source is None:
             entries = self._built_for(role, args)
-            return entries, _available(entries)
+            return entries, available_of(entries)
         entries = self._read(role, args)
         if twice := [name for name, count in Counter(entries["id"]).items() if count > 1]:
             raise UserError(
@@ -114,13 +114,13 @@ class EntrySource:
                 "id names one entry"
             )
         if BUILT in args.source:
-            return entries, _available(entries)
-        chosen = _choose(entries, args.sizes, args.per_size, f"data.{role}.sizes")
-        used, available = Counter(chosen["size"]), _by_size(entries)
+            return entries, available_of(entries)
+        kept = chosen(entries, args.sizes, args.per_size, f"data.{role}.sizes")
+        used, available = Counter(kept["size"]), by_size(entries)
         if used != available:
             left = (f"{used[k]} of {n} entries of {k} images" for k, n in available.items())
             log.warning("data.%s.source: %s (data.%s.sizes, per_size)", role, ", ".join(left), role)
-        return chosen, _available(entries)
+        return kept, available_of(entries)
 
     def _built_for(self, role: str, args: EvaluationArgs) -> Dataset:
         sizes = SIZES if args.sizes is None else args.sizes
@@ -139,13 +139,25 @@ class EntrySource:
         )
 
     def probes(
-        self, role: str, args: EvaluationArgs, sizes: Sequence[int], per_size: int
+        self,
+        role: str,
+        args: EvaluationArgs,
+        sizes: Sequence[int] | None,
+        per_size: int,
+        of_built: Sequence[int],
     ) -> Dataset:
-        """Entries for ``role`` to look into a model with: of the validation's own kind, but not its
-        own."""
+        """Entries for ``role`` to look into a model with: of the validation's own kind; where it is
+        built, not its own.
+
+        Args:
+            sizes: None: ``of_built`` where the validation is built, else all that have images.
+        """
         if BUILT in (args.source or {BUILT}):
-            return self.built(role, args.split, sizes, per_size)
-        return _choose(self._read("validate", args), sizes, per_size, f"{role}.sizes")
+            return self.built(role, args.split, of_built if sizes is None else sizes, per_size)
+        entries = self._read("validate", args)
+        if sizes is None:
+            sizes = sorted({*entries["size"]} - {0})
+        return chosen(entries, sizes, per_size, f"{role}.sizes")
 
     def fingerprint(self, entries: Dataset) -> str:
         """A hash of entries and of the content of each image file that they show."""
@@ -185,6 +197,13 @@ class EntrySource:
         return index
 
     def _load(self, source: str, role: str, wanted: Wanted) -> Dataset:
+        """Read once, however many ask."""
+        key = source, role, wanted
+        if key not in self.loaded:
+            self.loaded[key] = self._read_source(*key)
+        return self.loaded[key]
+
+    def _read_source(self, source: str, role: str, wanted: Wanted) -> Dataset:
         if (rows := open_rows(source, role)) is not None:
             entries, folder = load_conversations(rows, self.image_root, self.check, wanted)
             self.folders[source] = folder
@@ -232,66 +251,3 @@ def _portable(entry: dict[str, Any]) -> dict[str, Any]:
     if source is None:
         return {name: value for name, value in entry.items() if value is not None}
     return {**entry, "images": [without_source(name) for name in entry["images"]]}
-
-
-def by_source(entries: Dataset) -> dict[str, Dataset]:
-    """The entries of each source of conversations, and under "" those of haystacks."""
-    sources = _sources(entries)
-    at: dict[str, list[int]] = {}
-    for index, source in enumerate(sources):
-        at.setdefault(source, []).append(index)
-    return {source: entries.select(rows) for source, rows in at.items()}
-
-
-def short_names(sources: Iterable[str], setting: str, haystacks: str = "") -> dict[str, str]:
-    """What sources, as those of ``by_source``, are called in folders and logs.
-
-    Args:
-        setting: gives them, for the message.
-        haystacks: what those of haystacks are called.
-
-    Raises:
-        UserError: two would be called the same.
-    """
-    names = {source: source_name(source) if source else haystacks for source in sources}
-    for source, name in names.items():
-        if twice := [other for other in names if names[other] == name and other != source]:
-            raise UserError(
-                f"{setting}: {source or 'haystacks'!r} and {twice[0] or 'haystacks'!r} would both "
-                f"be reported as {name!r}: rename one, or give one after the other"
-            )
-    return names
-
-
-def _sources(entries: Dataset) -> list[str]:
-    if "source" not in entries.column_names:
-        return [""] * len(entries)
-    return [source or "" for source in entries["source"]]
-
-
-def _available(entries: Dataset) -> Available:
-    return {source: _by_size(some) for source, some in by_source(entries).items()}
-
-
-def _by_size(entries: Dataset) -> dict[int, int]:
-    return dict(sorted(Counter(entries["size"]).items()))
-
-
-def _choose(
-    entries: Dataset, sizes: Sequence[int] | None, per_size: int | None, setting: str
-) -> Dataset:
-    """The first ``per_size`` entries of each of ``sizes``, which ``setting`` gives, of each source
-    of conversations and of all haystacks."""
-    available = _by_size(entries)
-    if missing := sorted(set(sizes or ()) - available.keys()):
-        raise UserError(
-            f"{setting}: no source has haystacks of {missing} images; there are haystacks of "
-            f"{list(available)}"
-        )
-    kept: list[int] = []
-    count: Counter[tuple[str, int]] = Counter()
-    for at, key in enumerate(zip(_sources(entries), entries["size"], strict=True)):
-        count[key] += 1
-        if (sizes is None or key[1] in sizes) and (per_size is None or count[key] <= per_size):
-            kept.append(at)
-    return entries.select(kept)

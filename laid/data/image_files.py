@@ -1,14 +1,14 @@
 """Reading image files."""
 
-import functools
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from laid.common.errors import UserError
@@ -37,6 +37,10 @@ _UNREAD = frozenset(
     )
 )
 """Suffixes of images in other formats."""
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+"""What such files end with; a download that broke off does not."""
+_AFTER_THE_END = 64
+"""Bytes that may follow it."""
 _ELONGATED = 10
 """Ratio of sides from which an image is tried on the image processor before it is needed."""
 
@@ -75,17 +79,20 @@ def check_images(
         process: the image processor; an elongated image is tried on it, blank.
 
     Returns:
-        Width and height of each, before it is turned as its EXIF says.
+        Width and height of each, upright.
 
     Raises:
-        UserError: as ``load_image``, or the processor refuses the sides; names the file.
+        UserError: as ``load_image``, but for damage within a file that has its end; or the
+            processor refuses the sides. Names the file.
     """
     tried: set[tuple[int, int]] = set()
     sizes = {}
     for name in tqdm(sorted(set(names)), "checking images", unit="image", delay=3):
         path = resolve_under(root, name)
         with _opened(path) as image:
-            size = sizes[name] = image.size
+            size = sizes[name] = _upright_size(image)
+            if not _has_end(path, image.format):
+                image.load()
         if max(size) > _ELONGATED * min(size) and size not in tried:
             tried.add(size)
             _process([path], [Image.new("RGB", size)], process)
@@ -138,13 +145,26 @@ def images_in(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"no images in {folder}: expected files ending in {suffixes}")
     if others := [p.name for p in shown if p not in found]:
-        _say_passed_over(folder, ", ".join(others[:5]))
+        log.warning("%s: passed over %s: no image files", folder, ", ".join(others[:5]))
     return sorted(found, key=_natural)
 
 
-@functools.cache  # once, however many models are shown the folder
-def _say_passed_over(folder: Path, names: str) -> None:
-    log.warning("%s: passed over %s: no image files", folder, names)
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    # Pillow gives TIFF's size upright, and would decode a whole PNG to look for EXIF at its end.
+    plain = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+    turned = not plain and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def _has_end(path: Path, kind: str | None) -> bool:
+    """Whether the file ends as its format does; true where that is not known."""
+    if kind not in _ENDS:
+        return True
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - _AFTER_THE_END))
+        return _ENDS[kind] in file.read()
 
 
 @contextmanager

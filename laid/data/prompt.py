@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,10 @@ from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from laid.common.errors import UserError
-from laid.data.entries import HaystackEntry, dataset_of
+from laid.data.entries import HaystackEntry
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
 from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
@@ -23,6 +25,8 @@ PREFIX = "You are given a set of images. Please answer the following question in
 """What Visual Haystacks puts before each question."""
 
 Side = Literal["left", "right"]
+COUNTED = 1000
+"""Entries whose tokens are counted at a time."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +81,46 @@ class PromptEncoder:
         """Images as the vision tower takes them: ``pixel_values_PC`` and ``grid_I3``."""
         return self.processor.pieces(images)
 
-    def lengths(self, entries: datasets.Dataset, sizes: Mapping[str, tuple[int, int]]) -> list[int]:
-        """How many tokens each entry is with its answer, without reading an image.
+    def lengths(
+        self,
+        entries: datasets.Dataset,
+        sizes: Mapping[str, tuple[int, int]],
+        with_answer: bool = True,
+    ) -> list[int]:
+        """How many tokens each entry is, as ``encode`` makes them, without reading an image.
 
         Args:
-            sizes: width and height of each image.
+            sizes: width and height of each image, upright.
         """
-        if "turns" in entries.column_names:
-            return [self._length(HaystackEntry.of(row), sizes) for row in entries]
-        processor, end = self.processor, self.processor.family.end_of_turn
-        questions = [self.prefix + question for question in entries["question"]]
-        images = [[sizes[name] for name in names] for names in entries["images"]]
-        answers = processor.counts([answer.capitalize() + end for answer in entries["answer"]])
-        prompts = processor.lengths(questions, images)
-        return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        processor = self.processor
+        tokens = processor.image_tokens(sizes[n] for names in entries["images"] for n in names)
+        frame, marks = processor.question_frame()
+        lengths: list[int] = []
+        with tqdm(total=len(entries), desc="counting tokens", unit="entry", delay=3) as bar:
+            for at in range(0, len(entries), COUNTED):
+                rows = entries.select(range(at, min(at + COUNTED, len(entries))))
+                pieces, beside = [], []
+                for entry in map(HaystackEntry.of, rows):
+                    shown = [tokens[sizes[name]] for name in entry.images]
+                    if entry.turns:
+                        pieces.append(self.pieces(entry, None, with_answer))
+                        beside.append(sum(shown) - len(shown))
+                    else:
+                        text = self.prefix + entry.question
+                        pieces.append([text, self._answer(entry)] if with_answer else [text])
+                        beside.append(frame + marks * len(shown) + sum(shown))
+                counts = iter(processor.counts([piece for some in pieces for piece in some]))
+                lengths += [
+                    sum(islice(counts, len(some))) + more
+                    for some, more in zip(pieces, beside, strict=True)
+                ]
+                bar.update(len(rows))
+        return lengths
 
-    def _length(self, entry: HaystackEntry, sizes: Mapping[str, tuple[int, int]]) -> int:
-        if not entry.turns:
-            return self.lengths(dataset_of([entry]), sizes)[0]
-        shown = [sizes[name] for name in entry.images]
-        tokens = self.processor.image_tokens(shown)
-        text = sum(self.processor.counts(self._pieces(entry, None, with_answer=True)))
-        return text + sum(tokens[size] - 1 for size in shown)
+    def _answer(self, entry: HaystackEntry) -> str:
+        """As it is trained."""
+        answer = entry.answer if entry.turns else entry.answer.capitalize()
+        return answer + self.processor.family.end_of_turn
 
     def encode(
         self, entry: HaystackEntry, pixel_values_PC: Tensor, grid_I3: Tensor, with_answer: bool
@@ -117,7 +139,7 @@ class PromptEncoder:
                 an image, or take the needle away.
         """
         processor, family = self.processor, self.processor.family
-        pieces = self._pieces(entry, grid_I3, with_answer)
+        pieces = self.pieces(entry, grid_I3, with_answer)
         ids = [processor.ids(piece) for piece in pieces]
         # Every second piece is an answer; without one at the end, all is given.
         asked = [n % 2 == 0 or not with_answer for n in range(len(ids))]
@@ -147,7 +169,7 @@ class PromptEncoder:
             entry_ids=[entry.id],
         )
 
-    def _pieces(self, entry: HaystackEntry, grid_I3: Tensor | None, with_answer: bool) -> list[str]:
+    def pieces(self, entry: HaystackEntry, grid_I3: Tensor | None, with_answer: bool) -> list[str]:
         """The text, with every second piece an answer that is trained.
 
         Args:
@@ -157,7 +179,6 @@ class PromptEncoder:
         if not entry.turns:
             assert grid_I3 is not None
             pieces = [processor.prompt(self.prefix + entry.question, grid_I3)]
-            answer = entry.answer.capitalize()
         else:
             apart = self.every_turn and with_answer
             pieces = (
@@ -165,8 +186,7 @@ class PromptEncoder:
                 if apart
                 else [processor.conversation(entry.turns, grid_I3)]
             )
-            answer = entry.answer
-        return [*pieces, answer + processor.family.end_of_turn] if with_answer else pieces
+        return [*pieces, self._answer(entry)] if with_answer else pieces
 
 
 @dataclass(eq=False)

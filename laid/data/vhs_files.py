@@ -109,8 +109,8 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
         role, seed: see ``read_vhs``.
 
     Raises:
-        UserError: there is nothing there, or not with the columns of ``FEATURES``; or an image
-            name leads out of ``coco_root``, or images are missing.
+        UserError: there is nothing there, or not with the columns of ``FEATURES``; a row is no
+            haystack and is named; an image name leads out of ``coco_root``, or images are missing.
     """
     if source.endswith(".json"):
         return read_vhs(source, coco_root, role, seed)
@@ -129,6 +129,9 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
         raise UserError(f"the columns of {source} have other types: {error}") from error
     if not len(entries):
         raise UserError(f"{source} has no entries.")
+    for at, row in enumerate(entries):
+        if wrong := _wrong(row, answered=role != "predict"):
+            raise UserError(f"{source}, row {at}: {wrong}")
     names = {clean_name(coco_root, name) for images in entries["images"] for name in images}
     check_present(coco_root, names, source)
     return entries
@@ -163,6 +166,22 @@ def load_columns(source: str, role: str) -> Dataset:
             "file, a folder written by Dataset.save_to_disk, or a dataset on the hub as "
             "'name' or 'name:split'."
         ) from error
+
+
+def _wrong(row: dict[str, Any], answered: bool) -> str | None:
+    """What is wrong with a row of a dataset; answers and needles are needed where it is scored."""
+    images, needles = row["images"] or [], row["needles"] or []
+    if not (row["id"] and (row["question"] or "").strip()):
+        return "'id' or 'question' is empty"
+    if not images or row["size"] != len(images):
+        return f"'size' is {row['size']} and there are {len(images)} 'images': expected as many"
+    if row["mode"] not in (*MODES, "", None):
+        return f"'mode' is {row['mode']!r}, expected one of {', '.join(MODES)}, or an empty text"
+    if answered and (row["answer"] or "").strip().lower() not in ("yes", "no"):
+        return f"'answer' is {row['answer']!r}, expected yes or no"
+    if answered and not (needles and all(n in range(len(images)) for n in needles)):
+        return f"'needles' is {needles}, expected positions in 'images', 0 to {len(images) - 1}"
+    return None
 
 
 def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> HaystackEntry:

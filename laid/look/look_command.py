@@ -18,6 +18,7 @@ from laid import __version__
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
+from laid.common.logging_setup import said_once
 from laid.common.printable import printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, text
@@ -25,14 +26,14 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
 from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs
 from laid.data.image_files import load_image
-from laid.data.image_names import resolve_under
+from laid.data.image_names import resolve_under, without_source
 from laid.evaluation.accuracy_figures import save_png
 from laid.inspection.named_models import Dtype, NamedModel, models_of_run, named_models
 from laid.inspection.shown_haystacks import device_of, encoding_of
 from laid.look.attention_shares import attention_shares
 from laid.look.look_figures import haystack_figure, layers_figure
 from laid.look.look_page import look_page
-from laid.look.look_report import LookReport, ModelLook
+from laid.look.look_report import LookReport, ModelLook, turns_of
 from laid.vlm.model_loading import ModelArgs
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def look(
         test["source"] = None
     settings = {**of_run, **encoding, "test": EvaluationArgs(**test)}
     shown = _Shown(entry or "", settings, asked)
-    with report_folder(out, _OF_A_REPORT) as folder:
+    with report_folder(out, _OF_A_REPORT) as folder, said_once():
         looks: list[ModelLook] = []
         for model in chosen:
             try:
@@ -176,14 +177,16 @@ def look(
         pictures = [load_image(resolve_under(data.root, name)) for name in one.images]
         for picture in pictures:
             picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        *earlier, (_, question) = turns_of(one)
         report = LookReport(
             command=command,
             laid_version=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             entry=one.id,
-            question=one.question,
+            question=question,
+            earlier=earlier,
             expected=one.answer,
-            images=list(one.images),
+            images=[without_source(name) if one.source else name for name in one.images],
             needles=list(one.needles),
             heads=heads,
             models=looks,

@@ -47,6 +47,7 @@ def look_page(report: LookReport, thumbnails: Sequence[Image.Image], layers_png:
     )
     needles = "<th>on the needle</th>" if report.needles else ""
     images = "\n".join(_image(report, at, image) for at, image in enumerate(thumbnails))
+    earlier = "\n".join(f"<p><b>{role}</b>: {escape(said)}</p>" for role, said in report.earlier)
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     return f"""\
 <!doctype html>
@@ -59,6 +60,7 @@ def look_page(report: LookReport, thumbnails: Sequence[Image.Image], layers_png:
 {_STYLE}</style>
 </head>
 <body>
+{earlier}
 <h1>{escape(report.question)}</h1>
 <p>{len(thumbnails)} images, entry {escape(report.entry)}. {expected}</p>
 <table>

@@ -95,6 +95,10 @@ class RetrievalArgs(TermArgs):
     def needs_images(self) -> bool:
         return True
 
+    @property
+    def needs_needles(self) -> bool:
+        return self.target == "label"
+
     def build(self, models: ModelPair) -> "Retrieval":
         return Retrieval(self, models)
 

@@ -6,7 +6,6 @@ Shape suffixes: B batch, R rows of a haystack, M images, S student heads, T teac
 import torch
 from torch import Tensor
 
-from laid.common.errors import UserError
 from laid.losses.virtual_haystack import HIDDEN, VirtualHaystack
 from laid.signals.model_inputs import ModelInputs
 
@@ -28,18 +27,11 @@ def at_one_level(logits_BRSM: Tensor, of_keys_BRSM: Tensor, live_BM: Tensor) -> 
 
 
 def needles(inputs: ModelInputs, own_BM: Tensor) -> Tensor:
-    """``needle_BM``, which of a haystack's own images are its needles.
-
-    Raises:
-        UserError: a haystack of images without one.
-    """
+    """``needle_BM``, which of a haystack's own images are its needles; each haystack of images has
+    one (``ObjectiveArgs.check_entries``)."""
     needle_BM = torch.zeros_like(own_BM)
     needle_BM[own_BM] = inputs.needle_I  # in both, haystack by haystack and in its order
-    if not (needle_BM.any(1) | ~own_BM.any(1)).all():
-        raise UserError(
-            "objective.retrieval.target label: the entry of a training haystack does not say which "
-            "images the question is about; expected needles in each, or target teacher"
-        )
+    assert (needle_BM.any(1) | ~own_BM.any(1)).all()
     return needle_BM
 
 

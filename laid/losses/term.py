@@ -144,6 +144,11 @@ class TermArgs:
         """Whether entries without images say nothing to it, or to its calibration."""
         return False
 
+    @property
+    def needs_needles(self) -> bool:
+        """Whether each entry with images must say which of them are its needles."""
+        return False
+
     def build(self, models: ModelPair) -> Term:
         """The term for a pair of models.
 

@@ -30,6 +30,8 @@ from laid.training import sharded_strategy  # --trainer.strategy laid_fsdp
 from laid.training.module import LaidModule
 
 RUNS = "runs"
+PROBED = ("head_flow.sizes", "spectrum.sizes")
+"""Sizes of validation entries: as ``LIMITS``."""
 
 
 class SettingsParser(CommandParser, LightningArgumentParser):
@@ -160,9 +162,10 @@ def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
         keys = (f"data.{stage}.source", f"data.{stage}.mixture")
         gives = [any(layer.get(key) is not None for key in keys) for layer in layers]
         beside = layers[max(n for n, given in enumerate(gives) if given) :]
-        for name in limits:
-            if _last(beside, f"data.{stage}.{name}") is None:
-                args[name] = None
+        probed = PROBED if stage == "validate" else ()
+        for key in (*(f"data.{stage}.{name}" for name in limits), *probed):
+            if _last(beside, key) is None:
+                config[key] = None
 
 
 def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:

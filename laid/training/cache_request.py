@@ -122,7 +122,7 @@ class CacheRequest:
         entries = self.data.train_entries
         some = entries.select(range(0, len(entries), math.ceil(len(entries) / _MEASURED)))
         inputs = [batch.inputs for batch in self.data.probe(some, torch.device("cpu"))]
-        per_image = sum(one.tokens for one in inputs) / sum(some["size"])
+        per_image = sum(one.tokens for one in inputs) / max(1, sum(some["size"]))
         question = sum(int(QUESTION.mask(one).sum()) for one in inputs) / len(some)
         answers = sum(len(answer_labels(one.labels_BL)) for one in inputs) / len(some)
         queries, keys = (

@@ -1,15 +1,19 @@
 """Features of a stage's images, computed once before it begins: in memory, or on disk."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
 
 from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.common.tensor_shards import Item
-from laid.data.datamodule import FEATURE_BATCH, HaystackDataModule
+from laid.data.datamodule import HaystackDataModule
 from laid.data.image_files import patches_of
 from laid.data.image_names import resolve_under
 from laid.distributed.process_group import gather, on_rank_zero
@@ -18,6 +22,8 @@ from laid.vlm.vision_language_model import VLM
 
 log = logging.getLogger(__name__)
 
+FEATURE_BATCH = 32
+"""Images of one forward pass of the vision towers."""
 SHARD_BYTES = 256 * 2**20
 _LEAST = 8
 """Images of a batch at the least: the products of one or two small ones are rounded otherwise."""
@@ -33,7 +39,7 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
         OSError: they can't be stored.
     """
     frozen = all(model.vision_frozen for model in models)
-    bare = any(0 in entries["size"] for entries in data.entries_of(stage))
+    bare = any(0 in entries["size"] for entries in data.entries_of(stage).values())
     if bare and not frozen and data.rank()["world_size"] > 1:
         raise UserError(
             "some entries have no image, and on several devices each must run a vision tower that "
@@ -55,9 +61,25 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
     if isinstance(data.cache_features, str):
         _on_disk(models, data, names, Path(data.cache_features).expanduser())
         return
-    for some, patches_PC, grid_I3 in data.image_batches(names):
+    for some, patches_PC, grid_I3 in _batches(data, names):
         for model in models:
             model.learn(some, patches_PC, grid_I3, data.feature_gib)
+
+
+def _batches(
+    data: HaystackDataModule, names: Sequence[str]
+) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    """Names, patches and grids of images, ``FEATURE_BATCH`` at a time.
+
+    The models know their features afterwards; the loaders' batches carry no pixels of these images
+    from then on.
+    """
+    bar = partial(tqdm, desc="image features", unit=f" x {FEATURE_BATCH} images", mininterval=1)
+    for at in bar(range(0, len(names), FEATURE_BATCH), disable=data.rank()["rank"] > 0):
+        some = list(names[at : at + FEATURE_BATCH])
+        patches_PC, grid_I3 = patches_of(data.root, some, data.encoder.patches)
+        yield some, patches_PC, grid_I3
+        data.grids.update(zip(some, grid_I3, strict=True))
 
 
 def _on_disk(
@@ -115,7 +137,7 @@ def _make(
     part = list(islice(cycle(mine or wanted), length))
     waiting: list[dict[str, Item]] = [{} for _ in each]
     left = [missing & {ids[name] for name in mine} for _, _, missing in each]
-    for some, patches_PC, grid_I3 in data.image_batches(part):
+    for some, patches_PC, grid_I3 in _batches(data, part):
         for (model, store, _), items, lacks in zip(each, waiting, left, strict=True):
             made = zip(some, model.seen(patches_PC, grid_I3), grid_I3, strict=True)
             for name, features, grid_3 in made:

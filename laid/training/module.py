@@ -112,7 +112,8 @@ class LaidModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuses an objective that its training entries say nothing to."""
         if stage == "fit":
-            self.objective_args.check_images(self.trainer.datamodule.train_entries["size"])
+            entries = self.trainer.datamodule.train_entries
+            self.objective_args.check_entries(entries["size"], entries["needles"])
 
     def configure_model(self) -> None:
         """Builds the student, and for training the teacher and the objective."""

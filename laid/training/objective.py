@@ -1,7 +1,7 @@
 """Eq. 8: the weighted sum of the loss terms, and their calibration before the first step."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
 from operator import or_
@@ -42,11 +42,12 @@ class ObjectiveArgs:
         every = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: args for name, args in every.items() if args.weight > 0}
 
-    def check_images(self, sizes: Collection[int]) -> None:
-        """Sizes of the training entries.
+    def check_entries(self, sizes: Collection[int], needles: Iterable[Sequence[int]]) -> None:
+        """Sizes and needles of the training entries.
 
         Raises:
-            UserError: a term needs images, and no entry has one.
+            UserError: a term needs images, and no entry has one; or the needles of all, and some
+                have none.
         """
         needing = [name for name, args in self.chosen.items() if args.needs_images]
         if needing and not any(sizes):
@@ -56,6 +57,14 @@ class ObjectiveArgs:
                 "(data.train.mixture)"
                 + (", or leave its weight 0" if needing[0] == "retrieval" else "")
             )
+        if any(args.needs_needles for args in self.chosen.values()):
+            without = sum(bool(n) and not at for n, at in zip(sizes, needles, strict=True))
+            if without:
+                raise UserError(
+                    f"objective.retrieval.target label: {without:,} of {len(sizes):,} training "
+                    "entries do not say which of their images the question is about, as "
+                    "conversations never do; leave them out, or take target teacher"
+                )
 
     @property
     def of_teacher(self) -> dict[str, bool]:

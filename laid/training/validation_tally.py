@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from laid.data.entry_source import by_source, short_names
+from laid.data.entry_groups import by_source, short_names
 from laid.data.prompt import Batch
 from laid.evaluation.records import Record
 

@@ -123,24 +123,13 @@ class ImageTextProcessor:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
 
-    def lengths(
-        self, texts: Sequence[str], images: Sequence[Sequence[tuple[int, int]]]
-    ) -> list[int]:
-        """Tokens of prompts, each of a text and images of some width and height, without rendering
-        them.
-
-        Args:
-            images: of each text.
-        """
-        tokens = self.image_tokens(size for sizes in images for size in sizes)
+    def question_frame(self) -> tuple[int, int]:
+        """Tokens of a ``prompt`` beside its text and its visual tokens: of any, and of each
+        image."""
         asked = (_render(self.stock, _question(count, "word")) for count in (1, 2))
         one, two = (len(self.ids(self._with_images(text, None))) for text in asked)
         marks = two - one - 1  # of an image, and what is between two
-        frame = one - 1 - marks - len(self.ids("word"))
-        return [
-            frame + text + sum(marks + tokens[size] for size in sizes)
-            for text, sizes in zip(self.counts(texts), images, strict=True)
-        ]
+        return one - 1 - marks - len(self.ids("word")), marks
 
     def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """Visual tokens of images, by width and height."""

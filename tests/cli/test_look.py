@@ -57,14 +57,25 @@ def test_a_run_beside_its_base_and_its_teacher(laid, fitted, drawn, work):
 def test_own_images_and_a_question_that_has_html_in_it(run, pair, work, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
+    (folder / "notes.txt").touch()
     for name, colour in (("2.jpg", "red"), ("10.jpg", "blue")):
         Image.new("RGB", (64, 48), colour).save(folder / name)
     question = "is 1 < 2 & <b>bold</b> $x$?"
     code, error = run(
-        *("look", "--models", f"a={pair[0]}", "--images", folder, "--question", question),
+        *(
+            "look",
+            "--models",
+            f"a={pair[0]}",
+            f"b={pair[0]}",
+            "--images",
+            folder,
+            "--question",
+            question,
+        ),
         *("--device", "cpu", "--out", tmp_path / "look"),
     )
     assert code == 0, error
+    assert error.count("passed over notes.txt") == 1  # and not once a model
     report, page = read(tmp_path / "look")
     assert report.images == ["2.jpg", "10.jpg"]
     assert report.needles == []

@@ -38,7 +38,7 @@ class Made:
                 answer="Yes" if right else "No",
                 correct=bool(right),
                 compliant=True,
-                depth=needle_depth([7 * index % size], size),
+                depth=needle_depth([7 * index % size], size) if size else None,
                 tokens=other.get("tokens", 49 + 358 * size),
                 mode="single",
                 truncated=False,

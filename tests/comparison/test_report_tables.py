@@ -118,6 +118,20 @@ def test_gains_are_over_the_sizes_that_both_were_tested_at_and_this_is_said(made
     assert "laid shares 1, 20, 50 images" in gains.notes[-1]
 
 
+@pytest.mark.filterwarnings("error")
+def test_entries_without_images_are_no_point_of_curves(made):
+    """Their size 0 has no logarithm; accuracies and gains have it."""
+    with_images = {1: right(100, 90), 20: right(100, 40)}
+    plain, mixed = made("plain", with_images), made("mixed", {0: right(100, 70), **with_images})
+    text = made("text", {0: right(100, 60)})
+    found = rows(window_table(study([plain, mixed, text], "plain", thresholds=(0.5, 0.75))))
+    for column in ("window at 0.5", "decay"):
+        assert found["mixed"][column].value[0] == found["plain"][column].value[0]
+    assert found["mixed"]["times 0.75"].value[0] == 1
+    assert [cell.text for cell in list(found["text"].values())[1:]] == ["–"] * 6
+    assert rows(accuracy_table(study([mixed, text])))["text"]["0"].text.startswith("60.0")
+
+
 def test_tokens_are_those_of_the_records(made):
     paths = [everywhere(made, n, 50) for n in ("base", "laid")]
     found = {table.name: table for table in tables(study(paths, "base"))}["tokens"]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from laid.data.entry_args import EvaluationArgs, TrainArgs
 from laid.data.entry_source import EntrySource
@@ -24,15 +25,15 @@ def official(small_coco, tmp_path):
 
 
 def test_every_entry_of_a_source_is_asked_and_trained_on_unless_a_limit_is_given(
-    source, official, logged
+    source, official, logged, tmp_path
 ):
     entries, available = source.evaluation("test", EvaluationArgs(source=official))
     assert (len(entries), available) == (122, {"": {1: 2, 5: 120}})
     assert len(source.training(TrainArgs(source=official[0]))) == 120
     # More than the default of entries that are built.
-    path = Path(official[0])
-    path.write_text(json.dumps(json.loads(path.read_text()) * 45))
-    assert len(source.training(TrainArgs(source=official[0]))) == 5400
+    more = tmp_path / "more.json"
+    more.write_text(json.dumps(json.loads(Path(official[0]).read_text()) * 45))
+    assert len(source.training(TrainArgs(source=str(more)))) == 5400
     assert not logged
 
 
@@ -53,6 +54,24 @@ def test_what_a_limit_leaves_out_is_said_and_counted(source, official, logged):
 def test_a_size_that_no_source_has_is_named_with_its_setting(source, official):
     with pytest.raises(ValueError, match=r"data\.test\.sizes: .*\[2, 9\] images; .* \[1, 5\]"):
         source.evaluation("test", EvaluationArgs(source=official, sizes=[9, 5, 2]))
+
+
+def test_probes_are_of_the_sizes_that_the_validations_source_has(source, tmp_path, logged):
+    image = Image.new("RGB", (8, 8))
+    rows = []
+    for at, size in enumerate((0, 2, 1, 2, 2)):
+        image.save(tmp_path / f"{at}.png")
+        user = {"role": "user", "content": "<image>" * size + "Why?"}
+        answered = [user, {"role": "assistant", "content": "So."}]
+        rows.append({"messages": answered, "images": [f"{at}.png"] * size})
+    (tmp_path / "my.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    args = EvaluationArgs([str(tmp_path / "my.jsonl")])
+    assert list(source.probes("head_flow", args, None, 2, (1, 5))["size"]) == [2, 1, 2]
+    assert list(source.probes("spectrum", args, [2], 1, (1, 5))["size"]) == [2]
+    source.evaluation("validate", args)
+    assert len(logged) == 1  # how many have no image, and not once for each that asks
+    built = source.probes("head_flow", EvaluationArgs(), None, 2, (1, 5))
+    assert list(built["size"]) == [1, 1, 5, 5]
 
 
 def test_entries_that_are_built_are_all_asked(source):

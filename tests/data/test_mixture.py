@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
-from laid.data.entry_source import by_source
+from laid.data.entry_groups import by_source
 from laid.data.loader import HaystackLoader, training_order
 from laid.data.mixture import Mixture
 

@@ -131,6 +131,22 @@ def test_a_setting_of_built_entries_beside_a_source_may_stand_in_a_file_and_is_r
             read("--config", path, *(word.replace("%s", stage) for word in typed))
 
 
+@pytest.mark.parametrize("probe", ["head_flow", "spectrum"])
+def test_sizes_of_probes_are_those_of_the_validation_that_they_are_given_for(probe, write):
+    def of(*words):
+        return read(*words).config[probe].sizes
+
+    sizes = {probe: {"sizes": [5, 100]}}
+    built = write("built.yaml", **sizes)
+    assert of("--config", built) == of("--config", built, "--data.test.source=[x]") == [5, 100]
+    source = "--data.validate.source=[my.jsonl]"
+    assert of("--config", built, source) is None
+    assert of("--config", built, "--data.validate.source=[built, my.jsonl]") == [5, 100]
+    assert of("--config", built, source, f"--{probe}.sizes=[2]") == [2]
+    own = write("own.yaml", **sizes, data={"validate": {"source": ["my.jsonl"]}})
+    assert of("--config", own) == [5, 100]
+
+
 def test_a_mixture_is_a_source_unless_it_has_built_entries(write):
     built = write("built.yaml", data={"train": {"entries": 8, "split": "other2017"}})
     own = "--data.train.mixture={my.jsonl: 2, hf:a/b: 1}"

@@ -48,10 +48,17 @@ def test_a_term_that_compares_images_needs_entries_that_have_some():
     some = {"retrieval": RetrievalArgs(weight=1.0)}, {"laid": AlignmentArgs(layers="matched")}
     for terms in some:
         args = ObjectiveArgs(**terms)
-        args.check_images([0, 0, 1])
+        args.check_entries([0, 0, 1], [[], [], []])
         with pytest.raises(UserError, match="none of the 2 training entries has an image"):
-            args.check_images([0, 0])
-    ObjectiveArgs().check_images([0, 0])  # Eq. 7, KL and SFT
+            args.check_entries([0, 0], [[], []])
+    ObjectiveArgs().check_entries([0, 0], [[], []])  # Eq. 7, KL and SFT
+
+
+def test_labels_need_the_needles_of_every_entry_with_images():
+    args = ObjectiveArgs(retrieval=RetrievalArgs(weight=1.0, target="label"))
+    args.check_entries([2, 0, 1], [[1], [], [0]])
+    with pytest.raises(UserError, match="2 of 3 training entries do not say which"):
+        args.check_entries([2, 3, 1], [[], [], [0]])
 
 
 def test_terms_are_computed_in_float32_under_autocast(student, teacher, haystacks):

@@ -1,0 +1,114 @@
+"""What is checked of all entries of a stage before its first step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from laid.common.errors import UserError
+from laid.data.conversation_files import entry_place
+from laid.data.entries import HaystackEntry, Turn
+from laid.data.prompt import PromptEncoder
+from laid.vlm.processor import IMAGE_MARK
+
+_SHOWN = 3
+"""Entries that a message names."""
+_Form = tuple[tuple[str, int], ...]
+"""Of a conversation, the role of each turn and how many images it has."""
+
+
+def check_entries(
+    setting: str,
+    encoder: PromptEncoder,
+    entries: Dataset,
+    sizes: Mapping[str, tuple[int, int]],
+    with_answer: bool,
+) -> None:
+    """Tries the chat template on every form of conversation, and looks for entries that are longer
+    than ``encoder.max_length``.
+
+    Most are bounded by their bytes, since no tokenizer here makes more tokens of a text; tokens are
+    counted where that is too many.
+
+    Args:
+        setting: gives the entries, for the message.
+        sizes: width and height of each image, upright.
+        with_answer: as ``PromptEncoder.encode``.
+
+    Raises:
+        UserError: the template refuses a form, or an entry is too long; names entries.
+    """
+    limit, tokens = encoder.max_length, {}
+    if limit is not None:
+        shown = {sizes[name] for names in entries["images"] for name in names}
+        tokens = encoder.processor.image_tokens(shown)
+    rendered: dict[_Form, int] = {}
+    near = []
+    for at, row in enumerate(_rows(entries, limit is None)):
+        turns = [(turn["role"], turn["text"]) for turn in row["turns"] or ()]
+        if not turns:
+            turns = [("user", IMAGE_MARK * len(row["images"]) + encoder.prefix + row["question"])]
+        form = tuple((role, text.count(IMAGE_MARK)) for role, text in turns)
+        if form not in rendered:
+            place = entry_place(row["id"], row["source"] or "")
+            rendered[form] = _bytes_of(form, encoder, with_answer, place)
+        if limit is None:
+            continue
+        text = "".join(text for _, text in turns) + (row["answer"] if with_answer else "")
+        visual = sum(tokens[sizes[name]] for name in row["images"])
+        if rendered[form] + len(text.encode()) + visual > limit:
+            near.append(at)
+    if limit is not None and near:
+        some = entries.select(near)
+        lengths = encoder.lengths(some, sizes, with_answer)
+        _refuse_long(setting, limit, some, lengths, len(entries))
+
+
+def _rows(entries: Dataset, conversations_only: bool) -> Iterator[dict[str, Any]]:
+    """The columns that are needed, None where a haystack has none."""
+    talks = "turns" in entries.column_names
+    if conversations_only and not talks:
+        return
+    columns = ["id", "question", "answer", "images", *(["turns", "source"] if talks else [])]
+    beside = {} if talks else {"turns": None, "source": None}
+    for some in entries.select_columns(columns).iter(1000):
+        for values in zip(*some.values(), strict=True):
+            yield dict(zip(some, values, strict=True)) | beside
+
+
+def _bytes_of(form: _Form, encoder: PromptEncoder, with_answer: bool, place: str) -> int:
+    """Bytes of the rendered text beside what is said; of an image what belongs to it.
+
+    The template is tried here: it may refuse a system turn, say.
+    """
+    turns = tuple(Turn(role, IMAGE_MARK * images + "word") for role, images in form)
+    tried = HaystackEntry(id="", question="", size=0, images=(), turns=turns)
+    try:
+        return sum(len(piece.encode()) for piece in encoder.pieces(tried, None, with_answer))
+    except UserError as reason:
+        raise UserError(f"{place}: {reason}") from reason
+    except Exception as reason:  # a template is a program, and raises what it wants
+        roles = ", ".join(role for role, _ in form)
+        raise UserError(
+            f"{place}: the chat template refuses turns of {roles}: {reason}. Leave such rows out, "
+            "or take a model whose template has them"
+        ) from reason
+
+
+def _refuse_long(
+    setting: str, limit: int, some: Dataset, lengths: Sequence[int], total: int
+) -> None:
+    long = [at for at, length in enumerate(lengths) if length > limit]
+    if not long:
+        return
+    named = []
+    for at in long[:_SHOWN]:
+        entry = HaystackEntry.of(some[at])
+        place = entry_place(entry.id, entry.source)
+        named.append(f"{place} ({lengths[at]:,} tokens, {entry.size} images)")
+    more = ", such as " if len(long) > _SHOWN else ": "
+    raise UserError(
+        f"{setting}: {len(long):,} of {total:,} entries have more than data.max_length "
+        f"{limit:,} tokens{more}{'; '.join(named)}. The longest has {max(lengths):,}. Raise "
+        "data.max_length, reduce data.max_pixels, or leave such rows or haystack sizes out"
+    )
