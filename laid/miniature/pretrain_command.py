@@ -18,7 +18,7 @@ from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.model_cards import Card, write_folder
 from laid.miniature.packaged_models import PACKAGED, packaged_config, packaged_processor
-from laid.miniature.recipes import TinyRecipe
+from laid.miniature.recipes import TinyRecipe, recipe_of
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import tiny_model
 from laid.miniature.tower_training import train_tower
@@ -70,7 +70,7 @@ def pretrain_tiny(
     """
     torch.set_num_threads(1)
     folder = None if work is None else Path(work)
-    run(TinyRecipe(), Path(out), folder, seed, overwrite, student, family=family)
+    run(recipe_of(family), Path(out), folder, seed, overwrite, student, family=family)
 
 
 def run(

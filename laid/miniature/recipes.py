@@ -1,7 +1,7 @@
 """Hyperparameters of the tiny models' pretraining."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,15 @@ class TinyRecipe:
     positions: DecoderRecipe = DecoderRecipe((4,), 1.0, cooldown=750, limit=750, slots=155)
     test_per_size: int = 400
     test_sizes: Sequence[int] = (1, 2, 5, 10, 20, 50, 100, 150)
+
+
+def recipe_of(family: str) -> TinyRecipe:
+    """The recipe of a family's models.
+
+    Qwen3-VL's decoder that was first trained on single images, where the anchor says nothing,
+    was still at chance with two after 2,500 steps; begun with two, it answers 85% after 2,000.
+    """
+    recipe = TinyRecipe()
+    if family == "qwen3_vl":
+        return replace(recipe, base=replace(recipe.base, sizes=(2, 4)))
+    return recipe
