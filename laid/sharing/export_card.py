@@ -126,7 +126,7 @@ def _results(results: Sequence[Results]) -> str:
         title = f"Accuracy by haystack size: {of.name}"
         notes = [
             "Accuracy in percent; interval: Wilson's, 95%; n: entries asked. Tested before the "
-            f"export, in precision {of.identity.get('precision', 'unknown')}, by laid "
+            f"export, in precision {of.identity.get('precision', 'unknown') or '32-true'}, by laid "
             f"{of.laid_version} on {of.created}. It is one trained model: the intervals say "
             "nothing of the spread between training seeds."
         ]
