@@ -19,17 +19,20 @@ class Throughput(Callback):
     loading, teacher, backward pass and optimizer are included.
     """
 
+    _tokens: int | torch.Tensor  # on the device until they are logged
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *at: int
     ) -> None:
-        self._tokens += batch.inputs.tokens
+        self._tokens = self._tokens + batch.inputs.attention_mask_BL.sum()
         self._images += batch.inputs.images
         accumulates = trainer.fit_loop.epoch_loop._should_accumulate()
         if accumulates or trainer.global_step % trainer.log_every_n_steps:
             return
+        tokens = int(self._tokens)  # waits for the device, whose work the seconds are to include
         ranks, seconds = trainer.world_size, time.perf_counter() - self._since
         found = {
-            "speed/tokens_per_second": ranks * self._tokens / seconds,
+            "speed/tokens_per_second": ranks * tokens / seconds,
             "speed/images_per_second": ranks * self._images / seconds,
             "memory/peak_gib": peak_gib(pl_module.device),
         }

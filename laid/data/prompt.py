@@ -18,7 +18,7 @@ from laid.common.errors import UserError
 from laid.data.entries import HaystackEntry
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
-from laid.signals.model_inputs import IGNORED, ModelInputs, pad_batch
+from laid.signals.model_inputs import IGNORED, Answers, ModelInputs, pad_batch
 from laid.vlm.processor import ImageTextProcessor
 
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
@@ -58,7 +58,10 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The batch with its inputs on ``device``; Lightning would otherwise rebuild every field
         and stop at frozen entries."""
-        return replace(self, inputs=move_data_to_device(self.inputs, device))
+        inputs = move_data_to_device(self.inputs, device)
+        # Found before: there, the host would wait for the device.
+        inputs.answers = Answers(**move_data_to_device(vars(self.inputs.answers), device))
+        return replace(self, inputs=inputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,17 +98,17 @@ def images_of(inputs: ModelInputs) -> BatchImages:
     # The next image of the same haystack, or the question.
     is_last_M = torch.ones_like(haystack_M, dtype=torch.bool)
     is_last_M[:-1] = haystack_M[1:] != haystack_M[:-1]
-    question_B = position_3BL.new_zeros(len(visual_BL))
-    question_B[haystack_M[is_last_M]] = position_3BL[
-        0, haystack_M[is_last_M], (last_M[is_last_M] + 1).clamp(max=length - 1)
-    ]
+    after_M = position_3BL[0, haystack_M, (last_M + 1).clamp(max=length - 1)]
+    # What follows other images goes to an entry of no haystack: a mask would wait for the device.
+    row_M = torch.where(is_last_M, haystack_M, len(visual_BL))
+    question_B = position_3BL.new_zeros(len(visual_BL) + 1).scatter(0, row_M, after_M)[:-1]
     next_M = torch.where(is_last_M, question_B[haystack_M], at_M.roll(-1))
     return BatchImages(
         image_N=image_N,
         offset_3N=position_3N - at_M[image_N],
         name_M=torch.tensor(
-            [name_number(name) for name in inputs.image_names], dtype=torch.long, device=device
-        ),
+            [name_number(name) for name in inputs.image_names], dtype=torch.long
+        ).to(device, non_blocking=True),
         extent_M=next_M - at_M,
         haystack_N=haystack_N,
         column_N=column_N,

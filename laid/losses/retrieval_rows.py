@@ -28,7 +28,7 @@ def looking_rows(
     without images has no rows.
     """
     rows = question_rows(inputs)
-    count_B = torch.bincount(images.haystack_M, minlength=len(rows.valid_BR))
+    count_B = images.own_BM.sum(1)
     most = max(1, images.images)
     image_BLM = torch.zeros(*inputs.input_ids_BL.shape, most, device=count_B.device)
     image_BLM[images.haystack_N, images.column_N, images.image_N] = 1.0
@@ -41,12 +41,13 @@ def looking_rows(
     asked_BR = inputs.labels_BL.gather(1, rows.columns_BR) == IGNORED
     sharp_BR = sharp_BR.masked_fill(~(rows.valid_BR & asked_BR), -1.0)
     chosen_BR = sharp_BR.topk(min(count, sharp_BR.shape[1])).indices
+    row_B1 = torch.arange(len(chosen_BR), device=chosen_BR.device)[:, None]
     return replace(
         rows,
         columns_BR=rows.columns_BR.gather(1, chosen_BR),
         valid_BR=sharp_BR.gather(1, chosen_BR) >= 0,
-        visible_BRL=rows.visible_BRL[torch.arange(len(chosen_BR))[:, None], chosen_BR],
-        image_BRL=rows.image_BRL[torch.arange(len(chosen_BR))[:, None], chosen_BR],
+        visible_BRL=rows.visible_BRL[row_B1, chosen_BR],
+        image_BRL=rows.image_BRL[row_B1, chosen_BR],
     )
 
 

@@ -109,7 +109,8 @@ def at_random_slots(
     names_U, which_M = images.name_M.unique(return_inverse=True)  # sorted
     extent_U = torch.zeros_like(names_U).scatter_reduce_(0, which_M, images.extent_M, "amax")
     slots = max(slots, len(names_U))
-    slot_U = torch.randperm(slots, generator=generator)[: len(names_U)].to(names_U.device)
+    drawn_U = torch.randperm(slots, generator=generator)[: len(names_U)]
+    slot_U = drawn_U.to(names_U.device, non_blocking=True)
     extent_S = extent_U.float().mean().round().long().repeat(slots)
     extent_S[slot_U] = extent_U
     distance_S = extent_S.cumsum(0)  # slot 0 is the nearest to the question

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,13 @@ def write_card(folder: Path, found: Found, model_class: str, dtype: str) -> None
 
 def results_of(found: Found) -> list[Results]:
     """The results of this very checkpoint, in its run's folder, the folders beside it and those in
-    them. Those of another checkpoint of the run are left out, and those with a window extension,
-    which the exported folder does not have."""
+    them, and in ``sources/`` of each; the name of one of a source ends with it. Those of another
+    checkpoint of the run are left out, and those with a window extension, which the exported folder
+    does not have."""
     own = found.run / "results.json"
     runs = found.run.parent
-    beside = sorted([*runs.glob("*/results.json"), *runs.glob("*/*/results.json")])
+    folders = ("*", "*/*", "*/sources/*", "*/*/sources/*")
+    beside = sorted(path for of in folders for path in runs.glob(f"{of}/results.json"))
     known = []
     for path in dict.fromkeys([*([own] if own.exists() else []), *beside]):
         try:
@@ -66,6 +68,9 @@ def results_of(found: Found) -> list[Results]:
         tested = results.tested
         same = tested.checkpoint and tested.checkpoint.get("id") == found.identity.get("id")
         if same and not tested.window:
+            if path.parents[1].name == "sources":
+                name = f"{results.name}, {path.parent.name} ({results.scoring})"
+                results = replace(results, name=name)
             known.append(results)
     return known
 
@@ -121,7 +126,7 @@ def _results(results: Sequence[Results]) -> str:
         title = f"Accuracy by haystack size: {of.name}"
         notes = [
             "Accuracy in percent; interval: Wilson's, 95%; n: entries asked. Tested before the "
-            f"export, in precision {of.identity.get('precision', 'unknown')}, by laid "
+            f"export, in precision {of.identity.get('precision', 'unknown') or '32-true'}, by laid "
             f"{of.laid_version} on {of.created}. It is one trained model: the intervals say "
             "nothing of the spread between training seeds."
         ]
@@ -141,13 +146,14 @@ def _settings(found: Found) -> Iterable[tuple[str, str]]:
     terms = {name: of for name, of in objective.items() if of and of.get("weight")}
     yield "objective", code(" + ".join(f"{of['weight']:g} {name}" for name, of in terms.items()))
     for name, of in terms.items():
-        yield f"`{name}`", code(_listed(of, [key for key in of if key != "weight"]))
+        if others := _listed(of, [key for key in of if key != "weight"]):
+            yield f"`{name}`", code(others)
     yield "trained weights", _trained(model)
     rates = ["student_lr", "lora_lr", "mixing_lr", "weight_decay", "warmup_ratio", "schedule"]
     yield "AdamW", code(_listed(optimizer, rates))
     batch = data["global_batch_size"]
     yield "steps", f"{found.identity['step']:,} of {batch} haystacks"
-    yield "precision", code(str(trainer.get("precision")))
+    yield "precision", code(str(trainer.get("precision") or "32-true"))
     yield "training entries", "; ".join(_entries(data))
     yield "seeds", f"training {found.config.get('seed_everything')}, data {data['seed']}"
 

@@ -86,8 +86,13 @@ class ModelInputs:
         """Where the answers are; found once, since that reads from the device."""
         found: tuple[Tensor, Answers] | None = self.__dict__.get("_answers")
         if found is None or found[0] is not self.labels_BL:
-            found = self.__dict__["_answers"] = self.labels_BL, Answers.of(self.labels_BL)
+            self.answers = Answers.of(self.labels_BL)
+            found = self.__dict__["_answers"]
         return found[1]
+
+    @answers.setter
+    def answers(self, found: Answers) -> None:
+        self.__dict__["_answers"] = self.labels_BL, found
 
     @property
     def images(self) -> int:

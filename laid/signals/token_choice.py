@@ -114,7 +114,7 @@ def _drawn(inputs: ModelInputs) -> Tensor:
     device = inputs.input_ids_BL.device
     digests = [hashlib.blake2b(name.encode(), digest_size=4) for name in inputs.entry_ids]
     seeds = [int.from_bytes(digest.digest(), "big") for digest in digests]
-    seed_B1 = torch.tensor(seeds).to(device)[:, None]
+    seed_B1 = torch.tensor(seeds).to(device, non_blocking=True)[:, None]
     column_L = torch.arange(inputs.input_ids_BL.shape[1], device=device)
     x_BL = (seed_B1 + column_L * 0x9E3779B9) & _LOW
     for factor in (0x7FEB352D, 0x46A72B1D):  # below 2^31, so that no product leaves 64 bits

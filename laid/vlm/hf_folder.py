@@ -1,6 +1,7 @@
 """A student as a plain Hugging Face folder."""
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def write_model(
     model.generation_config = _greedy(args, model)
     model.save_pretrained(folder)
     path = folder / "config.json"
+    for weights in folder.glob("*.safetensors"):  # safetensors' own mode keeps others from reading
+        shutil.copymode(path, weights)
     _write_json(path, family.for_version_4(json.loads(path.read_text(encoding="utf-8"))))
     return family.model_class.__name__, str(model.config.dtype).removeprefix("torch.")
 

@@ -9,6 +9,7 @@ D head_dim.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_inputs import Answers, ModelInputs
 from laid.vlm.families.family import Family
 from laid.vlm.families.registry import family_of
 
@@ -34,7 +35,7 @@ def one_row(inputs: ModelInputs) -> ModelInputs:
         return torch.cat([x_L[:length] for x_L, length in rows])[None]
 
     positions_R1S = torch.stack([joined(x_BL) for x_BL in inputs.position_ids_3BL])
-    return replace(
+    row = replace(
         inputs,
         input_ids_BL=joined(inputs.input_ids_BL),
         attention_mask_BL=joined(inputs.attention_mask_BL),
@@ -42,6 +43,15 @@ def one_row(inputs: ModelInputs) -> ModelInputs:
         position_ids_3BL=positions_R1S,
         labels_BL=joined(inputs.labels_BL),
     )
+    # Not found again in the row: the host would wait for the device.
+    answers, device = inputs.answers, inputs.labels_BL.device
+    start_B = torch.tensor([0, *accumulate(inputs.lengths[:-1])]).to(device, non_blocking=True)
+    columns_N = answers.columns_N + start_B[answers.rows_N]
+    slots_N = torch.arange(len(columns_N), device=device)
+    row.answers = Answers(
+        torch.zeros_like(columns_N), columns_N, answers.labels_N, columns_N, slots_N
+    )
+    return row
 
 
 def row_arguments(family: Family, row: ModelInputs) -> dict[str, Any]:

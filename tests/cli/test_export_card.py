@@ -62,6 +62,7 @@ def test_results_beside_the_run_are_taken_if_they_are_of_this_model(tested, work
     identity = content["identity"]
     beside = {
         "tests/vhs": content | {"name": "vhs"},
+        "tests/sources/my": content | {"scoring": "exact"},
         "small-yarn": content | {"identity": identity | {"window": {"extension": "yarn"}}},
         "small-2": content | {"identity": identity | {"checkpoint": {"id": "another"}}},
         "broken": {},
@@ -73,8 +74,12 @@ def test_results_beside_the_run_are_taken_if_they_are_of_this_model(tested, work
         found = results_of(find_checkpoint(str(tested), Path("runs")))
     finally:
         for name in beside:
-            shutil.rmtree(tested.parent / Path(name).parts[0])
-    assert [results.name for results in found] == [content["name"], "vhs"]
+            shutil.rmtree(tested.parent / Path(name).parts[0], ignore_errors=True)
+    assert [results.name for results in found] == [
+        content["name"],
+        f"{content['name']}, my (exact)",
+        "vhs",
+    ]
 
 
 def test_it_says_how_it_was_trained_and_nothing_that_is_not_known(tested, exported, pair):
@@ -126,6 +131,11 @@ def test_its_example_is_python_that_transformers_has(exported):
     }
     assert imported == {"AutoProcessor", "Qwen2_5_VLForConditionalGeneration"}
     assert all(hasattr(transformers, name) for name in imported)
+
+
+def test_whoever_may_read_its_configuration_may_read_its_weights(exported):
+    modes = {(exported / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
 
 
 def test_generation_is_greedy_without_a_penalty(exported):

@@ -100,7 +100,7 @@ class Running:
             folder: the one that it runs in.
             variables: over the environment of all commands.
             longest_s: against one that waits for ever; several ranks share what cores there are.
-            more: limits and a fault, as ``fork_server`` takes them.
+            more: limits, a fault and ``other_device``, as ``fork_server`` takes them.
         """
         self._server, self._longest_s = server, longest_s
         self.words = [str(word) for word in words]

@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from importlib import import_module
 from runpy import run_module
 from typing import Any
@@ -114,4 +115,8 @@ if __name__ == "__main__":
         from command_line.faults import inject
 
         inject(**todo["fault"])
-    run_command()
+    with ExitStack() as within:
+        if todo.get("other_device"):
+            device = within.enter_context(import_module("other_device.device").other_device())
+            import_module("other_device.accelerator").register(device)
+        run_command()

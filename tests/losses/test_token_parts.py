@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from host_reads import host_reads
+from other_device.host_reads import host_reads
 
 from laid.losses import token_parts
 from laid.losses.alignment import AlignmentArgs

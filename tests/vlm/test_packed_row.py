@@ -17,7 +17,7 @@ from laid.losses.cross_entropy import CrossEntropyArgs
 from laid.losses.divergence import DivergenceArgs
 from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import ModelPair
-from laid.signals.model_inputs import ModelInputs, pad_batch
+from laid.signals.model_inputs import Answers, ModelInputs, pad_batch
 from laid.signals.model_signals import Wanted
 from laid.training.objective import Objective, ObjectiveArgs
 from laid.vlm.model_loading import ModelArgs
@@ -63,6 +63,12 @@ def painted(side: int, differently: bool) -> Image.Image:
 
 def packed(inputs: ModelInputs) -> ModelInputs:
     return replace(inputs, lengths=inputs.attention_mask_BL.sum(-1).tolist())
+
+
+def test_the_answers_of_a_row_are_where_its_labels_are(batch):
+    row = one_row(packed(batch()))
+    for name, expected in vars(Answers.of(row.labels_BL)).items():
+        assert torch.equal(getattr(row.answers, name), expected), name
 
 
 def load(folder, attention="sdpa", **more) -> VLM:
