@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,9 +228,7 @@ def _row(case: str, student: ModelArgs, images: int, tokens: int) -> dict[str, A
 
 
 def _by_sdpa(args: ModelArgs) -> ModelArgs:
-    args = copy.copy(args)
-    args.attn_implementation = "sdpa"
-    return args
+    return replace(args, attn_implementation="sdpa")
 
 
 def unavailable(attention: str) -> str | None:
@@ -281,11 +280,10 @@ def main() -> None:
         large = bench.model("7b", attention, "student")
         small = bench.model("3b", attention, "student")
         teacher = bench.model("7b", attention, "teacher")
+        both = "3B student, 7B teacher"
         cases: dict[str, Callable[[], list[dict]]] = {
             "7B student": partial(bench.training, "7B student", large, None),
-            "3B student, 7B teacher": partial(
-                bench.training, "3B student, 7B teacher", small, teacher
-            ),
+            both: partial(bench.training, both, small, teacher),
             "test": partial(bench.test, large, args.test_images),
         }
         for name, case in cases.items():

@@ -144,3 +144,4 @@ class TestRecorder(Callback):
             log.info("%d of %d answers were cut at model.max_new_tokens %d", cut, len(done), most)
         limited = results.entries.limited
         log.info("%s%s", folder / RESULTS, limited and f": {limited}")
+        log.info("to compare it: laid compare %s OTHER_RESULTS", folder)

@@ -9,12 +9,14 @@ from laid.common.errors import UserError
 from laid.data.conversation_files import entry_place
 from laid.data.entries import HaystackEntry, Turn
 from laid.data.prompt import PromptEncoder
+from laid.data.question_text import most_tokens
 from laid.vlm.processor import IMAGE_MARK
 
 _SHOWN = 3
 """Entries that a message names."""
-_Form = tuple[tuple[str, int], ...]
-"""Of a conversation, the role of each turn and how many images it has."""
+_Form = tuple[tuple[str, int, bool], ...]
+"""Of each turn of a conversation its role, how many images it has, and whether it is an answer with
+spaces around, which some templates take off."""
 
 
 def check_entries(
@@ -27,8 +29,7 @@ def check_entries(
     """Tries the chat template on every form of conversation, and looks for entries that are longer
     than ``encoder.max_length``.
 
-    Most are bounded by their bytes, since no tokenizer here makes more tokens of a text; tokens are
-    counted where that is too many.
+    Most are bounded by ``most_tokens``; tokens are counted where that is too many.
 
     Args:
         setting: gives the entries, for the message.
@@ -48,15 +49,17 @@ def check_entries(
         turns = [(turn["role"], turn["text"]) for turn in row["turns"] or ()]
         if not turns:
             turns = [("user", IMAGE_MARK * len(row["images"]) + encoder.prefix + row["question"])]
-        form = tuple((role, text.count(IMAGE_MARK)) for role, text in turns)
+        form = tuple(
+            (role, text.count(IMAGE_MARK), role == "assistant" and text != text.strip())
+            for role, text in turns
+        )
         if form not in rendered:
-            place = entry_place(row["id"], row["source"] or "")
-            rendered[form] = _bytes_of(form, encoder, with_answer, place)
+            rendered[form] = _bytes_of(form, encoder, with_answer, row)
         if limit is None:
             continue
-        text = "".join(text for _, text in turns) + (row["answer"] if with_answer else "")
+        texts = [text for _, text in turns] + [row["answer"]] * with_answer
         visual = sum(tokens[sizes[name]] for name in row["images"])
-        if rendered[form] + len(text.encode()) + visual > limit:
+        if rendered[form] + sum(map(most_tokens, texts)) + visual > limit:
             near.append(at)
     if limit is not None and near:
         some = entries.select(near)
@@ -76,23 +79,33 @@ def _rows(entries: Dataset, conversations_only: bool) -> Iterator[dict[str, Any]
             yield dict(zip(some, values, strict=True)) | beside
 
 
-def _bytes_of(form: _Form, encoder: PromptEncoder, with_answer: bool, place: str) -> int:
+def _bytes_of(
+    form: _Form, encoder: PromptEncoder, with_answer: bool, row: Mapping[str, Any]
+) -> int:
     """Bytes of the rendered text beside what is said; of an image what belongs to it.
 
     The template is tried here: it may refuse a system turn, say.
     """
-    turns = tuple(Turn(role, IMAGE_MARK * images + "word") for role, images in form)
+    turns = tuple(
+        Turn(role, IMAGE_MARK * images + (" word\n" if spaced else "word"))
+        for role, images, spaced in form
+    )
     tried = HaystackEntry(id="", question="", size=0, images=(), turns=turns)
     try:
         return sum(len(piece.encode()) for piece in encoder.pieces(tried, None, with_answer))
     except UserError as reason:
-        raise UserError(f"{place}: {reason}") from reason
+        raise UserError(f"{_place(row)}: {reason}") from reason
     except Exception as reason:  # a template is a program, and raises what it wants
-        roles = ", ".join(role for role, _ in form)
+        roles = ", ".join(role for role, *_ in form)
         raise UserError(
-            f"{place}: the chat template refuses turns of {roles}: {reason}. Leave such rows out, "
-            "or take a model whose template has them"
+            f"{_place(row)}: the chat template refuses turns of {roles}: {reason}. Leave such "
+            "rows out, or take a model whose template has them"
         ) from reason
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    # Of a JSON file, all rows before are read again: only for a message.
+    return entry_place(row["id"], row["source"] or "")
 
 
 def _refuse_long(
@@ -103,9 +116,8 @@ def _refuse_long(
         return
     named = []
     for at in long[:_SHOWN]:
-        entry = HaystackEntry.of(some[at])
-        place = entry_place(entry.id, entry.source)
-        named.append(f"{place} ({lengths[at]:,} tokens, {entry.size} images)")
+        row = {"source": ""} | some[at]
+        named.append(f"{_place(row)} ({lengths[at]:,} tokens, {row['size']} images)")
     more = ", such as " if len(long) > _SHOWN else ": "
     raise UserError(
         f"{setting}: {len(long):,} of {total:,} entries have more than data.max_length "

@@ -151,9 +151,10 @@ def images_in(folder: Path) -> list[Path]:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    # Pillow gives TIFF's size upright, and would decode a whole PNG to look for EXIF at its end.
-    plain = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
-    turned = not plain and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    if image.format == "TIFF":  # Pillow gives its size upright
+        return width, height
+    # PNG's own method would decode the whole image, to look for EXIF at its end.
+    turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 

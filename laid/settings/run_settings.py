@@ -45,16 +45,20 @@ class Given:
     Attributes:
         config: all settings, complete.
         found: the checkpoint; None without ``--ckpt_path``.
+        void: dotted keys that are None since they were given for other entries.
     """
 
     config: Namespace
     found: Found | None
+    void: frozenset[str] = frozenset()
 
     def overrides(self, parser: SettingsParser) -> dict[str, tuple[Any, Any]]:
-        """Dotted keys whose value is not the checkpoint's run's: its value, and the one now."""
+        """Dotted keys whose value the user gave and is not the checkpoint's run's: its value, and
+        the one now."""
         if self.found is None:
             return {}
-        return differences(self.found.config, plain(parser, self.config), one_sided=False)
+        found = differences(self.found.config, plain(parser, self.config), one_sided=False)
+        return {key: values for key, values in found.items() if key not in self.void}
 
 
 def settings_parser(
@@ -132,8 +136,7 @@ def read_settings(
     if found is not None:
         config.ckpt_path = str(found.path)
     _refuse(config)
-    _check_sources(config, layers)
-    return Given(config, found)
+    return Given(config, found, frozenset(_check_sources(config, layers)))
 
 
 def _last(layers: list[Namespace], key: str) -> Any:
@@ -141,9 +144,11 @@ def _last(layers: list[Namespace], key: str) -> Any:
     return said[-1] if said else None
 
 
-def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
+def _check_sources(config: Namespace, layers: list[Namespace]) -> list[str]:
     """Where a source gives a stage's entries, settings of built entries are refused if typed, and
-    limits hold if they are given beside the source or over it; a weaker file's are for others."""
+    limits hold if they are given beside the source or over it; a weaker file's are for others, and
+    the keys of these are given back."""
+    void = []
     for stage, limits in LIMITS.items():
         args = config.data[stage]
         if args is None:
@@ -166,6 +171,8 @@ def _check_sources(config: Namespace, layers: list[Namespace]) -> None:
         for key in (*(f"data.{stage}.{name}" for name in limits), *probed):
             if _last(beside, key) is None:
                 config[key] = None
+                void.append(key)
+    return void
 
 
 def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def test_a_finished_test_is_not_run_again(tested, laid, own_run):
     again = laid("test", "--ckpt_path", own_run)
     assert "12 of 12 entries are answered already" in again.err
     assert "95%" in again.out
+    assert f"laid: to compare it: laid compare {own_run} OTHER_RESULTS" in again.err
     assert (own_run / "records.jsonl").read_bytes() == before
 
 

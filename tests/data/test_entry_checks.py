@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
@@ -13,7 +14,7 @@ from laid.data.entries import CONVERSATION_FEATURES, HaystackEntry, Turn, datase
 from laid.data.entry_args import EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_checks import check_entries
 from laid.data.haystack_builder import build_entries
-from laid.data.image_files import check_images
+from laid.data.image_files import check_images, load_image
 from laid.data.prompt import PromptEncoder
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
@@ -34,12 +35,13 @@ TALKS = [
     ),
     talk((USER, "<image>\n\n"), (ASSISTANT, "  A.\n"), (USER, "No <image>?"), images=("a", "a")),
 ]
+TALKS.append(talk((USER, 60 * "\N{MUSICAL SYMBOL EIGHTH NOTE}")))  # NFC makes three of each
 SIZES = {"a": (300, 40), "b": (57, 111)}
 
 
 @pytest.mark.parametrize("with_answer", [True, False])
 @pytest.mark.parametrize("every_turn", [True, False])
-@pytest.mark.parametrize("entry", TALKS, ids=["text", "system", "turns"])
+@pytest.mark.parametrize("entry", TALKS, ids=["text", "system", "turns", "NFC"])
 def test_an_entry_of_exactly_the_longest_length_is_taken_and_one_token_less_refuses_it(
     encoder, entry, every_turn, with_answer
 ):
@@ -50,6 +52,11 @@ def test_an_entry_of_exactly_the_longest_length_is_taken_and_one_token_less_refu
     one = replace(one, max_length=length - 1)
     with pytest.raises(UserError, match=rf"my\.jsonl, line 7 \({length} tokens"):
         check_entries("data.test", one, entries, SIZES, with_answer)
+
+
+def test_the_file_is_read_again_only_for_a_message(encoder):
+    entries = dataset_of([replace(TALKS[0], source="not_there.json")], CONVERSATION_FEATURES)
+    check_entries("data.train", encoder, entries, {}, with_answer=True)
 
 
 def data_module(pair, coco_root, **settings):
@@ -142,14 +149,28 @@ def test_a_template_that_rewrites_earlier_answers_is_found_where_they_are_traine
     assert "data.train.turns last" in said
 
 
+def test_a_template_that_takes_spaces_off_answers_is_found_where_one_has_some(encoder, monkeypatch):
+    plain = talk((USER, "Why?"), (ASSISTANT, "A."), (USER, "No?"))
+    text, trimmed = "{{ part.text }}", "{{ part.text | trim }}"
+    said = refused(encoder, monkeypatch, text, trimmed, TALKS[2], every_turn=True)
+    assert "data.train.turns last" in said
+    one = PromptEncoder(encoder.processor, every_turn=True)
+    entries = dataset_of([plain], CONVERSATION_FEATURES)
+    check_entries("data.train", one, entries, {}, with_answer=True)
+
+
 def test_an_image_that_is_turned_is_measured_upright(tmp_path, encoder):
     for at in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = at
         for kind in ("jpg", "png", "webp", "tiff"):
             Image.new("RGB", (80, 56)).save(tmp_path / f"{at}.{kind}", exif=exif)
+        xmp = PngInfo()
+        xmp.add_itxt("XML:com.adobe.xmp", f'<a tiff:Orientation="{at}"/>')
+        Image.new("RGB", (80, 56)).save(tmp_path / f"{at}xmp.png", pnginfo=xmp)
     names = [path.name for path in tmp_path.iterdir()]
     sizes = check_images(tmp_path, names, encoder.patches)
+    assert sizes == {name: load_image(tmp_path / name).size for name in names}
     assert sizes == {name: (56, 80) if name[0] in "5678" else (80, 56) for name in names}
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import models
+from losses.conftest import models
 from torch.testing import assert_close
 
 from laid.common.errors import UserError

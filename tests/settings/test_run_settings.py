@@ -36,7 +36,10 @@ def write(tmp_path):
 def run(tmp_path):
     """A run's folder, with a checkpoint that has complete settings."""
     made = parser()
-    words = ("--name=old", "--data.train.max_size=7", "--trainer.max_epochs=3", "--data.workers=5")
+    words = (
+        "--name=old", "--data.train.max_size=7", "--trainer.max_epochs=3", "--data.workers=5",
+        "--data.test.sizes=[1, 2]", "--data.test.per_size=4",
+    )  # fmt: skip
     content = plain(made, read_settings(made, words).config)
     for key in ("config", "ckpt_path"):
         content.pop(key, None)
@@ -81,6 +84,15 @@ def test_a_runs_settings_are_beneath_files_and_these_beneath_what_is_typed(run, 
     made = parser()
     read_settings(made, [])
     assert given.overrides(made) == {"trainer.max_epochs": (3, 8), "data.workers": (5, 0)}
+
+
+def test_a_limit_that_a_source_takes_the_place_of_is_no_override(run):
+    given = read("--ckpt_path", run, "--data.test.source=[my.jsonl]", "--data.test.per_size=2")
+    assert given.config.data.test.sizes is None
+    made = parser()
+    read_settings(made, [])
+    expected = {"data.test.source": (None, ["my.jsonl"]), "data.test.per_size": (4, 2)}
+    assert given.overrides(made) == expected
 
 
 def test_a_part_of_a_group_leaves_the_runs_other_parts(run):
