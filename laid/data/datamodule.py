@@ -31,7 +31,7 @@ from laid.data.mixture import Mixture
 from laid.data.packing import Packing, packing_of
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.question_text import QuestionCheck
-from laid.distributed.process_group import on_rank_zero
+from laid.distributed.process_group import on_rank_zero, raised_on_all
 from laid.minicoco.drawing import ensure_minicoco
 from laid.vlm.processor import ProcessorArgs, load_processor
 
@@ -187,6 +187,7 @@ class HaystackDataModule(L.LightningDataModule):
         for part, entries in self.entries_of(stage).items():
             self._check(f"data.{part}", entries, trained=part == "train")
 
+    @raised_on_all
     def _check(self, setting: str, entries: Dataset, trained: bool) -> None:
         """Before the first step, so that no entry ends a run in its midst."""
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node

@@ -1,13 +1,15 @@
 """Python objects between the ranks of the process group. With one process nothing is sent."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def world_size() -> int:
@@ -54,6 +56,24 @@ def gather_tensors(mine: Tensor, rows: Sequence[int]) -> list[Tensor]:
     padded = torch.cat([mine, mine.new_zeros(max(rows) - len(mine), *mine.shape[1:])])
     by_rank = all_gather(padded)
     return [tensor[:count] for tensor, count in zip(by_rank, rows, strict=True)]
+
+
+def raised_on_all(check: Callable[P, None]) -> Callable[P, None]:
+    """Of a check that all ranks make together: the ``ValueError`` or ``OSError`` of one is raised
+    on each, which would otherwise wait for it."""
+
+    @wraps(check)
+    def on_all(*args: P.args, **kwargs: P.kwargs) -> None:
+        mine: Exception | None = None
+        try:
+            check(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            mine = error
+        for raised in gather(mine):
+            if raised is not None:
+                raise raised
+
+    return on_all
 
 
 def on_rank_zero(make: Callable[[], T]) -> T:
