@@ -54,8 +54,8 @@ def task_files(
     come first and the question has no mark of an image.
 
     **VLMEvalKit**: a TSV for its data folder with ``index``, ``image_path`` (a list where there are
-    several), ``question``, ``answer`` and ``id``. It shows images first too, and scores no data set
-    of the user's (``--mode infer``); ``laid compare`` scores the answers.
+    several), ``question``, ``answer`` and ``id``. It shows images first too. Answers are "Yes" and
+    "No", as its ``ImageYORNDataset`` compares them to the letter.
 
     Args:
         entries: by haystack size.
@@ -111,7 +111,8 @@ def _tsv(rows: Iterable[dict[str, Any]]) -> str:
     for index, row in enumerate(rows):
         images = row["images"]
         shown = images[0] if len(images) == 1 else str(images)
-        writer.writerow([index, row["id"], shown, row["question"], row["answer"]])
+        answer = row["answer"].capitalize()
+        writer.writerow([index, row["id"], shown, row["question"], answer])
     return out.getvalue()
 
 

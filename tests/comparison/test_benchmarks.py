@@ -125,6 +125,13 @@ def test_vlmevalkits_files_are_read(tmp_path, column):
     assert read_answers(as_json) == read_answers(path)
 
 
+def test_what_vlmevalkit_has_scored_is_not_scored_again(tmp_path):
+    row = {"index": 0, "answer": "Yes", "prediction": "yes and no"}
+    scored = table(tmp_path / "m_A_auxmatch.tsv", [{**row, "extracted": "Unknown", "score": False}])
+    assert read_answers(scored).correct == {"0": False}
+    assert read_answers(table(tmp_path / "m_A.tsv", [row])).correct == {"0": True}
+
+
 def test_choices_that_vlmevalkit_has_not_matched_are_refused(tmp_path):
     path = table(tmp_path / "m_MMBench.tsv", [{"index": 1, "answer": "A", "prediction": "a cat"}])
     with pytest.raises(ValueError, match="column hit or score"):

@@ -97,12 +97,17 @@ def test_a_tsv_has_vlmevalkits_columns(made, entries, drawn, size):
     with open(made / "vlmeval" / f"Haystacks_{size}.tsv", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [int(row["index"]) for row in rows] == list(range(4))
+    # Columns "A" and "B" would make it multiple choice; "image" is for images in base64.
+    assert list(rows[0]) == ["index", "id", "image_path", "question", "answer"]
     for row, entry in zip(rows, entries[size], strict=True):
         shown = row["image_path"]
         # VLMEvalKit evaluates what is in square brackets.
-        paths = literal_eval(shown) if shown.startswith("[") else [shown]
+        paths = literal_eval(shown) if size > 1 else [shown]
+        # Only absolute paths: its prompts don't look for relative ones in a folder of images.
         assert paths == [str(drawn.resolve() / name) for name in entry["images"]]
-        assert (row["question"], row["answer"]) == (PREFIX + entry["question"], entry["answer"])
+        assert row["question"] == PREFIX + entry["question"]
+        # Its class for yes and no finds "Yes" or "No" in a reply and compares to the letter.
+        assert row["answer"] == {"yes": "Yes", "no": "No"}[entry["answer"]]
 
 
 def test_options_that_do_nothing_are_refused(drawn, tmp_path):
