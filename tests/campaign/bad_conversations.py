@@ -242,7 +242,7 @@ CASES: list[Case] = [
         KIND,
         "a turn of 20,000 words beyond max_length",
         _second_line(LONG, "--data.max_length", 5000),
-        "my-000002",
+        "line 2",
         "data.max_length",
         leaves=("runs/*",),
     ),

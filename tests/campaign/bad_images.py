@@ -59,17 +59,17 @@ UNREADABLE: tuple[tuple[str, bytes], ...] = (
     ("a TIFF cut after its header", _picture("TIFF")[:12]),
     ("a WEBP cut after its header", _picture("WEBP")[:20]),
     ("half a WEBP", _picture("WEBP")[:600]),
+    ("half a JPEG", JPEG[: len(JPEG) // 2]),
+    ("half a PNG", PNG[: len(PNG) // 2]),
     ("a BMP of a strange header", b"BM" + bytes(60)),
     ("a GIF without a picture", b"GIF89a\x01\0\x01\0\0\0\0;"),
     ("a text of 30 MB in a PNG", _png(
         8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(30 << 20))),
         (b"IDAT", zlib.compress(bytes(25 * 8))))),
 )  # fmt: skip
-"""Contents whose header shows that they can't be shown."""
+"""Contents whose header shows that they can't be shown, or that have no end."""
 
 DAMAGED: tuple[tuple[str, bytes], ...] = (
-    ("half a JPEG", JPEG[: len(JPEG) // 2]),
-    ("half a PNG", PNG[: len(PNG) // 2]),
     ("a PNG whose data is no zlib", _png(64, 48, (b"IDAT", b"not zlib at all"))),
     ("a PNG with a wrong checksum", PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:]),
     ("half a TIFF", _picture("TIFF")[:3000]),

@@ -54,7 +54,6 @@ RESULTS: tuple[tuple[str, object], ...] = (
 RECORDS: tuple[tuple[str, object], ...] = (
     ("id", None),
     ("id", 5),
-    ("size", 0),
     ("size", -1),
     ("size", 1.5),
     ("size", 10**40),
@@ -184,6 +183,7 @@ CASES: list[Case] = [
     ),
     refusal(KIND, "a record of no entry that is asked", _again(_of_another_entry), "records.jsonl"),
     refusal(KIND, "a record of another size", _again(_of_another_size), "records.jsonl"),
+    refusal(KIND, "a record of no image", _again(_with("size", 0)), "records.jsonl"),
     refusal(KIND, "records of a list", _again(lambda lines: [[], *lines[1:]]), "line 1"),
     refusal(KIND, "records without a header", _again(lambda lines: lines[1:]), "line 1"),
     Case(KIND, "a test of some batches", _limited),
