@@ -177,12 +177,17 @@ METHODS = {
 }
 
 
+def rows_of(folder, name):
+    with (ROOT / "docs" / folder / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def by_method(rows):
+    return {row["method"]: row for row in rows}
+
+
 def test_the_readmes_results_are_those_of_the_report():
-    tables = []
-    for name in ("accuracy", "intervals"):
-        with (ROOT / "docs" / "results" / f"{name}.csv").open() as file:
-            tables.append({row["method"]: row for row in csv.DictReader(file)})
-    accuracy, intervals = tables
+    accuracy, intervals = (by_method(rows_of("results", n)) for n in ("accuracy", "intervals"))
     for name, method in METHODS.items():
         cells = [
             f"{float(accuracy[method][n]):.1f} [{intervals[method][n].replace('–', ', ')}]"
@@ -190,6 +195,39 @@ def test_the_readmes_results_are_those_of_the_report():
         ]
         assert f"| {name} | {' | '.join(cells)} |" in (ROOT / "README.md").read_text()
     assert accuracy.keys() == set(METHODS.values())
+
+
+SHARED_METHODS = {
+    "base": "base",
+    "YaRN (no training)": "yarn",
+    "KD": "shared_kd (3 seeds)",
+    "LAid, Eq. 8, all layers": "shared_laid (3 seeds)",
+    "retrieval, KL, SFT": "shared_retrieval (3 seeds)",
+    "LAid (all layers) and retrieval": "shared_laid_retrieval (3 seeds)",
+    "teacher": "shared_teacher",
+}
+
+
+def test_the_results_of_a_shared_ancestor_are_those_of_their_report():
+    accuracy = by_method(rows_of("results-shared", "accuracy"))
+    tests = {(row["method"], row["images"]): row for row in rows_of("results-shared", "tests")}
+    page = (ROOT / "docs" / "results-shared" / "README.md").read_text().replace("**", "")
+    for name, method in SHARED_METHODS.items():
+        cells = [f"{float(accuracy[method][n]):.1f}" for n in ("1", "20", "50", "100", "150")]
+        for sizes in ("short", "long"):
+            if of := tests.get((method, sizes)):
+                point, low, high = (
+                    f"{float(of[key]):+.1f}".replace("-", "−")
+                    for key in ("difference", "difference_low", "difference_high")
+                )
+                p = float(of["p Holm"])
+                cells.append(
+                    f"{point} [{low}, {high}], p " + ("< 0.001" if p < 5e-4 else f"{p:.2f}")
+                )
+            else:
+                cells.append("")
+        assert re.sub(" +", " ", f"| {name} | {' | '.join(cells)} |") in page, name
+    assert accuracy.keys() == set(SHARED_METHODS.values())
 
 
 def test_files_are_as_small_and_names_as_unique_as_contributing_says():
