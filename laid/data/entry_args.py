@@ -11,7 +11,6 @@ from laid.evaluation.scoring import Scoring
 
 log = logging.getLogger(__name__)
 
-MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 """The paper's haystack sizes in testing."""
 BUILT_ONLY = {
@@ -150,25 +149,13 @@ class PredictArgs:
     """The question about them."""
 
 
-def check_numbers(
-    batch_size: int,
-    pack_tokens: int | None,
-    global_batch_size: int,
-    eval_batch_size: int,
-    max_length: int | None,
-    max_answer_tokens: int,
-    feature_gib: float,
-    workers: int,
-) -> None:
-    """Numbers of the data module.
+def check_numbers(feature_gib: float, workers: int, **counts: int | None) -> None:
+    """Numbers of the data module; ``counts`` are those that are at least 1, by their settings.
 
     Raises:
         UserError: one is out of its range.
     """
-    sizes = {"batch_size": batch_size, "pack_tokens": pack_tokens}
-    sizes |= {"global_batch_size": global_batch_size, "eval_batch_size": eval_batch_size}
-    sizes |= {"max_length": max_length, "max_answer_tokens": max_answer_tokens}
-    for name, value in sizes.items():
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise UserError(f"data.{name} {value}: expected at least 1")
     if not feature_gib > 0:

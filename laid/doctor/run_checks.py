@@ -12,10 +12,9 @@ from safetensors import SafetensorError, safe_open
 from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError, first_line
 from laid.data.datamodule import HaystackDataModule
-from laid.data.entry_args import MINICOCO
 from laid.data.entry_source import EntrySource
 from laid.doctor.findings import Finding, gib
-from laid.minicoco.drawing import ensure_minicoco
+from laid.minicoco.drawing import MINICOCO, coco_folder
 from laid.settings.run_settings import RUNS
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
@@ -162,8 +161,7 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
         if not any((*typed, data.validate_args.source, data.test_args.source)):
             return
     built = data.needles, data.min_area, data.seed
-    root = ensure_minicoco() if data.coco_root == MINICOCO else Path(data.coco_root)
-    source = EntrySource(root, *built, image_root=data.image_root)
+    source = EntrySource(coco_folder(data.coco_root), *built, image_root=data.image_root)
     parts = {
         "training data": lambda: source.mixed(data.train_args)[0],
         "validation data": lambda: source.evaluation("validate", data.validate_args)[0],

@@ -24,7 +24,7 @@ from laid.common.report_folder import report_folder
 from laid.common.tables import Table, text
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
-from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs
+from laid.data.entry_args import EvaluationArgs, PredictArgs
 from laid.data.image_files import load_image
 from laid.data.image_names import resolve_under, without_source
 from laid.evaluation.accuracy_figures import save_png
@@ -34,6 +34,7 @@ from laid.look.attention_shares import attention_shares
 from laid.look.look_figures import haystack_figure, layers_figure
 from laid.look.look_page import look_page
 from laid.look.look_report import LookReport, ModelLook, turns_of
+from laid.minicoco.drawing import MINICOCO
 from laid.vlm.model_loading import ModelArgs
 
 log = logging.getLogger(__name__)

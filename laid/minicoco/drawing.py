@@ -21,6 +21,8 @@ from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.minicoco.glyphs import CATEGORIES, CELL, draw_glyph
 
+MINICOCO = "minicoco"
+"""What the drawn data set is called where a COCO folder is asked for."""
 SIDE = 2 * CELL
 DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test2017": 2000}
 
@@ -58,16 +60,18 @@ def draw_minicoco(
     return root
 
 
-def ensure_minicoco(
-    cache_dir: str | Path | None = None, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
-) -> Path:
-    """The folder of ``draw_minicoco`` in ``cache_dir``, by default ``cache_root() / "minicoco"``;
-    drawn on first use (some ten seconds), and where a file is not as it was drawn."""
-    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "minicoco"
+def ensure_minicoco(seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES) -> Path:
+    """The folder of ``draw_minicoco`` in the cache; drawn on first use (some ten seconds), and
+    where a file is not as it was drawn."""
     sizes = "-".join(f"{split}-{count}" for split, count in images.items())
-    root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
+    root = cache_root() / "minicoco" / f"v{_FORMAT}-seed{seed}-{sizes}"
     cached_folder(root, lambda new: _draw(new, seed, images))
     return root
+
+
+def coco_folder(named: str) -> Path:
+    """The folder that ``data.coco_root`` names: ``MINICOCO`` is the drawn one."""
+    return ensure_minicoco() if named == MINICOCO else Path(named)
 
 
 def _draw(folder: Path, seed: int, counts: Mapping[str, int]) -> None:

@@ -18,10 +18,11 @@ from laid.common.logging_setup import said_once
 from laid.common.printable import printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import comma_separated, text
-from laid.data.entry_args import MINICOCO, EvaluationArgs
+from laid.data.entry_args import EvaluationArgs
 from laid.evaluation.accuracy_figures import save_png
 from laid.inspection.named_models import Dtype, NamedModel, named_models
 from laid.inspection.shown_haystacks import ShownHaystacks, device_of, encoding_of
+from laid.minicoco.drawing import MINICOCO
 from laid.spectrum.low_frequency import check_wavelength
 from laid.spectrum.spectrum_figures import mixed_figure, share_figure, usage_figure
 from laid.spectrum.spectrum_measurement import (
