@@ -241,8 +241,8 @@ class HaystackDataModule(L.LightningDataModule):
         data, step = self._dataset(self.train_entries, with_answer=True), self.global_batch_size
         sizes = list(self.train_entries["size"]) if self.group_by_size else None
         packing, rank = self.packing, self.rank()
-        whole = (self._epoch_length, step, sizes, self.order_seed)
-        order = training_order(*whole, mixture=self._mixture, **({} if packing else rank))
+        how = {"seed": self.order_seed, "mixture": self._mixture, **({} if packing else rank)}
+        order = training_order(self._epoch_length, step, sizes, **how)
         self._train_loader = training_loader(
             data, order, self.batch_size, packing, rank["rank"], self.workers
         )

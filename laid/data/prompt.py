@@ -19,7 +19,7 @@ from laid.data.entries import HaystackEntry
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
 from laid.signals.model_inputs import IGNORED, Answers, ModelInputs, pad_batch
-from laid.vlm.processor import ImageTextProcessor
+from laid.vlm.processor import ImageTextProcessor, user_turn
 
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
 """What Visual Haystacks puts before each question."""
@@ -176,20 +176,20 @@ class PromptEncoder:
         """The text, with every second piece an answer that is trained.
 
         Args:
-            grid_I3: None, of conversations, leaves one token in place of each image.
+            grid_I3: None leaves one token in place of each image.
         """
-        processor = self.processor
-        if not entry.turns:
-            assert grid_I3 is not None
-            pieces = [processor.prompt(self.prefix + entry.question, grid_I3)]
+        turns = entry.turns or (self.turn(len(entry.images), entry.question),)
+        if not with_answer:
+            return [self.processor.conversation(turns, grid_I3)]
+        if self.every_turn:
+            pieces = self.processor.answers_apart(turns, grid_I3)
         else:
-            apart = self.every_turn and with_answer
-            pieces = (
-                processor.answers_apart(entry.turns, grid_I3)
-                if apart
-                else [processor.conversation(entry.turns, grid_I3)]
-            )
-        return [*pieces, self._answer(entry)] if with_answer else pieces
+            pieces = [self.processor.conversation(turns, grid_I3)]
+        return [*pieces, self._answer(entry)]
+
+    def turn(self, images: int, question: str) -> tuple[str, str]:
+        """Role and text of a haystack's only turn."""
+        return user_turn(images, self.prefix + question)
 
 
 @dataclass(eq=False)

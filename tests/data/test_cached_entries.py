@@ -63,8 +63,7 @@ def test_damaged_cached_entries_are_built_again(index, entries_folder, harm, log
 def test_processes_that_race_for_the_cache_get_the_same_entries(index, entries_folder):
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(build_cached(index)[:]))
-        for _ in range(3)
+        threading.Thread(target=lambda: results.append(build_cached(index)[:])) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
