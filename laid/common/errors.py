@@ -10,6 +10,6 @@ class UserError(ValueError):
     """
 
 
-def first_line(reason: BaseException) -> str:
-    """What an error says, in one line of at most 160 characters."""
-    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:160]
+def first_line(reason: BaseException, most: int | None = 160) -> str:
+    """What an error says, in one line of at most so many characters; None: of any length."""
+    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:most]

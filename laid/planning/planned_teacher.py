@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from laid.signals.model_inputs import ModelInputs, answer_labels
+from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.signals.top_logits import TopLogits
@@ -40,7 +40,7 @@ class PlannedCache(WeightlessTeacher):
 
         heads = shape.heads, shape.kv_heads
         qk = {n: QK(*(of(*batch, count, shape.head_dim) for count in heads)) for n in wanted.layers}
-        answers = len(answer_labels(inputs.labels_BL))
+        answers = len(inputs.answers.labels_N)
         found = Signals(qk, of(answers, self._vocabulary) if wanted.logits else None)
         if (top_k := wanted.top_k) is not None:
             ids_NK = torch.arange(top_k.count, device=device).expand(answers, -1)

@@ -52,12 +52,12 @@ class ImageTextProcessor:
     def identity(self) -> dict[str, Any]:
         """What decides the tokens of a text and the pieces of an image: hashes of vocabulary and
         chat template, and the image processor's settings, pixel limits included."""
-        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        texts = {
+            "vocabulary": json.dumps(sorted(self.tokenizer.get_vocab().items())),
+            "chat_template": repr(self.stock.chat_template),
+        }
         return {
-            "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
-            "chat_template": hashlib.sha256(repr(self.stock.chat_template).encode()).hexdigest()[
-                :16
-            ],
+            **{name: hashlib.sha256(of.encode()).hexdigest()[:16] for name, of in texts.items()},
             "image_processor": self.family.preprocessor_config(self.stock),
         }
 
