@@ -124,16 +124,17 @@ def load_sharded(
 def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
     """A checkpoint, file or folder, in one process and as if it had always been one file.
 
+    Args:
+        with_optimizer: without, of a file only the pages that are used are read.
+
     Raises:
         UserError: it is damaged.
     """
     if not path.is_dir():
-        if not with_optimizer:
-            return read_without_optimizer(path)
         with refusing_damage(path):
-            content = dict(load_plain(path))
+            content = load_plain(path) if with_optimizer else load_mapped_part(path, WEIGHTS)
             refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
-            return content
+            return dict(content)
     content, metadata = _open(path)
     tensors: dict[str, Any] = {}
     with refusing_damage(path):
@@ -155,16 +156,6 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
         if with_optimizer:
             content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
     return content
-
-
-def read_without_optimizer(path: Path) -> dict[str, Any]:
-    """A checkpoint to look into; of a file only the pages that are used are read."""
-    if path.is_dir():
-        return read_whole(path, with_optimizer=False)
-    with refusing_damage(path):
-        content = load_mapped_part(path, WEIGHTS)
-        refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
-        return content
 
 
 def _open(path: Path) -> tuple[dict[str, Any], Metadata]:

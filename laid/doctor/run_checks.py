@@ -19,7 +19,7 @@ from laid.settings.run_settings import RUNS
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
 from laid.vlm.model_paths import model_folder, resolve_model
-from laid.vlm.pair_check import check_pair
+from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
 from laid.vlm.weight_files import shard_names
 
@@ -127,13 +127,11 @@ def _on_hub(args: ModelArgs) -> Finding:
 
 
 def _pair(module: LaidModule) -> Iterator[Finding]:
-    student, teacher = module.student_args, module.teacher_args
-    if teacher is None:
+    if module.teacher_args is None:
         return
-    of_heads = [name for name, as_vectors in module.objective_args.of_teacher.items() if as_vectors]
+    terms = module.objective_args.of_teacher
     try:
-        ours, theirs = (load_tokenizer(args).get_vocab() for args in (student, teacher))
-        check_pair(load_config(student), load_config(teacher), ours, theirs, of_heads)
+        check_teacher(module.student_args, module.teacher_args, load_tokenizer, terms)
     except UserError as reason:
         yield Finding("pair", "problem", "student and teacher do not fit", str(reason))
     else:

@@ -15,7 +15,7 @@ from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
 from laid.common.logging_setup import said_once
-from laid.common.printable import printable
+from laid.common.printable import for_file_name, printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import comma_separated, text
 from laid.data.entry_args import EvaluationArgs
@@ -145,8 +145,8 @@ def spectrum(
         save_png(share_figure(report.models), folder / "low_frequency.png")
         for number, made in enumerate(report.models):
             if of := [one for one in mixed if one.model == made.name]:
-                safe = re.sub(r"[^\w.-]+", "-", made.name)[:80]
-                save_png(mixed_figure(of, made.section), folder / f"mixed_{number}_{safe}.png")
+                name = f"mixed_{number}_{for_file_name(made.name)}.png"
+                save_png(mixed_figure(of, made.section), folder / name)
     tables = [*share_tables(report), *([mixed_table(report)] if mixed else [])]
     print(printable("\n\n".join(map(text, tables))))
     for line in (*notes, f"{out}/spectrum.json"):
@@ -163,7 +163,9 @@ def _mixed(
         if model.found is not None:
             notes.append(f"{model.name}: no mixtures of teacher heads, it has no alignment term")
         return []
-    args = model.teacher
+    if (args := model.teacher) is None:
+        notes.append(f"{model.name}: mixtures of teacher heads are left out: no teacher is named")
+        return []
     try:
         teacher = VLM.load(args).requires_grad_(False).to(haystacks.device)
     except UserError as reason:
