@@ -185,9 +185,8 @@ def _trained(model: dict[str, Any]) -> str:
     gains = ", and RoPE response gains, folded into them" if model.get("rope_gain") else ""
     if lora := model.get("lora"):
         return f"LoRA adapters of rank {lora['rank']}, merged into the weights{gains}"
-    return (
-        "decoder" if model["student"].get("freeze_vision") else "decoder and vision tower"
-    ) + gains
+    parts = "decoder" if model["student"].get("freeze_vision") else "decoder and vision tower"
+    return parts + gains
 
 
 def _shown(path: str, revision: str | None = None) -> str:
