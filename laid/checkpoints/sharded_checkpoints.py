@@ -16,7 +16,6 @@ from warnings import catch_warnings, simplefilter
 
 import lightning as L
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -54,7 +53,7 @@ from laid.checkpoints.shard_index import (
 )
 from laid.common.atomic_files import atomic_dir
 from laid.common.errors import UserError
-from laid.distributed.process_group import gather, on_rank_zero, world_size
+from laid.distributed.process_group import gather, on_rank_zero, this_rank, world_size
 from laid.distributed.sharded_tensors import local_rows, shard_like
 
 WEIGHTS = "state_dict"
@@ -82,8 +81,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             raise UserError(
                 f"cannot write the checkpoint {path}: {first_failure(reason)}. Is the disk full?"
             ) from None
-        rank = dist.get_rank() if world_size() > 1 else 0
-        prints = ChainMap(*gather(fingerprints(folder, metadata, rank)))
+        prints = ChainMap(*gather(fingerprints(folder, metadata, this_rank())))
 
         def finish() -> None:
             (folder / ".metadata").unlink()  # a pickle; INDEX has what it says
@@ -218,11 +216,10 @@ def _load_file(
 
 def _load_together(path: Path) -> dict[str, Any]:
     """A file's content in every process, memory-mapped; each checks its share of the tensors."""
-    rank = dist.get_rank() if world_size() > 1 else 0
     content, failure = {}, None
     try:
         with refusing_damage(path):
-            content = dict(load_mapped(path, lambda number: number % world_size() == rank))
+            content = dict(load_mapped(path, lambda number: number % world_size() == this_rank()))
     except UserError as reason:
         failure = reason
     if failures := [one for one in gather(failure) if one is not None]:

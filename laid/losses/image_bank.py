@@ -7,11 +7,10 @@ heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
-from laid.distributed.process_group import gather, gather_tensors, world_size
+from laid.distributed.process_group import gather, gather_tensors, this_rank, world_size
 from laid.losses.image_tokens import BatchImages, ImageTokens, begins, joined
 
 Keys = dict[str, Tensor]
@@ -72,7 +71,7 @@ def of_all_ranks(mine: KeyedImages, batch: BatchImages) -> tuple[KeyedImages, Te
     )
     by_rank = gather_tensors(batch.haystack_M, image_counts)
     row_M = torch.cat([of_rank * ranks + rank for rank, of_rank in enumerate(by_rank)])
-    row_B = torch.arange(len(batch.question_B), device=row_M.device) * ranks + dist.get_rank()
+    row_B = torch.arange(len(batch.question_B), device=row_M.device) * ranks + this_rank()
     order_M = row_M.argsort(stable=True)
     return _selected(every, order_M), row_M[order_M] == row_B[:, None]
 

@@ -182,17 +182,3 @@ def test_ctrl_c_while_it_is_drawn_leaves_nothing(drawn_cache):
     finally:
         signal.signal(signal.SIGALRM, before)
     assert list(drawn_cache.glob("*")) == []
-
-
-def test_nothing_is_drawn_over(tmp_path):
-    (tmp_path / "photo.jpg").touch()
-    with pytest.raises(ValueError, match="there already"):
-        draw_minicoco(tmp_path, images=FEW)
-    assert files_below(tmp_path) == ["photo.jpg"]
-
-
-@pytest.mark.parametrize("images", [{}, {"train2017": 0}, {"../x": 3}])
-def test_counts_and_names_of_splits_are_checked(tmp_path, images):
-    with pytest.raises(ValueError, match="split"):
-        draw_minicoco(tmp_path / "new", images=images)
-    assert list(tmp_path.iterdir()) == []
