@@ -97,26 +97,17 @@ class PromptEncoder:
         """
         processor = self.processor
         tokens = processor.image_tokens(sizes[n] for names in entries["images"] for n in names)
-        frame, marks = processor.question_frame()
         lengths: list[int] = []
         with tqdm(total=len(entries), desc="counting tokens", unit="entry", delay=3) as bar:
             for at in range(0, len(entries), COUNTED):
                 rows = entries.select(range(at, min(at + COUNTED, len(entries))))
-                pieces, beside = [], []
-                for entry in map(HaystackEntry.of, rows):
-                    shown = [tokens[sizes[name]] for name in entry.images]
-                    if entry.turns:
-                        pieces.append(self.pieces(entry, None, with_answer))
-                        beside.append(sum(shown) - len(shown))
-                    else:
-                        text = self.prefix + entry.question
-                        pieces.append([text, self._answer(entry)] if with_answer else [text])
-                        beside.append(frame + marks * len(shown) + sum(shown))
-                counts = iter(processor.counts([piece for some in pieces for piece in some]))
-                lengths += [
-                    sum(islice(counts, len(some))) + more
-                    for some, more in zip(pieces, beside, strict=True)
-                ]
+                some = [HaystackEntry.of(row) for row in rows]
+                pieces = [self.pieces(entry, None, with_answer) for entry in some]
+                counts = iter(processor.counts([piece for of in pieces for piece in of]))
+                for entry, of in zip(some, pieces, strict=True):
+                    # One visual token of each image is counted already.
+                    visual = sum(tokens[sizes[name]] - 1 for name in entry.images)
+                    lengths.append(sum(islice(counts, len(of))) + visual)
                 bar.update(len(rows))
         return lengths
 

@@ -12,11 +12,11 @@ from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.signals.top_logits import TopLogits
 from laid.teacher_cache.stored_numbers import StoredAs
-from laid.teacher_cache.weightless_teacher import WeightlessTeacher
 from laid.training.placement import Placement
 from laid.training.teacher_choice import TeacherChoice
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.pair_check import check_teacher
+from laid.vlm.weightless_teacher import WeightlessTeacher
 
 
 class PlannedCache(WeightlessTeacher):

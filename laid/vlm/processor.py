@@ -118,14 +118,6 @@ class ImageTextProcessor:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
 
-    def question_frame(self) -> tuple[int, int]:
-        """Tokens of a conversation of one ``user_turn`` beside its text and its visual tokens: of
-        any, and of each image."""
-        asked = (self.conversation([user_turn(count, "word")], None) for count in (1, 2))
-        one, two = (len(self.ids(text)) for text in asked)
-        marks = two - one - 1  # of an image, and what is between two
-        return one - 1 - marks - len(self.ids("word")), marks
-
     def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """Visual tokens of images, by width and height."""
         # Image processors tell vLLM in this way how many pieces an image has.
