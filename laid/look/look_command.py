@@ -153,15 +153,8 @@ def look(
         of_run["coco_root"] = coco_root
     if seed is not None:
         of_run["seed"] = seed
-    test = dict(of_run.pop("test", {}))
-    if source is not None:  # what the run says is of its own sources
-        test = {
-            key: value for key, value in test.items() if key not in ("split", "sizes", "per_size")
-        }
-    test.update({key: value for key, value in typed_entries.items() if value is not None})
-    if split is not None and source is None:
-        test["source"] = None
-    settings = {**of_run, **encoding, "test": EvaluationArgs(**test)}
+    test = entries_shown(of_run.pop("test", {}), typed_entries)
+    settings = {**of_run, **encoding, "test": test}
     shown = _Shown(entry or "", settings, asked)
     with report_folder(out, _OF_A_REPORT) as folder, said_once():
         looks: list[ModelLook] = []
@@ -197,6 +190,14 @@ def look(
     print(printable(text(_table(report))))
     for line in (*notes, f"{out}/look.html"):
         log.info("%s", line)
+
+
+def entries_shown(of_run: dict[str, Any], typed: dict[str, Any]) -> EvaluationArgs:
+    """The test entries: as typed, else as the run has them, whose settings are of its sources."""
+    args = of_run if typed["source"] is None else {}
+    if typed["split"] is not None:
+        args = args | {"source": None, "scoring": None}
+    return EvaluationArgs(**args | {k: value for k, value in typed.items() if value is not None})
 
 
 def _of_run(models: Sequence[NamedModel]) -> dict[str, Any]:
