@@ -117,16 +117,6 @@ class HaystackDataModule(L.LightningDataModule):
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
-        check_numbers(
-            feature_gib,
-            workers,
-            batch_size=batch_size,
-            pack_tokens=pack_tokens,
-            global_batch_size=global_batch_size,
-            eval_batch_size=eval_batch_size,
-            max_length=max_length,
-            max_answer_tokens=max_answer_tokens,
-        )
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
@@ -149,6 +139,7 @@ class HaystackDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.order_seed = order_seed
+        check_numbers(vars(self))
         self.grids: dict[str, Tensor] = {}
         self.answered: Callable[[], Collection[str]] = tuple
         """Gives the ids of test entries to leave out; called when the test begins, after the
