@@ -1,10 +1,10 @@
-"""What a user can mend."""
+"""What a user can fix."""
 
 
 class UserError(ValueError):
     """Something that the user gave does not fit; the command line shows its message alone.
 
-    The message says what was given, what was found, what was expected and how to mend it. It is a
+    The message says what was given, what was found, what was expected and how to fix it. It is a
     ``ValueError``, so that argument parsing and callers in Python treat it as one. Whatever else is
     raised is a bug, or the system's own ``OSError``, and keeps its traceback.
     """

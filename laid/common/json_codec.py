@@ -63,8 +63,8 @@ def plain(content: Json, what: str, sort_keys: bool = False) -> Json:
     try:
         return cast(Json, json.loads(json.dumps(content, sort_keys=sort_keys, allow_nan=False)))
     except (TypeError, ValueError) as error:
-        mend = "give paths and versions as str, arrays as list"
-        raise UserError(f"{what} must be JSON ({error}); {mend}") from error
+        advice = "give paths and versions as str, arrays as list"
+        raise UserError(f"{what} must be JSON ({error}); {advice}") from error
 
 
 def _decode(kind: Any, content: object, at: str) -> Any:

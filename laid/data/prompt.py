@@ -173,7 +173,7 @@ class PromptEncoder:
         if not with_answer:
             return [self.processor.conversation(turns, grid_I3)]
         if self.every_turn:
-            pieces = self.processor.answers_apart(turns, grid_I3)
+            pieces = self.processor.split_at_answers(turns, grid_I3)
         else:
             pieces = [self.processor.conversation(turns, grid_I3)]
         return [*pieces, self._answer(entry)]

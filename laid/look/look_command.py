@@ -18,7 +18,7 @@ from laid import __version__
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
-from laid.common.logging_setup import said_once
+from laid.common.logging_setup import without_repeats
 from laid.common.printable import printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, text
@@ -156,7 +156,7 @@ def look(
     test = entries_shown(of_run.pop("test", {}), typed_entries)
     settings = {**of_run, **encoding, "test": test}
     shown = _Shown(entry or "", settings, asked)
-    with report_folder(out, _OF_A_REPORT) as folder, said_once():
+    with report_folder(out, _OF_A_REPORT) as folder, without_repeats():
         looks: list[ModelLook] = []
         for model in chosen:
             try:

@@ -14,7 +14,7 @@ from laid import __version__
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
-from laid.common.logging_setup import said_once
+from laid.common.logging_setup import without_repeats
 from laid.common.printable import for_file_name, printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import comma_separated, text
@@ -108,7 +108,7 @@ def spectrum(
     typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
     encoding, notes = encoding_of(chosen, typed)
     haystacks = ShownHaystacks(coco_root, entries, seed, encoding, device_of(device))
-    with report_folder(out, _OF_A_REPORT) as folder, said_once():
+    with report_folder(out, _OF_A_REPORT) as folder, without_repeats():
         measured: dict[str, MeasuredSpectrum] = {}
         mixed: list[MixedSpectrum] = []
         for model in chosen:

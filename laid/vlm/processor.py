@@ -73,7 +73,9 @@ class ImageTextProcessor:
         """
         return self._with_images(_render(self.stock, turns), grid_I3)
 
-    def answers_apart(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> list[str]:
+    def split_at_answers(
+        self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None
+    ) -> list[str]:
         """What ``conversation`` gives, cut before and after each answer of the assistant's, its end
         of turn included: every second piece is one.
 

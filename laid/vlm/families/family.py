@@ -139,7 +139,7 @@ class Family(ABC):
             )
         return self.qk_modules(layer)[0]
 
-    def heads_apart(self, out: Tensor) -> Tensor:
+    def split_heads(self, out: Tensor) -> Tensor:
         """What a module of ``qk_modules`` returns, as ``x_BLHD``."""
         if self.qk_layout == "flat":
             return out.unflatten(-1, (-1, self.shape.head_dim))
