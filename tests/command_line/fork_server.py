@@ -80,6 +80,10 @@ def become(start: dict[str, Any]) -> None:
     os.chdir(start["folder"])
     sys.path[:1] = [start["folder"], *os.environ["PYTHONPATH"].split(os.pathsep)]
     sys.argv = ["laid", *start["words"]]
+    if start.get("own_laid"):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "laid"]:
+            del sys.modules[name]
+        import_module("lightning.pytorch.strategies").StrategyRegistry.remove("laid_fsdp")
     limits = {
         "file_bytes": resource.RLIMIT_FSIZE,
         "cpu_s": resource.RLIMIT_CPU,
