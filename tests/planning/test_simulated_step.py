@@ -60,8 +60,9 @@ def bytes_at_peak(tracker: MemoryTracker) -> dict[str, int]:
     [SETTING, replace(SETTING, devices=2, precision="bf16-mixed", accumulates=True)],
     ids=["one device", "sharded"],
 )
-def test_real_tensors_take_the_memory_that_is_planned(pair, setting):
-    planned = bytes_at_peak(simulate_training(module(pair), setting))
+def test_real_tensors_take_the_memory_that_is_planned(pair, whole, setting):
+    again = setting is not SETTING
+    planned = bytes_at_peak(simulate_training(module(pair), setting) if again else whole)
     real = bytes_at_peak(simulate_training(module(pair), setting, real=True))
     for phase in (TEACHER, STUDENT, BACKWARD, OPTIMIZER):
         assert planned[phase] == pytest.approx(real[phase], rel=0.05), phase
@@ -146,13 +147,13 @@ def test_attention_grows_with_the_square_of_the_tokens(pair):
     def length(images):
         return tokens_of(config, images, SETTING.grid) + ANSWER
 
-    for images in (4, 16):
+    for images in (2, 8):
         setting = replace(SETTING, images=images)
         tracker = simulate_training(module(pair), setting)
         costs[images] = Cost.of(tracker.flops, [images], length)
-    assert costs[16].at(4) == pytest.approx(costs[4].at(4), rel=0.02)
-    assert costs[16].attention == pytest.approx(costs[4].attention, rel=0.02)
-    assert costs[16].vision == pytest.approx(costs[4].vision, rel=0.02)
+    assert costs[8].at(2) == pytest.approx(costs[2].at(2), rel=0.02)
+    assert costs[8].attention == pytest.approx(costs[2].attention, rel=0.02)
+    assert costs[8].vision == pytest.approx(costs[2].vision, rel=0.02)
 
 
 def test_a_haystack_of_a_plan_is_as_long_as_it_says(pair):
