@@ -55,7 +55,7 @@ def test_a_run_beside_its_base_and_its_teacher(laid, fitted, drawn, work):
 
 
 def test_own_images_and_a_question_that_has_html_in_it(run, pair, drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr("laid.data.datamodule.ensure_minicoco", lambda: drawn)
+    monkeypatch.setattr("laid.minicoco.drawing.ensure_minicoco", lambda: drawn)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.txt").touch()
