@@ -10,6 +10,7 @@ entries and a fourth reads them back from the cache. Prints a table and the same
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -70,11 +71,12 @@ def measure(step: str, root: Path, cache: Path) -> None:
     from laid.data.coco_index import CocoIndex
     from laid.data.haystack_builder import build_training_entries, cached_entries
 
+    os.environ["LAID_CACHE"] = str(cache)
     start = time.perf_counter()
-    index = CocoIndex.load(root, "train2017", cache_dir=cache)
+    index = CocoIndex.load(root, "train2017")
     if step == "entries":
         start = time.perf_counter()
-        cached_entries(build_training_entries, index, n=5000, seed=0, cache_dir=cache)
+        cached_entries(build_training_entries, index, n=5000, seed=0)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak)}))

@@ -33,7 +33,7 @@ from laid.losses.alignment import AlignmentArgs
 from laid.losses.divergence import DivergenceArgs
 from laid.planning.plan_options import GPUS
 from laid.planning.plan_tables import GIB, highest
-from laid.planning.planned_inputs import haystack_inputs, tokens_of
+from laid.planning.planned_inputs import ANSWER, haystack_inputs, tokens_of
 from laid.planning.simulated_step import (
     STUDENT,
     PlannedModule,
@@ -161,7 +161,7 @@ class Bench:
         """The row of a test prompt and two answer tokens."""
         setting = self.setting(student, images)
         config = load_config(student)
-        row = _row("test", student, images, tokens_of(config, images, setting.grid))
+        row = _row("test", student, images, tokens_of(config, images, setting.grid) - ANSWER)
         planned = simulate_test(PlannedModule(_by_sdpa(student)), setting)
         row["planned_gib"] = highest(planned).total() / GIB
         row["flops"] = sum(planned.flops.values())

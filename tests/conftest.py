@@ -32,6 +32,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for one test."""
+    monkeypatch.setenv("LAID_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """What the command line is run by."""

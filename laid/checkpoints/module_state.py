@@ -52,6 +52,11 @@ def refuse_not_finite(state: Mapping[str, Tensor], whose: str) -> None:
         raise UserError(f"{whose} is not finite: {name} holds a NaN or an infinity")
 
 
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights of one part, by their names within it."""
+    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
+
+
 def drop(state: dict[str, Tensor], prefix: str) -> None:
     """Removes the weights of one part, in place."""
     for key in [key for key in state if key.startswith(prefix)]:

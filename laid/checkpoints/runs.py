@@ -230,7 +230,7 @@ def claim_run(runs: Path, name: str) -> Path:
     raise AssertionError
 
 
-def give_back_run(folder: Path) -> None:
+def remove_failed_run(folder: Path) -> None:
     """Removes the folder of a run that failed before its first step."""
     if not _checkpoints(folder):
         discard(folder)

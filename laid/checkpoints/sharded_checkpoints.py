@@ -16,7 +16,6 @@ from warnings import catch_warnings, simplefilter
 
 import lightning as L
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -54,7 +53,7 @@ from laid.checkpoints.shard_index import (
 )
 from laid.common.atomic_files import atomic_dir
 from laid.common.errors import UserError
-from laid.distributed.process_group import gather, on_rank_zero, world_size
+from laid.distributed.process_group import gather, on_rank_zero, this_rank, world_size
 from laid.distributed.sharded_tensors import local_rows, shard_like
 
 WEIGHTS = "state_dict"
@@ -82,8 +81,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
             raise UserError(
                 f"cannot write the checkpoint {path}: {first_failure(reason)}. Is the disk full?"
             ) from None
-        rank = dist.get_rank() if world_size() > 1 else 0
-        prints = ChainMap(*gather(fingerprints(folder, metadata, rank)))
+        prints = ChainMap(*gather(fingerprints(folder, metadata, this_rank())))
 
         def finish() -> None:
             (folder / ".metadata").unlink()  # a pickle; INDEX has what it says
@@ -124,16 +122,17 @@ def load_sharded(
 def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
     """A checkpoint, file or folder, in one process and as if it had always been one file.
 
+    Args:
+        with_optimizer: without, of a file only the pages that are used are read.
+
     Raises:
         UserError: it is damaged.
     """
     if not path.is_dir():
-        if not with_optimizer:
-            return read_without_optimizer(path)
         with refusing_damage(path):
-            content = dict(load_plain(path))
+            content = load_plain(path) if with_optimizer else load_mapped_part(path, WEIGHTS)
             refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
-            return content
+            return dict(content)
     content, metadata = _open(path)
     tensors: dict[str, Any] = {}
     with refusing_damage(path):
@@ -155,16 +154,6 @@ def read_whole(path: Path, with_optimizer: bool = True) -> dict[str, Any]:
         if with_optimizer:
             content[STATES] = [_numbered(tensors[name]) for name in sorted(tensors)]
     return content
-
-
-def read_without_optimizer(path: Path) -> dict[str, Any]:
-    """A checkpoint to look into; of a file only the pages that are used are read."""
-    if path.is_dir():
-        return read_whole(path, with_optimizer=False)
-    with refusing_damage(path):
-        content = load_mapped_part(path, WEIGHTS)
-        refuse_not_finite(content[WEIGHTS], f"checkpoint {path}")
-        return content
 
 
 def _open(path: Path) -> tuple[dict[str, Any], Metadata]:
@@ -227,11 +216,10 @@ def _load_file(
 
 def _load_together(path: Path) -> dict[str, Any]:
     """A file's content in every process, memory-mapped; each checks its share of the tensors."""
-    rank = dist.get_rank() if world_size() > 1 else 0
     content, failure = {}, None
     try:
         with refusing_damage(path):
-            content = dict(load_mapped(path, lambda number: number % world_size() == rank))
+            content = dict(load_mapped(path, lambda number: number % world_size() == this_rank()))
     except UserError as reason:
         failure = reason
     if failures := [one for one in gather(failure) if one is not None]:

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError
 
+from laid.checkpoints.module_state import part_of
 from laid.checkpoints.runs import Found, find_checkpoint
-from laid.checkpoints.sharded_checkpoints import read_without_optimizer
+from laid.checkpoints.sharded_checkpoints import WEIGHTS, read_whole
 from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
 from laid.sharing.export_card import write_card
@@ -59,7 +60,7 @@ def export(
             be replaced or can't be written, or it is no whole export and is not pushed.
     """
     if push_to is not None:
-        check_repo(push_to, "--push_to")
+        check_repo(push_to)
     elif ckpt_path is None:
         raise UserError("nothing to do: give --ckpt_path, --push_to, or both")
     elif dry_run:
@@ -107,13 +108,8 @@ def _write(folder: Path, found: Found, dtype: str | None) -> tuple[str, str]:
     processor = load_processor(
         ProcessorArgs(args.path, args.revision, data["min_pixels"], data["max_pixels"]),
     )
-    content = read_without_optimizer(found.path)
-    state = {
-        name.removeprefix(STUDENT): value
-        for name, value in content["state_dict"].items()
-        if name.startswith(STUDENT)
-    }
-    written = dtype
+    content = read_whole(found.path, with_optimizer=False)
+    state, written = part_of(content[WEIGHTS], STUDENT), dtype
     gain = model.get("rope_gain")
     logs = {name: state.pop(name) for name in list(state) if gain is not None and is_gain(name)}
     if (lora := model.get("lora")) is not None:

@@ -20,7 +20,13 @@ from laid.callbacks.run_messages import RunMessages
 from laid.callbacks.test_recorder import TestRecorder
 from laid.checkpoints.checkpoint_io import AtomicCheckpointIO
 from laid.checkpoints.runs import CHECKPOINTS, training_of
-from laid.cli.run_output import FOLDER, model_identity, no_litter, output_folder, results_name
+from laid.cli.run_output import (
+    FOLDER,
+    clean_up_on_failure,
+    model_identity,
+    output_folder,
+    results_name,
+)
 from laid.common.atomic_files import only_writer
 from laid.common.errors import UserError
 from laid.common.first_rank import is_first_rank
@@ -50,7 +56,7 @@ def run(command: str, words: list[str]) -> None:
         words: the command line after it.
 
     Raises:
-        UserError: something that the user gave does not fit; the message says how to mend it.
+        UserError: something that the user gave does not fit; the message says how to fix it.
     """
     parser = settings_parser(f"laid {command}")
     _add_options(parser, command)
@@ -77,7 +83,7 @@ def run(command: str, words: list[str]) -> None:
     try:
         with (
             only_writer(folder) if shared else nullcontext(),
-            no_litter(folder, command == "fit" and found is None, begun),
+            clean_up_on_failure(folder, command == "fit" and found is None, begun),
         ):
             settings = _kept(parser, config)
             # Not in the settings: it belongs to the folder, which may be moved.

@@ -94,7 +94,7 @@ with any command: -v, --verbose for details; -q, --quiet for results and errors 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``laid``; ``argv`` is the command line without the program's name.
 
-    What a user can mend ends in one line on stderr and exit code 2 (``LAID_TRACEBACK=1`` shows
+    What a user can fix ends in one line on stderr and exit code 2 (``LAID_TRACEBACK=1`` shows
     where it was raised), SIGTERM in one and 143, Ctrl-C in one and 130; everything else is a bug
     and keeps its traceback.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from laid.checkpoints.runs import CHECKPOINTS, Found, claim_run, give_back_run
+from laid.checkpoints.runs import CHECKPOINTS, Found, claim_run, remove_failed_run
 from laid.common.first_rank import is_first_rank
 from laid.evaluation.records import RECORDS
 from laid.settings.run_settings import RUNS
@@ -35,7 +35,7 @@ def output_folder(command: str, config: Namespace, found: Found | None) -> Path:
 
 
 @contextmanager
-def no_litter(folder: Path, new: bool, begun: Callable[[], bool]) -> Iterator[None]:
+def clean_up_on_failure(folder: Path, new: bool, begun: Callable[[], bool]) -> Iterator[None]:
     """Removes what a command has written that fails before it has done anything.
 
     Args:
@@ -54,7 +54,7 @@ def no_litter(folder: Path, new: bool, begun: Callable[[], bool]) -> Iterator[No
             with suppress(OSError):  # it holds something
                 folder.rmdir()
             if new:
-                give_back_run(folder)
+                remove_failed_run(folder)
         raise
 
 

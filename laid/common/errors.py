@@ -1,15 +1,15 @@
-"""What a user can mend."""
+"""What a user can fix."""
 
 
 class UserError(ValueError):
     """Something that the user gave does not fit; the command line shows its message alone.
 
-    The message says what was given, what was found, what was expected and how to mend it. It is a
+    The message says what was given, what was found, what was expected and how to fix it. It is a
     ``ValueError``, so that argument parsing and callers in Python treat it as one. Whatever else is
     raised is a bug, or the system's own ``OSError``, and keeps its traceback.
     """
 
 
-def first_line(reason: BaseException) -> str:
-    """What an error says, in one line of at most 160 characters."""
-    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:160]
+def first_line(reason: BaseException, most: int | None = 160) -> str:
+    """What an error says, in one line of at most so many characters; None: of any length."""
+    return (str(reason).strip().splitlines() or [type(reason).__name__])[0][:most]

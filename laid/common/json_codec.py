@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from laid.common.errors import UserError
+from laid.common.json_files import excerpt
 
 Json = dict[str, Any]
 """A JSON object that laid carries and does not look into."""
@@ -22,6 +23,8 @@ Json = dict[str, Any]
 T = TypeVar("T")
 _DEEPEST = 100
 """Levels of what is not looked into: Python's own functions stop at some hundreds."""
+_SHOWN = 60
+"""Characters of a value in a message."""
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
 _NAMES |= {int: "a whole number", float: "a number"}
 
@@ -60,8 +63,8 @@ def plain(content: Json, what: str, sort_keys: bool = False) -> Json:
     try:
         return cast(Json, json.loads(json.dumps(content, sort_keys=sort_keys, allow_nan=False)))
     except (TypeError, ValueError) as error:
-        mend = "give paths and versions as str, arrays as list"
-        raise UserError(f"{what} must be JSON ({error}); {mend}") from error
+        advice = "give paths and versions as str, arrays as list"
+        raise UserError(f"{what} must be JSON ({error}); {advice}") from error
 
 
 def _decode(kind: Any, content: object, at: str) -> Any:
@@ -94,7 +97,8 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
     version = getattr(kind, "FORMAT", {})
     for key, value in version.items():
         if content.get(key) != value:
-            raise UserError(f"{_join(at, key)} is {_short(content.get(key))}, expected {value}")
+            found = excerpt(content.get(key), _SHOWN)
+            raise UserError(f"{_join(at, key)} is {found}, expected {value}")
     known = {field.name.rstrip("_"): field for field in fields(kind)}
     required = [k for k, f in known.items() if f.default is f.default_factory is MISSING]
     unknown = sorted(content.keys() - known.keys() - version.keys())
@@ -113,12 +117,12 @@ def _decode_fields(kind: Any, content: Json, at: str) -> Any:
 
 def _expect(kind: type, content: object, at: str) -> Any:
     if type(content) is int and abs(content) >= 2**63:
-        raise UserError(f"{at or 'it'} is {_short(content)}, more than 64 bits hold")
+        raise UserError(f"{at or 'it'} is {excerpt(content, _SHOWN)}, more than 64 bits hold")
     if kind is float and type(content) is int:
         return float(content)
     # Not isinstance: to Python true is a whole number.
     if type(content) is not kind:
-        raise UserError(f"{at or 'it'} is {_short(content)}, expected {_NAMES[kind]}")
+        raise UserError(f"{at or 'it'} is {excerpt(content, _SHOWN)}, expected {_NAMES[kind]}")
     if kind is float and not math.isfinite(cast(float, content)):
         raise UserError(f"{at or 'it'} is {content}, expected a finite number")
     return content
@@ -133,14 +137,6 @@ def _deeper(content: object, levels: int) -> bool:
 
 def _join(at: str, key: str) -> str:
     return f"{at}.{key}" if at else key
-
-
-def _short(content: object) -> str:
-    try:
-        text = json.dumps(content)
-    except RecursionError:
-        return "nested too deeply"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _hints = cache(get_type_hints)

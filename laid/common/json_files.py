@@ -1,4 +1,4 @@
-"""Reading JSON files that others wrote."""
+"""JSON that others wrote: reading files, and showing values in messages."""
 
 import codecs
 import json
@@ -9,6 +9,15 @@ from typing import Any
 from laid.common.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+def excerpt(value: object, most: int = 80) -> str:
+    """A value as a message shows it: its JSON, of at most so many characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except (RecursionError, ValueError):
+        text = "something nested too deeply"
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def read_json(path: str | Path, without: str | None = None) -> Any:

@@ -60,7 +60,7 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
+def without_repeats() -> Iterator[None]:
     """Within it, what is said again in the same words is left out: data may be set up anew for each
     of several models."""
     filters = [(handler, _Once()) for handler in logging.getLogger("laid").handlers]

@@ -40,5 +40,10 @@ def for_spreadsheet(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
+def for_file_name(text: str) -> str:
+    """``text`` as a part of a file's name: letters, digits and ``_.-``, 80 at most."""
+    return re.sub(r"[^\w.-]+", "-", text)[:80]
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

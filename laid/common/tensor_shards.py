@@ -65,12 +65,12 @@ class TensorShards:
 
     Attributes:
         key: of what the tensors depend on; a shard of another key is not taken.
-        mend: how to make again what can't be read.
+        advice: how to make again what can't be read.
     """
 
     folder: Path
     key: str
-    mend: str
+    advice: str
     _opened: Callable[[Path], Any] = field(default_factory=_opener, repr=False, compare=False)
 
     def place(self, shard: str) -> Path:
@@ -126,6 +126,6 @@ class TensorShards:
                 tensor: Tensor = self._opened(path).get_tensor(f"{n}.{name}")
                 return tensor
             except (OSError, SafetensorError) as reason:
-                raise UserError(f"cannot read {path}: {reason}. {self.mend}") from reason
+                raise UserError(f"cannot read {path}: {reason}. {self.advice}") from reason
 
         return read

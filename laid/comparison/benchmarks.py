@@ -111,11 +111,7 @@ class Benchmarks:
                 if at in tests and tests[at] is None:
                     self.notes.append(f"{method.label} and {base} did not answer the same {name}")
                 if test := tests.get(at):
-                    points = cells.points_cell(Measured(test.difference, test.interval))
-                    counts = [Cell(str(of), of) for of in (test.n, test.ahead, test.behind)]
-                    p = [cells.p_cell(test.p), cells.p_cell(test.adjusted)]
-                    n, *sides = counts
-                    tested.append([_title(method), name, n, points, *sides, *p])
+                    tested.append([_title(method), name, *cells.paired_cells(test)])
             accuracy.append(row)
         notes = [
             "Share of entries that the benchmark's own scoring calls right, in percent, with 95% "
@@ -124,7 +120,7 @@ class Benchmarks:
         ]
         found = [Table(TABLES[0], "Benchmarks", ["method", *self.names], accuracy, notes)]
         if tested:
-            header = ["method", "benchmark", "n", "difference", "ahead", "behind", "p", "p Holm"]
+            header = ["method", "benchmark", *cells.PAIRED_HEADER]
             notes = [
                 f"Against {base}, on the same entries; as the paired tests by haystack size. p "
                 "Holm: corrected for the benchmarks of a method."

@@ -8,7 +8,7 @@ from pathlib import Path
 from laid.callbacks.head_flow_figure import flow_figure, read_head_flow
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
-from laid.common.printable import for_markdown, printable
+from laid.common.printable import for_file_name, for_markdown, printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, comma_separated, latex, markdown, text
 from laid.comparison.benchmarks import TABLES as OF_BENCHMARKS
@@ -144,7 +144,7 @@ def _figures(study: Study, folder: Path, notes: list[str]) -> dict[str, str]:
     titles = {name: FIGURES[name] for name in made}
     flows = {method.label: flow for method in study.rows if (flow := _head_flow(method))}
     for label, flow in flows.items():
-        safe = "head_flow_" + re.sub(r"[^\w.-]+", "-", label)[:80]
+        safe = f"head_flow_{for_file_name(label)}"
         if safe in made:  # two labels that differ in signs only
             safe = f"{safe}-{len(made)}"
         name = "head_flow" if len(flows) == 1 else safe

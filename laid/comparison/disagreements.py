@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from laid.common.errors import UserError
 from laid.common.tables import Cell, Table
-from laid.comparison.methods import Method
+from laid.comparison.methods import Answers
 from laid.comparison.study import Study
 
 MOST = 40
@@ -30,14 +30,11 @@ def disagreement_table(study: Study) -> Table | None:
     """The entries on which methods differ most: by the largest difference in the share of training
     seeds that were right. Of methods that were asked the same entries as the first one with
     records; None where fewer than two were."""
-    first = next((m for m in study.rows if m.answers is not None), None)
-    if first is None:
-        return None
-    asked = first.answers and first.answers.asked
-    same = [m for m in study.rows if m.answers is not None and m.answers.asked == asked]
+    known = [(m.title, m.answers) for m in study.rows if m.answers is not None]
+    same = [(title, answers) for title, answers in known if answers.asked == known[0][1].asked]
     if len(same) < 2:
         return None
-    found = [entry for entry in _entries(same) if entry.spread > 0]
+    found = [entry for entry in _entries([answers for _, answers in same]) if entry.spread > 0]
     found.sort(key=lambda entry: (-entry.spread, entry.size, entry.id))
     rows = []
     for entry in found[:MOST]:
@@ -48,21 +45,15 @@ def disagreement_table(study: Study) -> Table | None:
         f"How many training seeds were right: {shown}{len(found)} entries on which the methods "
         "differ. laid look --entry ID shows where models look in one."
     ]
-    header = ["entry", "images", *(method.title for method in same)]
+    header = ["entry", "images", *(title for title, _ in same)]
     return Table("disagreements", "Where the methods disagree", header, rows, notes)
 
 
-def _entries(methods: Sequence[Method]) -> Iterator[_Entry]:
-    first = methods[0].answers
-    assert first is not None
-    for size, ids in first.ids.items():
-        parts = []
-        for method in methods:
-            answers = method.answers
-            if answers is None or answers.ids.get(size) != ids:
-                break
-            parts.append((answers.correct_SE[size].sum(0), len(answers.correct_SE[size])))
-        else:
+def _entries(of_methods: Sequence[Answers]) -> Iterator[_Entry]:
+    for size, ids in of_methods[0].ids.items():
+        if all(answers.ids.get(size) == ids for answers in of_methods):
+            each = [answers.correct_SE[size] for answers in of_methods]
+            parts = [(correct_SE.sum(0), len(correct_SE)) for correct_SE in each]
             for at, name in enumerate(ids):
                 yield _Entry(size, name, tuple((int(right[at]), n) for right, n in parts))
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,10 +119,10 @@ def _binary(value: Any, at: str) -> bool:
 
 
 def _samples(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                sample = json.loads(line)
+                sample = json.loads(line)  # also raises what is not UTF-8
                 # lmms-eval's doc_hash can be the same for all entries: two versions of a benchmark,
                 # or two prompts, are told apart by what was asked.
                 asked = json.dumps([sample.get(key) for key in ("doc_hash", "input", "target")])
@@ -160,13 +161,13 @@ def _of_metric(value: Any) -> Any:
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     rows = _table(path)
-    if not rows or not {"index", "prediction"} <= rows[0].keys():
+    if not rows or not all({"index", "prediction"} <= row.keys() for row in rows):
         raise UserError(f"{path}: expected VLMEvalKit's columns index and prediction")
     column = next((name for name in _SCORES if name in rows[0]), None)
     for row in rows:
         name, gold = str(row["index"]), str(row.get("answer", ""))
         if column is not None:
-            yield name, _number(row[column])
+            yield name, _number(row.get(column, ""))
         elif gold.strip().lower() in ("yes", "no"):
             yield name, score_answer(str(row["prediction"]), gold).correct
         else:
@@ -208,7 +209,8 @@ def _sheet(path: Path) -> list[dict[str, Any]]:
         ) from None
     try:
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).active
+        header, *rows = [*sheet.iter_rows(values_only=True)] or [()]
     except Exception as error:  # of a damaged file anything
         raise UserError(f"{path}: not a workbook that can be read ({error})") from error
-    header, *rows = sheet.iter_rows(values_only=True)
-    return [dict(zip(header, ("" if v is None else v for v in row), strict=True)) for row in rows]
+    cells = [["" if value is None else value for value in row] for row in rows]
+    return [dict(zip_longest(header, row, fillvalue="")) for row in cells]  # a row may end early

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import yaml
 from plotly.offline import get_plotlyjs
 
+from laid.common.html_page import html_page
 from laid.common.json_codec import to_json
 from laid.common.printable import one_line, printable
 from laid.common.tables import Table, html
@@ -78,25 +79,8 @@ def html_report(
         links = (f'<li><a href="{quote(page)}">{escape(e)}</a></li>' for e, page in pages.items())
         parts.append(f'<h2 id="look">Where models look</h2><ul>{"".join(links)}</ul>')
     parts += ['<h2 id="made">How each number was made</h2>', *map(_made, study.rows)]
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(one_line(title))}</title>
-<style>
-{_STYLE}</style>
-<script>{get_plotlyjs()}</script>
-</head>
-<body>
-{chr(10).join(parts)}
-<script>
-{_SORT}</script>
-</body>
-</html>
-"""
+    parts.append(f"<script>\n{_SORT}</script>")
+    return html_page(title, _STYLE, "\n".join(parts), f"<script>{get_plotlyjs()}</script>\n")
 
 
 def accuracy_plot(study: Study) -> go.Figure:

@@ -57,6 +57,16 @@ def p_cell(p: float | None) -> Cell | str:
     return NONE if p is None else Cell("<0.001" if p < 0.001 else f"{p:.3f}", p)
 
 
+PAIRED_HEADER = ("n", "difference", "ahead", "behind", "p", "p Holm")
+
+
+def paired_cells(test: PairedTest) -> list[Cell | str]:
+    """The cells of ``PAIRED_HEADER``."""
+    n, ahead, behind = (Cell(str(of), of) for of in (test.n, test.ahead, test.behind))
+    points = points_cell(Measured(test.difference, test.interval))
+    return [n, points, ahead, behind, p_cell(test.p), p_cell(test.adjusted)]
+
+
 def bounded_cell(found: Bounded | None, sizes: Sequence[int] = (), digits: int = 2) -> Cell | str:
     """A number that may be known by bounds: ">150" of windows, "≥2.75" of ratios.
 

@@ -10,7 +10,7 @@ from laid.comparison import report_cells as cells
 from laid.comparison.accuracy_curves import with_images
 from laid.comparison.methods import Method, not_paired
 from laid.comparison.paired_tests import LEVEL
-from laid.comparison.study import Measured, Study
+from laid.comparison.study import Study
 from laid.evaluation.accuracy_table import asked_text
 from laid.evaluation.percentile_interval import REPLICATES
 from laid.evaluation.results import long_sizes, short_sizes
@@ -153,16 +153,13 @@ def window_table(study: Study) -> Table:
 def test_table(study: Study) -> Table:
     """Every paired comparison with the base."""
     assert study.base is not None
-    header = ["method", "images", "n", "difference", "ahead", "behind", "p", "p Holm"]
+    header = ["method", "images", *cells.PAIRED_HEADER]
     rows: list[list[Cell | str]] = []
     for method in study.tested:
         tests = {str(s): t for s, t in study.tests[method.label].items()}
         for size, test in {**tests, **study.windows[method.label]}.items():
             if test is not None:
-                points = cells.points_cell(Measured(test.difference, test.interval))
-                n, ahead, behind = (Cell(str(of), of) for of in (test.n, test.ahead, test.behind))
-                p = [cells.p_cell(test.p), cells.p_cell(test.adjusted)]
-                rows.append([method.title, size, n, points, ahead, behind, *p])
+                rows.append([method.title, size, *cells.paired_cells(test)])
     notes = [
         f"Against {study.base.title}, on the same entries. Difference: of the accuracies, in "
         "points, with the 95% interval of the paired bootstrap. Ahead, behind: entries at which "

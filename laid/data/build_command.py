@@ -12,16 +12,15 @@ from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
 from laid.data.benchmark_tasks import SHARED_FILES, TEST_FILES, Format, task_files
 from laid.data.coco_index import CocoIndex
-from laid.data.entry_args import MINICOCO, SIZES
+from laid.data.entry_args import SIZES, TRAIN_ENTRIES
 from laid.data.haystack_builder import build_entries, build_training_entries
 from laid.data.prompt import PREFIX
 from laid.data.vhs_files import write_vhs
-from laid.minicoco.drawing import ensure_minicoco
+from laid.minicoco.drawing import coco_folder
 
 log = logging.getLogger(__name__)
 
 _TRAIN = "train.json"
-_TRAIN_ENTRIES = 5000
 
 
 def build(
@@ -79,7 +78,7 @@ def build(
     if format != "vhs" and train_entries:
         raise UserError(f"--train_entries {train_entries}: --format {format} has test entries only")
     if train_entries is None:
-        train_entries = _TRAIN_ENTRIES if format == "vhs" else 0
+        train_entries = TRAIN_ENTRIES if format == "vhs" else 0
     with only_writer(folder):
         tests = [TEST_FILES[format].format(size) for size in sizes]
         wanted = [*[_TRAIN] * bool(train_entries), *tests, *SHARED_FILES[format]]
@@ -91,7 +90,7 @@ def build(
                 "overwrite=true to replace them."
             )
         _check_replaceable(folder)
-        root = ensure_minicoco() if coco_root == MINICOCO else Path(coco_root)
+        root = coco_folder(coco_root)
         if train_entries and sizes and train_split == test_split:
             log.warning("training and test share the images of %s", test_split)
         files: dict[str, Dataset] = {}

@@ -57,20 +57,18 @@ class CocoIndex:
         root: str | Path,
         split: str,
         min_area: float = 0.001,
-        cache_dir: str | Path | None = None,
         check_images: bool = False,
     ) -> "CocoIndex":
         """Read ``<root>/annotations/instances_<split>.json``; the images are in ``<root>/<split>``.
 
         The first time the JSON is parsed (seconds for COCO's training split) and a compact index
-        saved in ``cache_dir`` under a hash of the JSON's content; afterwards that index is read,
+        saved in the cache under a hash of the JSON's content; afterwards that index is read,
         whatever ``min_area``. A damaged one is made again.
 
         Args:
             root: COCO's folder.
             split: the part of the annotation file's name after ``instances_``.
             min_area: smallest area of a clear object, as a share of its image's, in [0, 1).
-            cache_dir: where compact indices are kept; ``cache_root() / "coco"`` by default.
             check_images: make sure that all images are on the disk.
 
         Raises:
@@ -84,8 +82,7 @@ class CocoIndex:
             )
         root = Path(root)
         path = _annotation_file(root, split)
-        folder = Path(cache_dir) if cache_dir is not None else cache_root() / "coco"
-        table = _cached_table(path, folder)
+        table = _cached_table(path)
         clear, present = np.zeros((2, len(table.files), len(table.categories)), dtype=bool)
         present.flat[table.cells] = True
         clear.flat[table.cells[table.largest >= min_area]] = True
@@ -120,10 +117,10 @@ def _annotation_file(root: Path, split: str) -> Path:
     return path
 
 
-def _cached_table(path: Path, folder: Path) -> InstanceTable:
+def _cached_table(path: Path) -> InstanceTable:
     """What the annotation file says, kept in the cache under a hash of the file's content."""
     (sha256,) = file_hashes([path])
-    saved = folder / f"{sha256[:32]}-v{_FORMAT}"
+    saved = cache_root() / "coco" / f"{sha256[:32]}-v{_FORMAT}"
     if (content := load_cached(saved)) is not None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return InstanceTable(**archive)

@@ -1,6 +1,6 @@
 """Parse a COCO instance file into a small table: which category covers how much of which image."""
 
-import json
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from laid.common.errors import UserError
-from laid.common.json_files import read_json
+from laid.common.json_files import excerpt, read_json
 from laid.data.image_names import clean_name
 
 log = logging.getLogger(__name__)
@@ -215,6 +215,4 @@ def _expected(key: str, value: Any, what: str) -> UserError:
     return UserError(f"{key!r} is {_excerpt(value)}, expected {what}")
 
 
-def _excerpt(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]} …"
+_excerpt = functools.partial(excerpt, most=200)

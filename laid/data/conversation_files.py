@@ -22,7 +22,7 @@ from laid.common.file_hashes import file_hashes
 from laid.common.json_files import read_json
 from laid.data.conversation_rows import Conversation, is_conversation, read_conversation
 from laid.data.entries import CONVERSATION_FEATURES, HaystackEntry, dataset_of
-from laid.data.image_names import check_present, clean_name, of_source
+from laid.data.image_names import check_present, clean_name, of_source, without_source
 from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_columns
 from laid.evaluation.scoring import Scoring, score_answer
@@ -47,11 +47,6 @@ class Rows:
     source: str
     numbered: Callable[[], Iterator[tuple[int, Any]]]
     columns: Dataset | None = None
-
-    @property
-    def name(self) -> str:
-        """The source without folders and suffix."""
-        return source_name(self.source)
 
     def where(self, number: int) -> str:
         """What a message calls a row."""
@@ -128,6 +123,7 @@ def load_conversations(
         UserError: a row is no conversation or not as ``wanted``, an image is missing or not in the
             folder, or a text holds a control token; names file and line.
     """
+    stem = source_name(rows.source)
     image = None if rows.columns is None else _first_image(rows)
     embedded = isinstance(image, dict) and "bytes" in image
     if embedded:
@@ -149,7 +145,7 @@ def load_conversations(
         except UserError as error:
             raise UserError(f"{rows.where(number)}: {error}") from error
         return HaystackEntry(
-            id=f"{rows.name}-{number:06d}",
+            id=f"{stem}-{number:06d}",
             question=talk.turns[-1].text.replace(IMAGE_MARK, "").strip(),
             answer=talk.answer,
             size=len(images),
@@ -191,7 +187,7 @@ def _check(talk: Conversation, check: QuestionCheck, wanted: Wanted) -> None:
 
 def _check_files(entries: Dataset, numbers: list[int], folder: Path, rows: Rows) -> None:
     """Raises ``UserError`` where files are missing, with the line of the first."""
-    names = [[name[len(of_source(rows.source, "")) :] for name in row] for row in entries["images"]]
+    names = [[without_source(name) for name in row] for row in entries["images"]]
     try:
         check_present(folder, (name for row in names for name in row), rows.source)
     except UserError as error:

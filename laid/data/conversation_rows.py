@@ -3,11 +3,11 @@
 docs/own_data.md has an example of each.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from laid.common.errors import UserError
+from laid.common.json_files import excerpt
 from laid.data.entries import Turn
 from laid.vlm.processor import IMAGE_MARK
 
@@ -59,7 +59,7 @@ def read_conversation(row: Any) -> Conversation:
         UserError: it is none; says what was found and what is expected.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"expected an object, got {_short(row)}")
+        raise UserError(f"expected an object, got {excerpt(row)}")
     if other := [key for key in _OTHER_MEDIA if row.get(key)]:
         raise UserError(f"{other[0]!r} is given, and only images can be shown: leave the row out")
     if row.get("tools"):
@@ -88,7 +88,7 @@ def _messages(row: Mapping[str, Any]) -> list[Any]:
         parts.pop()
     for part in parts:
         if not isinstance(part, Sequence) or isinstance(part, str) or not part:
-            raise UserError(f"{found[0]!r} should be a list of messages, got {_short(part)}")
+            raise UserError(f"{found[0]!r} should be a list of messages, got {excerpt(part)}")
     messages = [message for part in parts for message in part]
     if system := row.get("system"):
         messages.insert(0, {"role": "system", "content": system})
@@ -98,7 +98,7 @@ def _messages(row: Mapping[str, Any]) -> list[Any]:
 def _turn(message: Any, images: list[Any]) -> Turn:
     """One message; images that it brings itself are added to ``images``."""
     if not isinstance(message, Mapping):
-        raise UserError(f"expected an object, got {_short(message)}")
+        raise UserError(f"expected an object, got {excerpt(message)}")
     if message.get("loss") is not None:
         raise UserError("'loss' is not read: data.train.turns says which turns are trained")
     if other := [key for key in _BESIDE_THE_TEXT if message.get(key)]:
@@ -111,7 +111,7 @@ def _turn(message: Any, images: list[Any]) -> Turn:
         )
     role = _ROLES.get(message[who]) if isinstance(message[who], str) else None
     if role is None:
-        raise UserError(f"{who!r} is {_short(message[who])}, expected one of {', '.join(_ROLES)}")
+        raise UserError(f"{who!r} is {excerpt(message[who])}, expected one of {', '.join(_ROLES)}")
     text = _text(message.get(what), what, images)
     return Turn(role, text.strip() if role == "assistant" else text)
 
@@ -120,7 +120,7 @@ def _text(content: Any, key: str, images: list[Any]) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
-        raise UserError(f"{key!r} should be a text or a list of parts, got {_short(content)}")
+        raise UserError(f"{key!r} should be a text or a list of parts, got {excerpt(content)}")
     out = ""
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -134,7 +134,7 @@ def _text(content: Any, key: str, images: list[Any]) -> str:
             out += IMAGE_MARK
         else:
             raise UserError(
-                f"a part of {key!r} is {_short(part)}, expected one of type 'text' with a 'text', "
+                f"a part of {key!r} is {excerpt(part)}, expected one of type 'text' with a 'text', "
                 "or of type 'image'"
             )
     return out
@@ -178,11 +178,3 @@ def _placed(turns: list[Turn], images: list[Any]) -> Conversation:
         raise UserError(f"an image stands in the {wrong[0]}'s message, expected the user's")
     answer = turns.pop().text if turns[-1].role == "assistant" else ""
     return Conversation(tuple(turns), answer, tuple(images))
-
-
-def _short(value: object) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=repr)
-    except (RecursionError, ValueError):
-        text = "something nested too deeply"
-    return text if len(text) <= 80 else text[:77] + "..."

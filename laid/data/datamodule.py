@@ -1,7 +1,6 @@
 """``HaystackDataModule``: entries and images to batches, for Lightning."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -10,7 +9,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from laid.data.entry_args import (
-    MINICOCO,
     EvaluationArgs,
     PredictArgs,
     TrainArgs,
@@ -32,7 +30,7 @@ from laid.data.packing import Packing, packing_of
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.question_text import QuestionCheck
 from laid.distributed.process_group import on_rank_zero, raised_on_all
-from laid.minicoco.drawing import ensure_minicoco
+from laid.minicoco.drawing import MINICOCO, coco_folder
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 
@@ -119,8 +117,6 @@ class HaystackDataModule(L.LightningDataModule):
             order_seed: Seed of the training order; the command line takes seed_everything.
         """
         super().__init__()
-        sizes = batch_size, pack_tokens, global_batch_size, eval_batch_size
-        check_numbers(*sizes, max_length, max_answer_tokens, feature_gib, workers)
         self.coco_root = coco_root
         self.processor_args = ProcessorArgs(processor, revision, min_pixels, max_pixels)
         self.train_args = train or TrainArgs()
@@ -143,6 +139,7 @@ class HaystackDataModule(L.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.order_seed = order_seed
+        check_numbers(vars(self))
         self.grids: dict[str, Tensor] = {}
         self.answered: Callable[[], Collection[str]] = tuple
         """Gives the ids of test entries to leave out; called when the test begins, after the
@@ -155,7 +152,7 @@ class HaystackDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Draws the mini-COCO if ``coco_root`` names it; Lightning calls it once a node."""
-        self._root()
+        coco_folder(self.coco_root)
 
     def setup(self, stage: str) -> None:
         """Loads or builds the entries of a stage: fit, validate, test or predict.
@@ -167,10 +164,10 @@ class HaystackDataModule(L.LightningDataModule):
         processor = load_processor(self.processor_args)
         every_turn = self.train_args.turns == "all"
         self.encoder = PromptEncoder(processor, self.prefix, self.max_length, every_turn)
-        root, tokens = self._root(), processor.tokenizer.get_added_vocab()
+        tokens = processor.tokenizer.get_added_vocab()
         check = QuestionCheck(tokens, lambda x: len(processor.ids(x)), self.max_answer_tokens)
         options = (self.needles, self.min_area, self.seed, check, self.image_root)
-        self.source = EntrySource(root, *options)
+        self.source = EntrySource(coco_folder(self.coco_root), *options)
         self.root = self.source.roots
         check.text(self.prefix, "data.prefix")
         if stage == "fit":
@@ -207,9 +204,6 @@ class HaystackDataModule(L.LightningDataModule):
     def _epoch_length(self) -> int:
         return len(self.train_entries) if self._mixture is None else self._mixture.total
 
-    def _root(self) -> Path:
-        return ensure_minicoco() if self.coco_root == MINICOCO else Path(self.coco_root)
-
     def entries_of(self, stage: str) -> dict[str, Dataset]:
         """The entries of a stage, which is fit's "train" and "validate", or by its own name."""
         parts = ("train", "validate") if stage == "fit" else (stage,)
@@ -238,8 +232,8 @@ class HaystackDataModule(L.LightningDataModule):
         data, step = self._dataset(self.train_entries, with_answer=True), self.global_batch_size
         sizes = list(self.train_entries["size"]) if self.group_by_size else None
         packing, rank = self.packing, self.rank()
-        whole = (self._epoch_length, step, sizes, self.order_seed)
-        order = training_order(*whole, mixture=self._mixture, **({} if packing else rank))
+        how = {"seed": self.order_seed, "mixture": self._mixture, **({} if packing else rank)}
+        order = training_order(self._epoch_length, step, sizes, **how)
         self._train_loader = training_loader(
             data, order, self.batch_size, packing, rank["rank"], self.workers
         )

@@ -85,8 +85,9 @@ class HaystackEntry:
         """The entry in a row of a dataset with the columns ``FEATURES`` or
         ``CONVERSATION_FEATURES``."""
         given = {name: value for name, value in row.items() if value is not None}
-        given["turns"] = tuple(Turn(**turn) for turn in given.get("turns", ()))
-        return cls(**{**given, "images": tuple(row["images"]), "needles": tuple(row["needles"])})
+        turns = tuple(Turn(**turn) for turn in given.get("turns", ()))
+        images, needles = (tuple(given.get(name, ())) for name in ("images", "needles"))
+        return cls(**{**given, "images": images, "needles": needles, "turns": turns})
 
 
 def dataset_of(entries: Iterable[HaystackEntry], features: Features = FEATURES) -> Dataset:

@@ -1,17 +1,16 @@
 """Settings of training, evaluation and prediction entries."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 from laid.common.errors import UserError
 from laid.evaluation.scoring import Scoring
 
 log = logging.getLogger(__name__)
 
-MINICOCO = "minicoco"
 SIZES = (1, 2, 5, 10, 20, 50, 100, 150)
 """The paper's haystack sizes in testing."""
 BUILT_ONLY = {
@@ -31,6 +30,10 @@ LIMITS = {
 a configuration gives them for entries that are built."""
 BUILT = "built"
 """Among sources, stands for the entries that are built."""
+_AT_LEAST_1 = (
+    "batch_size", "pack_tokens", "global_batch_size", "eval_batch_size", "max_length",
+    "max_answer_tokens",
+)  # fmt: skip
 MOST_WORKERS = 1024
 """Processes of one device: many more would take the machine down before the first step."""
 MOST_ENTRIES = 10_000_000
@@ -150,30 +153,18 @@ class PredictArgs:
     """The question about them."""
 
 
-def check_numbers(
-    batch_size: int,
-    pack_tokens: int | None,
-    global_batch_size: int,
-    eval_batch_size: int,
-    max_length: int | None,
-    max_answer_tokens: int,
-    feature_gib: float,
-    workers: int,
-) -> None:
-    """Numbers of the data module.
+def check_numbers(settings: Mapping[str, Any]) -> None:
+    """Those of the data module.
 
     Raises:
         UserError: one is out of its range.
     """
-    sizes = {"batch_size": batch_size, "pack_tokens": pack_tokens}
-    sizes |= {"global_batch_size": global_batch_size, "eval_batch_size": eval_batch_size}
-    sizes |= {"max_length": max_length, "max_answer_tokens": max_answer_tokens}
-    for name, value in sizes.items():
-        if value is not None and value < 1:
+    for name in _AT_LEAST_1:
+        if (value := settings[name]) is not None and value < 1:
             raise UserError(f"data.{name} {value}: expected at least 1")
-    if not feature_gib > 0:
-        raise UserError(f"data.feature_gib {feature_gib}: expected more than 0")
-    if not 0 <= workers <= MOST_WORKERS:
+    if not (gib := settings["feature_gib"]) > 0:
+        raise UserError(f"data.feature_gib {gib}: expected more than 0")
+    if not 0 <= (workers := settings["workers"]) <= MOST_WORKERS:
         raise UserError(f"data.workers {workers}: expected 0 to {MOST_WORKERS}")
 
 

@@ -48,7 +48,7 @@ def check_entries(
     for at, row in enumerate(_rows(entries, limit is None)):
         turns = [(turn["role"], turn["text"]) for turn in row["turns"] or ()]
         if not turns:
-            turns = [("user", IMAGE_MARK * len(row["images"]) + encoder.prefix + row["question"])]
+            turns = [encoder.turn(len(row["images"]), row["question"])]
         form = tuple(
             (role, text.count(IMAGE_MARK), role == "assistant" and text != text.strip())
             for role, text in turns

@@ -169,7 +169,7 @@ class EntrySource:
             digest.update(repr(sorted(_portable(entry).items())).encode())
         names = sorted({name for images in entries["images"] for name in images})
         hashes = file_hashes(resolve_under(self.roots, name) for name in names)
-        own = [without_source(n) if n.partition("::")[0] in self.folders else n for n in names]
+        own = [self.roots.split(name)[1] for name in names]
         digest.update(repr(sorted(zip(own, hashes, strict=True))).encode())
         return digest.hexdigest()[:16]
 

@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_from_disk
@@ -75,7 +74,6 @@ def build_training_entries(
     seed: int = 0,
     needles: Sequence[int] = (1,),
     categories: Sequence[str] | None = None,
-    role: str = "train",
 ) -> Dataset:
     """``n`` entries; the size of each pair is uniform between ``min_size`` and ``max_size``.
 
@@ -88,19 +86,13 @@ def build_training_entries(
         )
     sizes = range(min_size, max_size + 1)
     plan = [
-        (int(stream(seed, role, "size", pair).integers(min_size, max_size + 1)), pair)
+        (int(stream(seed, "train", "size", pair).integers(min_size, max_size + 1)), pair)
         for pair in range(n // 2)
     ]
-    return _build(index, role, plan, sizes, seed, needles, categories)
+    return _build(index, "train", plan, sizes, seed, needles, categories)
 
 
-def cached_entries(
-    build: Callable[..., Dataset],
-    index: CocoIndex,
-    *,
-    cache_dir: str | Path | None = None,
-    **settings: Any,
-) -> Dataset:
+def cached_entries(build: Callable[..., Dataset], index: CocoIndex, **settings: Any) -> Dataset:
     """``build(index, **settings)``, memory-mapped from the cache, where it is put the first time.
 
     The key is everything the entries depend on: the builder's name, all its arguments (defaults
@@ -110,7 +102,6 @@ def cached_entries(
     Args:
         build: ``build_entries`` or ``build_training_entries``.
         index: the images to draw from.
-        cache_dir: ``cache_root() / "entries"`` by default.
         **settings: the builder's other arguments.
 
     Raises:
@@ -122,9 +113,7 @@ def cached_entries(
     arguments = {name: value for name, value in bound.arguments.items() if name != "index"}
     key = [_FORMAT, build.__name__, index.fingerprint, arguments]
     name = hashlib.sha256(json.dumps(key, default=list).encode()).hexdigest()[:32]
-    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "entries"
-    folder = parent / name
-
+    folder = cache_root() / "entries" / name
     try:
         cached_folder(folder, lambda new: build(index, **settings).save_to_disk(new))
         return load_from_disk(str(folder))

@@ -51,6 +51,11 @@ class ImageRoots:
     root: Path
     folders: Mapping[str, Path] = field(default_factory=dict)
 
+    def split(self, name: str) -> tuple[Path, str]:
+        """The folder of an image, and its name in it."""
+        source, _, below = name.partition(_OF_SOURCE)
+        return (self.folders[source], below) if source in self.folders else (self.root, name)
+
 
 def of_source(source: str, name: str) -> str:
     """What an entry calls the image ``name`` in the folder of ``source``.
@@ -71,10 +76,7 @@ def without_source(name: str) -> str:
 def resolve_under(root: str | Path | ImageRoots, name: str) -> Path:
     """The path of ``name`` below ``root``; raises like ``clean_name``."""
     if isinstance(root, ImageRoots):
-        source, _, below = str(name).partition(_OF_SOURCE)
-        if source not in root.folders:
-            return resolve_under(root.root, name)
-        root, name = root.folders[source], below
+        root, name = root.split(name)
     return Path(root) / clean_name(root, name)
 
 

@@ -177,27 +177,12 @@ class HaystackLoader(DataLoader):
 
 
 def training_order(
-    haystacks: int,
-    step: int,
-    sizes: Sequence[int] | None = None,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    mixture: Mixture | None = None,
+    haystacks: int, step: int, sizes: Sequence[int] | None = None, **how: Any
 ) -> EpochSampler:
     """The order of ``haystacks`` in whole steps; what an epoch has over is left out, other
-    haystacks each time. The rest as ``EpochSampler``."""
-    return EpochSampler(
-        haystacks - haystacks % step,
-        drawn_from=haystacks,
-        mixture=mixture,
-        shuffle=True,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        sizes=sizes,
-        step=step,
-    )
+    haystacks each time. ``how``: further attributes of ``EpochSampler``."""
+    whole = haystacks - haystacks % step
+    return EpochSampler(whole, drawn_from=haystacks, shuffle=True, sizes=sizes, step=step, **how)
 
 
 def training_loader(

@@ -19,7 +19,7 @@ from laid.data.entries import HaystackEntry
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
 from laid.signals.model_inputs import IGNORED, Answers, ModelInputs, pad_batch
-from laid.vlm.processor import ImageTextProcessor
+from laid.vlm.processor import ImageTextProcessor, user_turn
 
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
 """What Visual Haystacks puts before each question."""
@@ -97,26 +97,17 @@ class PromptEncoder:
         """
         processor = self.processor
         tokens = processor.image_tokens(sizes[n] for names in entries["images"] for n in names)
-        frame, marks = processor.question_frame()
         lengths: list[int] = []
         with tqdm(total=len(entries), desc="counting tokens", unit="entry", delay=3) as bar:
             for at in range(0, len(entries), COUNTED):
                 rows = entries.select(range(at, min(at + COUNTED, len(entries))))
-                pieces, beside = [], []
-                for entry in map(HaystackEntry.of, rows):
-                    shown = [tokens[sizes[name]] for name in entry.images]
-                    if entry.turns:
-                        pieces.append(self.pieces(entry, None, with_answer))
-                        beside.append(sum(shown) - len(shown))
-                    else:
-                        text = self.prefix + entry.question
-                        pieces.append([text, self._answer(entry)] if with_answer else [text])
-                        beside.append(frame + marks * len(shown) + sum(shown))
-                counts = iter(processor.counts([piece for some in pieces for piece in some]))
-                lengths += [
-                    sum(islice(counts, len(some))) + more
-                    for some, more in zip(pieces, beside, strict=True)
-                ]
+                some = [HaystackEntry.of(row) for row in rows]
+                pieces = [self.pieces(entry, None, with_answer) for entry in some]
+                counts = iter(processor.counts([piece for of in pieces for piece in of]))
+                for entry, of in zip(some, pieces, strict=True):
+                    # One visual token of each image is counted already.
+                    visual = sum(tokens[sizes[name]] - 1 for name in entry.images)
+                    lengths.append(sum(islice(counts, len(of))) + visual)
                 bar.update(len(rows))
         return lengths
 
@@ -176,20 +167,20 @@ class PromptEncoder:
         """The text, with every second piece an answer that is trained.
 
         Args:
-            grid_I3: None, of conversations, leaves one token in place of each image.
+            grid_I3: None leaves one token in place of each image.
         """
-        processor = self.processor
-        if not entry.turns:
-            assert grid_I3 is not None
-            pieces = [processor.prompt(self.prefix + entry.question, grid_I3)]
+        turns = entry.turns or (self.turn(len(entry.images), entry.question),)
+        if not with_answer:
+            return [self.processor.conversation(turns, grid_I3)]
+        if self.every_turn:
+            pieces = self.processor.split_at_answers(turns, grid_I3)
         else:
-            apart = self.every_turn and with_answer
-            pieces = (
-                processor.answers_apart(entry.turns, grid_I3)
-                if apart
-                else [processor.conversation(entry.turns, grid_I3)]
-            )
-        return [*pieces, self._answer(entry)] if with_answer else pieces
+            pieces = [self.processor.conversation(turns, grid_I3)]
+        return [*pieces, self._answer(entry)]
+
+    def turn(self, images: int, question: str) -> tuple[str, str]:
+        """Role and text of a haystack's only turn."""
+        return user_turn(images, self.prefix + question)
 
 
 @dataclass(eq=False)

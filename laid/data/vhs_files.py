@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from laid.common.atomic_files import atomic_write_text
 from laid.common.errors import UserError
-from laid.common.json_files import read_json
+from laid.common.json_files import excerpt, read_json
 from laid.common.random_streams import stream
 from laid.data.entries import (
     FEATURES,
@@ -187,7 +187,7 @@ def _wrong(row: dict[str, Any], answered: bool) -> str | None:
 def _read_entry(row: Any, number: int, root: Path, role: str, seed: int) -> HaystackEntry:
     """One row of the file."""
     if not isinstance(row, dict):
-        raise UserError(f"expected an object, got {json.dumps(row)[:80]}")
+        raise UserError(f"expected an object, got {excerpt(row)}")
     question, answer = _read_conversation(row.get("conversations"))
     positive, negative = (_read_names(row, key, root) for key in ("pos_image", "neg_image"))
     if not positive:
@@ -225,7 +225,7 @@ def _read_conversation(turns: Any) -> tuple[str, str]:
     ):
         raise UserError(
             "'conversations' should be two objects with a text under 'value', the question and "
-            f"the answer; got {json.dumps(turns)[:120]}"
+            f"the answer; got {excerpt(turns, 120)}"
         )
     question, answer = (turn["value"].strip() for turn in turns)
     if not question:
@@ -239,7 +239,7 @@ def _read_conversation(turns: Any) -> tuple[str, str]:
 def _read_names(row: dict[str, Any], key: str, root: Path) -> list[str]:
     names = row.get(key)
     if not isinstance(names, list):
-        raise UserError(f"{key!r} should be a list of image names; got {json.dumps(names)[:80]}")
+        raise UserError(f"{key!r} should be a list of image names; got {excerpt(names)}")
     try:
         return [clean_name(root, name) for name in names]
     except UserError as error:

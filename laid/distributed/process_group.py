@@ -17,6 +17,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def this_rank() -> int:
+    """Which of them this process is; 0 without a process group."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def _is_simulated() -> bool:
     """Whether the other ranks do not exist, as in ``laid plan``: each has what this one has."""
     return dist.get_backend() == "fake"
@@ -86,7 +91,7 @@ def on_rank_zero(make: Callable[[], T]) -> T:
     if world_size() == 1:
         return make()
     sent: list[Any] = [None, None]
-    if dist.get_rank() == 0:
+    if this_rank() == 0:
         try:
             sent[0] = make()
         except (ValueError, OSError) as error:

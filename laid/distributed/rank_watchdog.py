@@ -21,6 +21,8 @@ from contextlib import suppress
 
 import torch.distributed as dist
 
+from laid.distributed.process_group import this_rank
+
 log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
@@ -108,11 +110,10 @@ class RankWatchdog:
 
 
 def _end_process(message: str, reported: bool) -> None:
-    rank = dist.get_rank() if dist.is_initialized() else 0
     log.error(
         "%s; rank %d exits too. Resume the run from its last checkpoint with --ckpt_path",
         message,
-        rank,
+        this_rank(),
     )
     if reported:
         time.sleep(GRACE_S)

@@ -16,7 +16,7 @@ class Finding:
         subject: what was looked at.
         state: ok; note, which a run may live with; or problem, which stops it.
         found: what is there.
-        advice: how to mend it; empty where there is nothing to mend.
+        advice: how to fix it; empty where there is nothing to fix.
     """
 
     subject: str

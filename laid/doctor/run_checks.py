@@ -12,15 +12,14 @@ from safetensors import SafetensorError, safe_open
 from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError, first_line
 from laid.data.datamodule import HaystackDataModule
-from laid.data.entry_args import MINICOCO
 from laid.data.entry_source import EntrySource
 from laid.doctor.findings import Finding, gib
-from laid.minicoco.drawing import ensure_minicoco
+from laid.minicoco.drawing import MINICOCO, coco_folder
 from laid.settings.run_settings import RUNS
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
 from laid.vlm.model_paths import model_folder, resolve_model
-from laid.vlm.pair_check import check_pair
+from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
 from laid.vlm.weight_files import shard_names
 
@@ -128,13 +127,11 @@ def _on_hub(args: ModelArgs) -> Finding:
 
 
 def _pair(module: LaidModule) -> Iterator[Finding]:
-    student, teacher = module.student_args, module.teacher_args
-    if teacher is None:
+    if module.teacher_args is None:
         return
-    of_heads = [name for name, as_vectors in module.objective_args.of_teacher.items() if as_vectors]
+    terms = module.objective_args.of_teacher
     try:
-        ours, theirs = (load_tokenizer(args).get_vocab() for args in (student, teacher))
-        check_pair(load_config(student), load_config(teacher), ours, theirs, of_heads)
+        check_teacher(module.student_args, module.teacher_args, load_tokenizer, terms)
     except UserError as reason:
         yield Finding("pair", "problem", "student and teacher do not fit", str(reason))
     else:
@@ -162,8 +159,7 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
         if not any((*typed, data.validate_args.source, data.test_args.source)):
             return
     built = data.needles, data.min_area, data.seed
-    root = ensure_minicoco() if data.coco_root == MINICOCO else Path(data.coco_root)
-    source = EntrySource(root, *built, image_root=data.image_root)
+    source = EntrySource(coco_folder(data.coco_root), *built, image_root=data.image_root)
     parts = {
         "training data": lambda: source.mixed(data.train_args)[0],
         "validation data": lambda: source.evaluation("validate", data.validate_args)[0],

@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from laid.common.atomic_files import replacing
 from laid.common.printable import one_line
 from laid.evaluation.results import SizeCell, Summary
+from laid.evaluation.wilson import Interval
 
 # Okabe and Ito's palette, with Tol's wine for its yellow (too pale for lines), and a marker each,
 # so that the lines differ without colour too.
@@ -50,8 +51,8 @@ def accuracy_figure(summaries: Sequence[Summary]) -> Figure:
         _, caps, bars = axes.errorbar(
             [place_of(size) * aside for size in sorted(summary.by_size)],
             [cell.accuracy for cell in cells],
-            yerr=_whiskers(cells),
-            label=_with_counts(_shown(summary.name, 80), cells),
+            yerr=whiskers([(cell.accuracy, cell.interval) for cell in cells]),
+            label=_with_counts(shown_name(summary.name, 80), cells),
             color=COLOURS[index % len(COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
             linestyle=("-", "--", ":")[index // len(COLOURS) % 3],
@@ -89,8 +90,8 @@ def bar_figure(summaries: Sequence[Summary]) -> Figure:
             [sizes.index(size) + aside for size in sorted(summary.by_size)],
             [cell.accuracy for cell in cells],
             width=0.92 * width,
-            yerr=_whiskers(cells),
-            label=_shown(summary.name, 80),
+            yerr=whiskers([(cell.accuracy, cell.interval) for cell in cells]),
+            label=shown_name(summary.name, 80),
             color=COLOURS[index % len(COLOURS)],
             # More bars than colours: the same ones hatched.
             hatch=("", "///", "...")[index // len(COLOURS) % 3],
@@ -197,16 +198,16 @@ def _heat_map(axes: Axes, summary: Summary, sizes: list[int]) -> AxesImage:
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("images in the haystack")
-    axes.set_title(_shown(summary.name, 40), fontsize=10)
+    axes.set_title(shown_name(summary.name, 40), fontsize=10)
     return image
 
 
-def _whiskers(cells: Sequence[SizeCell]) -> list[list[float]]:
-    """How far each interval reaches below and above its accuracy."""
-    # Accuracy and bounds are rounded apart, which can leave a difference of -1e-17.
+def whiskers(values: Sequence[tuple[float, Interval]]) -> list[list[float]]:
+    """How far each interval reaches below and above its value, as matplotlib takes it."""
+    # Value and bounds are rounded apart, which can leave a difference of -1e-17.
     return [
-        [max(0.0, cell.accuracy - cell.interval[0]) for cell in cells],
-        [max(0.0, cell.interval[1] - cell.accuracy) for cell in cells],
+        [max(0.0, value - low) for value, (low, _) in values],
+        [max(0.0, high - value) for value, (_, high) in values],
     ]
 
 
@@ -239,6 +240,6 @@ def _with_counts(name: str, cells: list[SizeCell]) -> str:
     return f"{name[:-1]}, {counts})" if name.endswith(")") else f"{name} ({counts})"
 
 
-def _shown(name: str, width: int) -> str:
+def shown_name(name: str, width: int) -> str:
     """A name in lines; matplotlib would take text between dollars for a formula."""
     return textwrap.fill(one_line(name), width).replace("$", r"\$")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from laid.checkpoints.module_state import check_fits, refuse_not_finite, without_frozen
+from laid.checkpoints.module_state import check_fits, part_of, refuse_not_finite, without_frozen
 from laid.checkpoints.runs import SUFFIX, Found, find_checkpoint
-from laid.checkpoints.sharded_checkpoints import WEIGHTS, read_without_optimizer
+from laid.checkpoints.sharded_checkpoints import WEIGHTS, read_whole
 from laid.common.errors import UserError
 from laid.losses.head_mixing import HeadMixing, MixingArgs
 from laid.vlm.lora import LoraArgs, check_base
@@ -50,8 +49,8 @@ class NamedModel:
             gain_args = None if gain is None else RopeGainArgs(**gain)
             # A checkpoint of adapters has no other weights.
             vlm = VLM.load(self.args, lora_args, weights=lora is not None, gain=gain_args)
-            content = read_without_optimizer(self.found.path)
-            state = _part(content[WEIGHTS], _STUDENT)
+            content = read_whole(self.found.path, with_optimizer=False)
+            state = part_of(content[WEIGHTS], _STUDENT)
             ours = vlm.state_dict()
             check_fits(ours if lora is None else without_frozen(vlm, ours), state)
             check_base(vlm.base, content.get("base"))
@@ -64,7 +63,8 @@ class NamedModel:
         layer); empty where there is no such term."""
         if self.found is None:
             return {}
-        state = _part(read_without_optimizer(self.found.path)[WEIGHTS], _ALIGNMENT)
+        content = read_whole(self.found.path, with_optimizer=False)
+        state = part_of(content[WEIGHTS], _ALIGNMENT)
         if not state:
             return {}
         # Where a run leaves a part of its settings out, it has the default.
@@ -80,10 +80,11 @@ class NamedModel:
         return found
 
     @property
-    def teacher(self) -> ModelArgs:
-        """The teacher of a run that has an alignment term."""
+    def teacher(self) -> ModelArgs | None:
+        """The teacher that a run names; none where it has none, or takes that of its cache."""
         assert self.found is not None
-        return ModelArgs(**self.found.config["model"]["teacher"])
+        named = self.found.config["model"].get("teacher")
+        return None if named is None else ModelArgs(**named)
 
 
 def named_models(words: Sequence[str], dtype: Dtype | None) -> list[NamedModel]:
@@ -110,7 +111,8 @@ def named_models(words: Sequence[str], dtype: Dtype | None) -> list[NamedModel]:
 
 
 def models_of_run(given: str, dtype: Dtype | None) -> list[NamedModel]:
-    """Of a checkpoint's run: base, the student before training; student, after it; teacher.
+    """Of a checkpoint's run: base, the student before training; student, after it; and the teacher,
+    if the run names one.
 
     Args:
         given: as ``--ckpt_path``: a checkpoint, a run's folder, or last.
@@ -120,14 +122,12 @@ def models_of_run(given: str, dtype: Dtype | None) -> list[NamedModel]:
         UserError: no such checkpoint.
     """
     found = find_checkpoint(given, Path("runs"))
-    student, teacher = (ModelArgs(**found.config["model"][key]) for key in ("student", "teacher"))
-    if dtype is not None:
-        student, teacher = (replace(args, dtype=dtype) for args in (student, teacher))
-    return [
-        NamedModel("base", student.path, student, None),
-        NamedModel("student", given, student, found),
-        NamedModel("teacher", teacher.path, teacher, None),
-    ]
+    args = ModelArgs(**found.config["model"]["student"])
+    student = NamedModel("student", given, args, found)
+    models = [NamedModel("base", args.path, args, None), student]
+    if (teacher := student.teacher) is not None:
+        models.append(NamedModel("teacher", teacher.path, teacher, None))
+    return [replace(of, args=_held_as(of.args, dtype)) for of in models]
 
 
 def _named(name: str, what: str, dtype: Dtype | None) -> NamedModel:
@@ -146,11 +146,9 @@ def _named(name: str, what: str, dtype: Dtype | None) -> NamedModel:
     else:
         found = None
     args = ModelArgs(what) if found is None else ModelArgs(**found.config["model"]["student"])
-    if dtype is not None:
-        args = replace(args, dtype=dtype)
     load_config(args)
-    return NamedModel(name, what, args, found)
+    return NamedModel(name, what, _held_as(args, dtype), found)
 
 
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
+def _held_as(args: ModelArgs, dtype: Dtype | None) -> ModelArgs:
+    return replace(args, dtype=dtype or args.dtype)

@@ -18,13 +18,13 @@ from laid import __version__
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
-from laid.common.logging_setup import said_once
+from laid.common.logging_setup import without_repeats
 from laid.common.printable import printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import Table, text
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry
-from laid.data.entry_args import MINICOCO, EvaluationArgs, PredictArgs
+from laid.data.entry_args import EvaluationArgs, PredictArgs
 from laid.data.image_files import load_image
 from laid.data.image_names import resolve_under, without_source
 from laid.evaluation.accuracy_figures import save_png
@@ -34,6 +34,7 @@ from laid.look.attention_shares import attention_shares
 from laid.look.look_figures import haystack_figure, layers_figure
 from laid.look.look_page import look_page
 from laid.look.look_report import LookReport, ModelLook, turns_of
+from laid.minicoco.drawing import MINICOCO
 from laid.vlm.model_loading import ModelArgs
 
 log = logging.getLogger(__name__)
@@ -155,17 +156,10 @@ def look(
         of_run["coco_root"] = coco_root
     if seed is not None:
         of_run["seed"] = seed
-    test = dict(of_run.pop("test", {}))
-    if source is not None:  # what the run says is of its own sources
-        test = {
-            key: value for key, value in test.items() if key not in ("split", "sizes", "per_size")
-        }
-    test.update({key: value for key, value in typed_entries.items() if value is not None})
-    if split is not None and source is None:
-        test["source"] = None
-    settings = {**of_run, **encoding, "test": EvaluationArgs(**test)}
+    test = entries_shown(of_run.pop("test", {}), typed_entries)
+    settings = {**of_run, **encoding, "test": test}
     shown = _Shown(entry or "", settings, asked)
-    with report_folder(out, _OF_A_REPORT) as folder, said_once():
+    with report_folder(out, _OF_A_REPORT) as folder, without_repeats():
         looks: list[ModelLook] = []
         for model in chosen:
             try:
@@ -199,6 +193,14 @@ def look(
     print(printable(text(_table(report))))
     for line in (*notes, str(Path(out, "look.html"))):
         log.info("%s", line)
+
+
+def entries_shown(of_run: dict[str, Any], typed: dict[str, Any]) -> EvaluationArgs:
+    """The test entries: as typed, else as the run has them, whose settings are of its sources."""
+    args = of_run if typed["source"] is None else {}
+    if typed["split"] is not None:
+        args = args | {"source": None, "scoring": None}
+    return EvaluationArgs(**args | {k: value for k, value in typed.items() if value is not None})
 
 
 def _of_run(models: Sequence[NamedModel]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The pictures of ``laid look``: the haystack with the attention of each image, and by layer."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from laid.common.printable import one_line
-from laid.evaluation.accuracy_figures import COLOURS
+from laid.evaluation.accuracy_figures import COLOURS, shown_name
 from laid.look.look_report import LookReport
 
 _NEEDLE = "#C00000"
@@ -55,9 +53,9 @@ def haystack_figure(report: LookReport, thumbnails: Sequence[Image.Image]) -> Fi
         below.set_xlim(0, 1)
         below.set_ylim(len(models) - 0.5, -0.5)
         below.axis("off")
-    figure.suptitle(_shown(report.question, 100), fontsize=9)
+    figure.suptitle(shown_name(report.question, 100), fontsize=9)
     handles = [Patch(color=COLOURS[at % len(COLOURS)]) for at in range(len(models))]
-    labels = [_shown(f"{model.name}: {model.answer}", 100) for model in models]
+    labels = [shown_name(f"{model.name}: {model.answer}", 100) for model in models]
     figure.legend(
         handles,
         labels,
@@ -80,7 +78,7 @@ def layers_figure(report: LookReport) -> Figure:
         shares_NI = np.array(model.layers)
         extent = (0.5, shares_NI.shape[1] + 0.5, len(shares_NI) - 0.5, -0.5)
         drawn = axes.imshow(shares_NI, vmin=0, vmax=most, aspect="auto", extent=extent)
-        axes.set_title(_shown(model.name, 40), fontsize=10)
+        axes.set_title(shown_name(model.name, 40), fontsize=10)
         axes.set_xlabel("image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -89,8 +87,3 @@ def layers_figure(report: LookReport) -> Figure:
     panels[0].set_ylabel("layer")
     figure.colorbar(drawn, ax=list(panels), label="share of attention")
     return figure
-
-
-def _shown(words: str, width: int) -> str:
-    """Words in lines; matplotlib would take text between dollars for a formula."""
-    return textwrap.fill(one_line(words), width).replace("$", r"\$")

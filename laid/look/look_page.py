@@ -7,6 +7,7 @@ from html import escape
 
 from PIL import Image
 
+from laid.common.html_page import html_page
 from laid.evaluation.accuracy_figures import COLOURS
 from laid.look.look_report import LookReport, ModelLook
 
@@ -49,17 +50,7 @@ def look_page(report: LookReport, thumbnails: Sequence[Image.Image], layers_png:
     images = "\n".join(_image(report, at, image) for at, image in enumerate(thumbnails))
     earlier = "\n".join(f"<p><b>{role}</b>: {escape(said)}</p>" for role, said in report.earlier)
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    return f"""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(report.question)}</title>
-<style>
-{_STYLE}</style>
-</head>
-<body>
+    body = f"""\
 {earlier}
 <h1>{escape(report.question)}</h1>
 <p>{len(thumbnails)} images, entry {escape(report.entry)}. {expected}</p>
@@ -79,10 +70,8 @@ each from the word of the question from which it attends to one image most.
  src="data:image/png;base64,{base64.b64encode(layers_png).decode()}">
 {f"<ul>{notes}</ul>" if notes else ""}
 <p>laid {escape(report.laid_version)}, {escape(report.created)}:
-<code>{escape(report.command)}</code></p>
-</body>
-</html>
-"""
+<code>{escape(report.command)}</code></p>"""
+    return html_page(report.question, _STYLE, body)
 
 
 def _image(report: LookReport, at: int, image: Image.Image) -> str:

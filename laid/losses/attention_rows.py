@@ -17,7 +17,8 @@ from laid.signals.model_signals import QK, Turn
 from laid.signals.token_choice import QUESTION, at_columns
 
 HIDDEN = -1e9
-"""Logit of a key that a row does not see; finite, so that 0 * log p stays 0."""
+"""Logit of a key that a row does not see, or of an image that is no candidate; finite, so that
+0 * log p stays 0."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,23 @@ class Rows:
     positions_3BL: Tensor  # of every token
     visible_BRL: Tensor  # whether a row sees a key
     image_BRL: Tensor  # whether it does and the key is an image's: one of its tokens or marks
+
+    @property
+    def row_positions_3BR(self) -> Tensor:
+        """Of every row."""
+        index_3BR = self.columns_BR.expand(len(self.positions_3BL), -1, -1)
+        return self.positions_3BL.gather(2, index_3BR)
+
+    def at(self, place_BR: Tensor) -> "Rows":
+        """Some of the rows."""
+        of_B1 = torch.arange(len(place_BR), device=place_BR.device)[:, None]
+        return replace(
+            self,
+            columns_BR=self.columns_BR[of_B1, place_BR],
+            valid_BR=self.valid_BR[of_B1, place_BR],
+            visible_BRL=self.visible_BRL[of_B1, place_BR],
+            image_BRL=self.image_BRL[of_B1, place_BR],
+        )
 
     def within(self, window: int) -> "Rows":
         """What they see in a layer of ``AttentionShape.window``. They are text, which is causal
@@ -45,16 +63,13 @@ class Rows:
 
 def question_rows(inputs: ModelInputs) -> Rows:
     """The rows of the text after the last image; ``inputs`` are padded on the right."""
-    attention_mask_BL, visual_BL = inputs.attention_mask_BL, inputs.mm_token_type_ids_BL
-    length = visual_BL.shape[1]
+    visual_BL, length = inputs.mm_token_type_ids_BL.bool(), inputs.mm_token_type_ids_BL.shape[1]
     column_L = torch.arange(length, device=visual_BL.device)
-    visual_BL = visual_BL.bool()
-    last_B1 = torch.where(visual_BL, column_L, -1).amax(1, keepdim=True)
     first_B1 = torch.where(visual_BL, column_L, length).amin(1, keepdim=True)
     columns_BR, valid_BR = QUESTION.columns(inputs)
-    visible_BRL = (column_L <= columns_BR[..., None]) & attention_mask_BL[:, None].bool()
+    visible_BRL = (column_L <= columns_BR[..., None]) & inputs.attention_mask_BL[:, None].bool()
     # Images with the marks before the first and after the last.
-    block_BL = (column_L >= first_B1 - 1) & (column_L <= last_B1 + 1)
+    block_BL = (column_L >= first_B1 - 1) & (column_L <= inputs.last_visual_B1 + 1)
     image_BRL = visible_BRL & block_BL[:, None]
     return Rows(columns_BR, valid_BR, inputs.position_ids_3BL, visible_BRL, image_BRL)
 
@@ -65,10 +80,7 @@ def turned(qk: QK, rows: Rows, turn: Turn) -> tuple[Tensor, Tensor]:
 
 
 def _turned_queries(qk: QK, rows: Rows, turn: Turn) -> Tensor:
-    row_positions_3BR = rows.positions_3BL.gather(
-        2, rows.columns_BR.expand(len(rows.positions_3BL), -1, -1)
-    )
-    return turn(at_columns(qk.q, rows.columns_BR), row_positions_3BR)
+    return turn(at_columns(qk.q, rows.columns_BR), rows.row_positions_3BR)
 
 
 def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:

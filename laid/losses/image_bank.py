@@ -7,12 +7,11 @@ heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from laid.common.errors import UserError
-from laid.distributed.process_group import gather, gather_tensors, world_size
-from laid.losses.image_tokens import BatchImages, ImageTokens, joined
+from laid.distributed.process_group import gather, gather_tensors, this_rank, world_size
+from laid.losses.image_tokens import BatchImages, ImageTokens, begins, joined
 
 Keys = dict[str, Tensor]
 """``k_NKD`` before RoPE by model and layer pair, as "student.2"."""
@@ -72,7 +71,7 @@ def of_all_ranks(mine: KeyedImages, batch: BatchImages) -> tuple[KeyedImages, Te
     )
     by_rank = gather_tensors(batch.haystack_M, image_counts)
     row_M = torch.cat([of_rank * ranks + rank for rank, of_rank in enumerate(by_rank)])
-    row_B = torch.arange(len(batch.question_B), device=row_M.device) * ranks + dist.get_rank()
+    row_B = torch.arange(len(batch.question_B), device=row_M.device) * ranks + this_rank()
     order_M = row_M.argsort(stable=True)
     return _selected(every, order_M), row_M[order_M] == row_B[:, None]
 
@@ -124,8 +123,7 @@ class ImageBank(nn.Module):
         if not used:
             return None
         image_N = self.image_C[:used]
-        first_N = torch.ones_like(image_N, dtype=torch.bool)
-        first_N[1:] = image_N[1:] != image_N[:-1]
+        first_N = begins(image_N)
         images = ImageTokens(
             image_N=image_N,
             offset_3N=self.offset_3C[:, :used],
@@ -186,7 +184,4 @@ def _selected(them: KeyedImages, chosen_M: Tensor) -> KeyedImages:
 def _first_by_name(images: ImageTokens) -> Tensor:
     """``chosen_M``: images in the order of their names; of one that occurs twice, the first."""
     order_M = images.name_M.argsort(stable=True)
-    ordered_M = images.name_M[order_M]
-    once_M = torch.ones_like(ordered_M, dtype=torch.bool)
-    once_M[1:] = ordered_M[1:] != ordered_M[:-1]
-    return order_M[once_M]
+    return order_M[begins(images.name_M[order_M])]

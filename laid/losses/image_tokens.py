@@ -81,8 +81,7 @@ def images_of(inputs: ModelInputs) -> BatchImages:
     """The images of a batch that is padded on the right."""
     visual_BL = inputs.mm_token_type_ids_BL.bool()
     length, device = visual_BL.shape[1], visual_BL.device
-    before_BL = torch.nn.functional.pad(visual_BL, (1, 0))[:, :-1]
-    haystack_M, first_M = (visual_BL & ~before_BL).nonzero(as_tuple=True)
+    haystack_M, first_M = inputs.first_visual_BL.nonzero(as_tuple=True)
     after_BL = torch.nn.functional.pad(visual_BL, (0, 1))[:, 1:]
     last_M = (visual_BL & ~after_BL).nonzero(as_tuple=True)[1]
     assert len(first_M) == inputs.images
@@ -96,8 +95,7 @@ def images_of(inputs: ModelInputs) -> BatchImages:
     position_3BL = inputs.position_ids_3BL
     position_3N, at_M = position_3BL[:, haystack_N, column_N], position_3BL[0, haystack_M, first_M]
     # The next image of the same haystack, or the question.
-    is_last_M = torch.ones_like(haystack_M, dtype=torch.bool)
-    is_last_M[:-1] = haystack_M[1:] != haystack_M[:-1]
+    is_last_M = begins(haystack_M.flip(0)).flip(0)
     after_M = position_3BL[0, haystack_M, (last_M + 1).clamp(max=length - 1)]
     # What follows other images goes to an entry of no haystack: a mask would wait for the device.
     row_M = torch.where(is_last_M, haystack_M, len(visual_BL))
@@ -115,6 +113,13 @@ def images_of(inputs: ModelInputs) -> BatchImages:
         haystack_M=haystack_M,
         question_B=question_B,
     )
+
+
+def begins(x_N: Tensor) -> Tensor:
+    """Whether a value is the first of equal ones that stand together."""
+    first_N = torch.ones_like(x_N, dtype=torch.bool)
+    first_N[1:] = x_N[1:] != x_N[:-1]
+    return first_N
 
 
 def name_number(name: str) -> int:

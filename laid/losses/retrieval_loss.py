@@ -6,7 +6,8 @@ Shape suffixes: B batch, R rows of a haystack, M images, S student heads, T teac
 import torch
 from torch import Tensor
 
-from laid.losses.virtual_haystack import HIDDEN, VirtualHaystack
+from laid.losses.attention_rows import HIDDEN
+from laid.losses.virtual_haystack import VirtualHaystack
 from laid.signals.model_inputs import ModelInputs
 
 

@@ -40,15 +40,8 @@ def looking_rows(
     sharp_BR = squared_BRM.amax(-1) - mean_BR
     asked_BR = inputs.labels_BL.gather(1, rows.columns_BR) == IGNORED
     sharp_BR = sharp_BR.masked_fill(~(rows.valid_BR & asked_BR), -1.0)
-    chosen_BR = sharp_BR.topk(min(count, sharp_BR.shape[1])).indices
-    row_B1 = torch.arange(len(chosen_BR), device=chosen_BR.device)[:, None]
-    return replace(
-        rows,
-        columns_BR=rows.columns_BR.gather(1, chosen_BR),
-        valid_BR=sharp_BR.gather(1, chosen_BR) >= 0,
-        visible_BRL=rows.visible_BRL[row_B1, chosen_BR],
-        image_BRL=rows.image_BRL[row_B1, chosen_BR],
-    )
+    sharpest_BR, chosen_BR = sharp_BR.topk(min(count, sharp_BR.shape[1]))
+    return replace(rows.at(chosen_BR), valid_BR=sharpest_BR >= 0)
 
 
 def token_logits(q_BRHD: Tensor, k_NKD: Tensor) -> Tensor:

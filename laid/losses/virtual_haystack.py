@@ -13,15 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laid.losses.attention_rows import Rows
-from laid.losses.image_tokens import BatchImages, ImageTokens
+from laid.losses.attention_rows import HIDDEN, Rows
+from laid.losses.image_tokens import BatchImages, ImageTokens, begins
 from laid.losses.retrieval_rows import image_logits, token_logits
 from laid.losses.token_parts import by_part, part_length
 from laid.signals.model_signals import Turn
 from laid.signals.token_choice import at_columns
-
-HIDDEN = -1e9
-"""Logit of an image that is no candidate; finite, so that 0 * log p stays 0."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +64,12 @@ def as_shown(rows: Rows, images: BatchImages) -> VirtualHaystack:
     own_BM = images.own_BM
     real_3N = rows.positions_3BL[:, images.haystack_N, images.column_N]
     question_M = images.question_B[images.haystack_M]
-    first_N = torch.ones_like(images.image_N, dtype=torch.bool)
-    first_N[1:] = images.image_N[1:] != images.image_N[:-1]
-    distance_M = question_M - real_3N[0, first_N]
+    distance_M = question_M - real_3N[0, begins(images.image_N)]
     longest_B = torch.zeros_like(images.question_B)
     longest_B.scatter_reduce_(0, images.haystack_M, distance_M, "amax")
     return VirtualHaystack(
         columns_BR=rows.columns_BR,
-        row_positions_3BR=_row_positions(rows),
+        row_positions_3BR=rows.row_positions_3BR,
         image_N=images.image_N,
         token_positions_3N=real_3N,
         distance_M=distance_M,
@@ -123,7 +118,7 @@ def at_random_slots(
         candidate_BM = own_BM | torch.stack(apart)
     return VirtualHaystack(
         columns_BR=rows.columns_BR,
-        row_positions_3BR=length + _row_positions(rows) - question_B[:, None],
+        row_positions_3BR=length + rows.row_positions_3BR - question_B[:, None],
         image_N=images.image_N,
         token_positions_3N=(length - distance_M)[images.image_N] + images.offset_3N,
         distance_M=distance_M,
@@ -131,8 +126,3 @@ def at_random_slots(
         own_BM=own_BM,
         candidate_BM=candidate_BM,
     )
-
-
-def _row_positions(rows: Rows) -> Tensor:
-    positions_3BL = rows.positions_3BL
-    return positions_3BL.gather(2, rows.columns_BR.expand(len(positions_3BL), -1, -1))

@@ -19,7 +19,7 @@ from laid.common.errors import UserError
 from laid.data.entries import ask
 from laid.miniature.image_pool import PATCH
 from laid.minicoco.drawing import SIDE
-from laid.vlm.processor import ImageTextProcessor
+from laid.vlm.processor import ImageTextProcessor, user_turn
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Writer:
     def _layout(self, size: int, questions: int) -> Layout:
         processor = self._processor
         grid_I3 = torch.tensor([[1, SIDE // PATCH, SIDE // PATCH]] * size)
-        ids_L = processor.ids(processor.prompt(ask(*self._samples, "single"), grid_I3) + "Yes")
+        turns = [user_turn(size, ask(*self._samples, "single"))]
+        ids_L = processor.ids(processor.conversation(turns, grid_I3) + "Yes")
         visual_L = ids_L == processor.image_id
         positions_3BL = processor.family.positions(ids_L[None], visual_L[None].int(), grid_I3)
         start = int(visual_L.nonzero().max()) + 2  # after the last image and its end

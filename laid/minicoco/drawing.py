@@ -14,13 +14,13 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from laid.common.atomic_files import atomic_dir
 from laid.common.cache_folder import cache_root
 from laid.common.cached_folders import cached_folder
-from laid.common.errors import UserError
 from laid.common.random_streams import stream
 from laid.minicoco.glyphs import CATEGORIES, CELL, draw_glyph
 
+MINICOCO = "minicoco"
+"""What the drawn data set is called where a COCO folder is asked for."""
 SIDE = 2 * CELL
 DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test2017": 2000}
 
@@ -28,71 +28,53 @@ DEFAULT_IMAGES: Mapping[str, int] = {"train2017": 4000, "val2017": 2000, "test20
 _FORMAT = 1
 
 
-def draw_minicoco(
-    root: str | Path, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
-) -> Path:
-    """Draws the data set into the new folder ``root``, which appears only when it is complete.
+def ensure_minicoco(seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES) -> Path:
+    """The folder of ``draw_minicoco`` in the cache; drawn on first use (some ten seconds), and
+    where a file is not as it was drawn."""
+    sizes = "-".join(f"{split}-{count}" for split, count in images.items())
+    root = cache_root() / "minicoco" / f"v{_FORMAT}-seed{seed}-{sizes}"
+    cached_folder(root, lambda new: draw_minicoco(new, seed, images))
+    return root
+
+
+def coco_folder(named: str) -> Path:
+    """The folder that ``data.coco_root`` names: ``MINICOCO`` is the drawn one."""
+    return ensure_minicoco() if named == MINICOCO else Path(named)
+
+
+def draw_minicoco(folder: Path, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES) -> Path:
+    """Draws the data set into a folder: ``annotations/instances_<split>.json`` and PNG files
+    ``<split>/000000000001.png``.
 
     Every image follows from ``seed``, its split and its number, so no two splits share one and a
     larger set begins with the smaller. Each has its objects' true outlines as segmentation.
 
     Args:
-        root: the folder to make: ``annotations/instances_<split>.json`` and PNG files
-            ``<split>/000000000001.png``.
         images: how many images each split has.
-
-    Raises:
-        UserError: ``root`` exists and is not empty, a count is not positive, or a split's name is
-            not a plain word.
     """
-    root = Path(root)
-    if root.is_file() or (root.exists() and any(root.iterdir())):
-        raise UserError(f"{root} is there already. Choose a new or empty folder.")
-    if not images or any(count < 1 for count in images.values()):
-        raise UserError(f"expected one image or more for each split, got {dict(images)}.")
-    for split in images:
-        if not split.isidentifier():
-            raise UserError(f"a split's name becomes a folder's, such as train2017; got {split!r}.")
-    with atomic_dir(root) as folder:
-        _draw(folder, seed, images)
-    return root
-
-
-def ensure_minicoco(
-    cache_dir: str | Path | None = None, seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES
-) -> Path:
-    """The folder of ``draw_minicoco`` in ``cache_dir``, by default ``cache_root() / "minicoco"``;
-    drawn on first use (some ten seconds), and where a file is not as it was drawn."""
-    parent = Path(cache_dir) if cache_dir is not None else cache_root() / "minicoco"
-    sizes = "-".join(f"{split}-{count}" for split, count in images.items())
-    root = parent / f"v{_FORMAT}-seed{seed}-{sizes}"
-    cached_folder(root, lambda new: _draw(new, seed, images))
-    return root
-
-
-def _draw(folder: Path, seed: int, counts: Mapping[str, int]) -> None:
-    (folder / "annotations").mkdir()
-    total = sum(counts.values())
+    (folder / "annotations").mkdir(parents=True)
+    total = sum(images.values())
     with tqdm(
         total=total, desc="drawing the mini-COCO", unit="image", delay=1, mininterval=1
     ) as bar:
-        for split, count in counts.items():
+        for split, count in images.items():
             (folder / split).mkdir()
-            images: list[dict[str, Any]] = []
+            listed: list[dict[str, Any]] = []
             annotations: list[dict[str, Any]] = []
             for number in range(1, count + 1):
                 pixels, objects = _draw_image(stream(seed, "minicoco", split, number))
                 name = f"{number:012d}.png"
                 Image.fromarray(pixels).save(folder / split / name, compress_level=1)
                 size = {"width": SIDE, "height": SIDE}
-                images.append({"id": number, "file_name": name, **size})
+                listed.append({"id": number, "file_name": name, **size})
                 for drawn in objects:
                     ids = {"id": len(annotations) + 1, "image_id": number}
                     annotations.append(ids | drawn)
                 bar.update()
             categories = [{"id": k, "name": name} for k, name in CATEGORIES.items()]
-            coco = {"images": images, "annotations": annotations, "categories": categories}
+            coco = {"images": listed, "annotations": annotations, "categories": categories}
             (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(coco))
+    return folder
 
 
 def _draw_image(rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:

@@ -72,7 +72,7 @@ class _Plan:
         self._check()
         setting, rounds = self._setting()
         tokens = partial(tokens_of, load_config(module.student_args), grid=setting.grid)
-        images, length = setting.images, tokens(setting.images) + ANSWER
+        images, length = setting.images, tokens(setting.images)
         if data.max_length is not None and length > data.max_length:
             raise UserError(
                 f"{images} images are {length:,} tokens, more than data.max_length "
@@ -114,8 +114,8 @@ class _Plan:
                 remedies.append(half)
             lines += [
                 "",
-                f"test of {tested} images, {tokens(tested):,} tokens, {batch} at a time on one "
-                "device",
+                f"test of {tested} images, {tokens(tested) - ANSWER:,} tokens, {batch} at a time "
+                "on one device",
                 *("", memory_table(tracker)),
                 *("", verdict("the test", tracker, limit, remedies)),
             ]
@@ -123,7 +123,7 @@ class _Plan:
 
     def _trained(self, setting: Setting, rounds: int, tokens: Callable[[int], int]) -> str:
         """What a device's micro-batch is."""
-        total = sum(tokens(images) + ANSWER for images in setting.packed or (setting.images,))
+        total = sum(map(tokens, setting.packed or (setting.images,)))
         sides = f"{self.options.image_width} x {self.options.image_height}, {total:,} tokens"
         if not setting.packed:
             what = f"{setting.images} images of {sides}; {setting.batch} at a time"
@@ -153,7 +153,7 @@ class _Plan:
         sizes, steps = self._packed(setting)
         packed = tuple(sizes[at] for at in steps.largest())
         if options.images is not None:
-            length = tokens_of(family.config, options.images, setting.grid) + ANSWER
+            length = tokens_of(family.config, options.images, setting.grid)
             packed = (options.images,) * max(1, data.pack_tokens // length)
         rounds = steps.packing.rounds
         return replace(setting, packed=packed, accumulates=rounds > 1), rounds
@@ -164,10 +164,7 @@ class _Plan:
         sizes = sizes_of(self.data.train_args, setting.images)
         tokens = partial(tokens_of, config, grid=setting.grid)
         ranks = setting.devices or 1
-        steps = packed_steps(
-            sizes, self.data, family_of(config), ranks, lambda n: tokens(n) + ANSWER
-        )
-        return sizes, steps
+        return sizes, packed_steps(sizes, self.data, family_of(config), ranks, tokens)
 
     def _check(self) -> None:
         entries, step = self.data.train_args.count, self.data.global_batch_size
@@ -204,7 +201,7 @@ class _Plan:
 
     def _hours(self, tracker: MemoryTracker, setting: Setting, tokens: Callable[[int], int]) -> str:
         data = self.data
-        cost = Cost.of(tracker.flops, setting.haystacks, lambda n: tokens(n) + ANSWER)
+        cost = Cost.of(tracker.flops, setting.haystacks, tokens)
         sizes = sizes_of(data.train_args, setting.images)
         epochs = epochs_of(self.config.trainer, len(sizes) // data.global_batch_size)
         if setting.packed:
@@ -227,7 +224,7 @@ class _Plan:
         wanted = self.module.objective.ever_of_teacher
         question = question_of(load_config(teacher))
         queries, keys = (
-            sum(n * of.count(tokens(size) + ANSWER, question) for size, n in Counter(sizes).items())
+            sum(n * of.count(tokens(size), question) for size, n in Counter(sizes).items())
             for of in (wanted.queries, wanted.keys)
         )
         autocast = setting.devices is None and setting.precision != "32-true"

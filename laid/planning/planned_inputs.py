@@ -18,9 +18,10 @@ ANSWER = 2
 
 
 def tokens_of(config: Config, images: int, grid: Grid) -> int:
-    """Tokens of a prompt with ``images`` images, each between its two marker tokens."""
+    """Tokens of a haystack of ``images`` images, each between its two marker tokens, with its
+    answer."""
     family = family_of(config)
-    return family.prompt_tokens + images * len(family.planned_image(grid))
+    return family.prompt_tokens + images * len(family.planned_image(grid)) + ANSWER
 
 
 def question_of(config: Config) -> int:

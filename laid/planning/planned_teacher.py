@@ -7,16 +7,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from laid.signals.model_inputs import ModelInputs, answer_labels
+from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.teacher_source import TeacherSource
 from laid.signals.top_logits import TopLogits
 from laid.teacher_cache.stored_numbers import StoredAs
-from laid.teacher_cache.weightless_teacher import WeightlessTeacher
 from laid.training.placement import Placement
 from laid.training.teacher_choice import TeacherChoice
 from laid.vlm.model_loading import ModelArgs, load_config
 from laid.vlm.pair_check import check_teacher
+from laid.vlm.weightless_teacher import WeightlessTeacher
 
 
 class PlannedCache(WeightlessTeacher):
@@ -40,7 +40,7 @@ class PlannedCache(WeightlessTeacher):
 
         heads = shape.heads, shape.kv_heads
         qk = {n: QK(*(of(*batch, count, shape.head_dim) for count in heads)) for n in wanted.layers}
-        answers = len(answer_labels(inputs.labels_BL))
+        answers = len(inputs.answers.labels_N)
         found = Signals(qk, of(answers, self._vocabulary) if wanted.logits else None)
         if (top_k := wanted.top_k) is not None:
             ids_NK = torch.arange(top_k.count, device=device).expand(answers, -1)

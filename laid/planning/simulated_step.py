@@ -30,8 +30,7 @@ from laid.training.placement import Placement
 from laid.training.sharded_strategy import ShardedStrategy
 from laid.vlm.families.family import Grid
 from laid.vlm.model_loading import ModelArgs, load_config
-from laid.vlm.planned_attention import attend_at_once
-from laid.vlm.planned_experts import experts_at_once
+from laid.vlm.planned_calls import attend_at_once, experts_at_once
 from laid.vlm.vision_language_model import VLM
 
 BUILT, TEACHER, STUDENT = "models built", "teacher", "student"

@@ -31,7 +31,7 @@ def push_cache(folder: str, push_to: str, private: bool = True, dry_run: bool = 
     Raises:
         UserError: it is no whole cache, or the hub refuses.
     """
-    check_repo(push_to, "--push_to")
+    check_repo(push_to)
     store = SignalStore.open(Path(folder))
     store.check_whole()
     atomic_write_text(store.folder / _CARD, _card(store, push_to))

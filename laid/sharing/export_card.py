@@ -151,7 +151,9 @@ def _settings(found: Found) -> Iterable[tuple[str, str]]:
         if others := _listed(of, [key for key in of if key != "weight"]):
             yield f"`{name}`", code(others)
     yield "trained weights", _trained(model)
-    rates = ["student_lr", "lora_lr", "mixing_lr", "weight_decay", "warmup_ratio", "schedule"]
+    gain_lr = ["gain_lr"] if model.get("rope_gain") else []
+    rates = ["student_lr", "lora_lr", *gain_lr, "mixing_lr"]
+    rates += ["weight_decay", "warmup_ratio", "schedule"]
     yield "AdamW", code(_listed(optimizer, rates))
     batch = data["global_batch_size"]
     yield "steps", f"{found.identity['step']:,} of {batch} haystacks"
@@ -182,9 +184,11 @@ def _listed(settings: dict[str, Any], keys: Iterable[str]) -> str:
 
 
 def _trained(model: dict[str, Any]) -> str:
+    gains = ", and RoPE response gains, folded into them" if model.get("rope_gain") else ""
     if lora := model.get("lora"):
-        return f"LoRA adapters of rank {lora['rank']}, merged into the weights"
-    return "decoder" if model["student"].get("freeze_vision") else "decoder and vision tower"
+        return f"LoRA adapters of rank {lora['rank']}, merged into the weights{gains}"
+    parts = "decoder" if model["student"].get("freeze_vision") else "decoder and vision tower"
+    return parts + gains
 
 
 def _shown(path: str, revision: str | None = None) -> str:

@@ -18,14 +18,14 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 """``USER/NAME``."""
 
 
-def check_repo(repo: str, option: str) -> None:
-    """Refuses what is no name of a repository.
+def check_repo(repo: str) -> None:
+    """Refuses a ``--push_to`` that is no name of a repository.
 
     Raises:
         UserError: it is not of the form ``USER/NAME``.
     """
     if not REPOSITORY.fullmatch(repo):
-        raise UserError(f"{option} {repo!r}: expected USER/NAME, as on the hub")
+        raise UserError(f"--push_to {repo!r}: expected USER/NAME, as on the hub")
 
 
 def push(

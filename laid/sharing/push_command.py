@@ -37,7 +37,7 @@ def push_data(
     Raises:
         UserError: there is no such folder, a file in it is not in the format, or the hub refuses.
     """
-    check_repo(push_to, "--push_to")
+    check_repo(push_to)
     found = sorted(Path(folder).glob("*.json"))
     if not found:
         raise UserError(f"--folder {folder}: no .json files there, as `laid data build` writes")

@@ -35,8 +35,8 @@ class Answers:
 
     @classmethod
     def of(cls, labels_BL: Tensor) -> "Answers":
-        """Those of ``ModelInputs.labels_BL``."""
-        rows_N, columns_N = answer_positions(labels_BL)
+        """Those of ``ModelInputs.labels_BL``: the logits at column c predict the label at c + 1."""
+        rows_N, columns_N = (labels_BL[:, 1:] != IGNORED).nonzero(as_tuple=True)
         keep_U, slots_N = columns_N.unique(return_inverse=True)
         return cls(rows_N, columns_N, labels_BL[rows_N, columns_N + 1], keep_U, slots_N)
 
@@ -99,6 +99,20 @@ class ModelInputs:
         """How many images there are in the whole batch."""
         return len(self.image_names)
 
+    @property
+    def first_visual_BL(self) -> Tensor:
+        """Whether a token is the first visual one of its image."""
+        visual_BL = self.mm_token_type_ids_BL.bool()
+        before_BL = torch.nn.functional.pad(visual_BL, (1, 0))[:, :-1]
+        return visual_BL & ~before_BL
+
+    @property
+    def last_visual_B1(self) -> Tensor:
+        """The column of each haystack's last visual token; -1 without images."""
+        visual_BL = self.mm_token_type_ids_BL.bool()
+        column_L = torch.arange(visual_BL.shape[1], device=visual_BL.device)
+        return torch.where(visual_BL, column_L, -1).amax(1, keepdim=True)
+
 
 def pad_batch(
     rows: Sequence[ModelInputs], pad_id: int, side: Literal["left", "right"]
@@ -138,9 +152,7 @@ def pad_batch(
 
 def haystack_alone(inputs: ModelInputs, row: int) -> ModelInputs:
     """One haystack of a batch as a batch of its own, without padding."""
-    shown_BL = inputs.mm_token_type_ids_BL.bool()
-    before_BL = torch.nn.functional.pad(shown_BL, (1, 0))[:, :-1]
-    images_B = (shown_BL & ~before_BL).sum(1).tolist()
+    images_B = inputs.first_visual_BL.sum(1).tolist()
     assert sum(images_B) == inputs.images
     images = slice(sum(images_B[:row]), sum(images_B[: row + 1]))
     kept_L = inputs.attention_mask_BL[row].bool()
@@ -161,18 +173,3 @@ def haystack_alone(inputs: ModelInputs, row: int) -> ModelInputs:
         needle_I=inputs.needle_I[images],
         entry_ids=inputs.entry_ids[row : row + 1],
     )
-
-
-def answer_positions(labels_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of the token that predicts each answer token, in reading order.
-
-    Returns:
-        ``rows_N`` and ``columns_N``: the logits at column c predict the label at column c + 1.
-    """
-    rows_N, columns_N = (labels_BL[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    return rows_N, columns_N
-
-
-def answer_labels(labels_BL: Tensor) -> Tensor:
-    """The answer's token ids ``labels_N``, in the order of ``answer_positions``."""
-    return labels_BL[:, 1:][labels_BL[:, 1:] != IGNORED]

@@ -59,9 +59,8 @@ class Tokens:
             return there_BL
         mask_BL = torch.zeros_like(there_BL)
         if self.question:
-            visual_BL = inputs.mm_token_type_ids_BL.bool()
-            column_L = torch.arange(visual_BL.shape[1], device=visual_BL.device)
-            last_B1 = torch.where(visual_BL, column_L, -1).amax(1, keepdim=True)
+            column_L = torch.arange(there_BL.shape[1], device=there_BL.device)
+            last_B1 = inputs.last_visual_B1
             mask_BL = there_BL & (column_L > last_B1) & (last_B1 >= 0)
         if self.sample:
             place_BL = _drawn(inputs).masked_fill(~there_BL, _LAST).argsort(dim=1, stable=True)

@@ -10,7 +10,7 @@ heads, G query heads of one KV head (H = K G), D head_dim, F = D / 2 rotary pair
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -75,13 +75,7 @@ def asked_rows(inputs: ModelInputs) -> Rows:
     answer; of a batch of one."""
     rows = question_rows(inputs)
     asked_R = inputs.labels_BL[0, rows.columns_BR[0]] == IGNORED
-    return replace(
-        rows,
-        columns_BR=rows.columns_BR[:, asked_R],
-        valid_BR=rows.valid_BR[:, asked_R],
-        visible_BRL=rows.visible_BRL[:, asked_R],
-        image_BRL=rows.image_BRL[:, asked_R],
-    )
+    return rows.at(asked_R.nonzero().T)
 
 
 def pair_statistics(qk: QK, rows: Rows, turn: Turn) -> PairStatistics:

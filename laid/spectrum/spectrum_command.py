@@ -14,14 +14,15 @@ from laid import __version__
 from laid.common.command_parser import CommandParser
 from laid.common.errors import UserError
 from laid.common.json_codec import to_json
-from laid.common.logging_setup import said_once
-from laid.common.printable import printable
+from laid.common.logging_setup import without_repeats
+from laid.common.printable import for_file_name, printable
 from laid.common.report_folder import report_folder
 from laid.common.tables import comma_separated, text
-from laid.data.entry_args import MINICOCO, EvaluationArgs
+from laid.data.entry_args import EvaluationArgs
 from laid.evaluation.accuracy_figures import save_png
 from laid.inspection.named_models import Dtype, NamedModel, named_models
 from laid.inspection.shown_haystacks import ShownHaystacks, device_of, encoding_of
+from laid.minicoco.drawing import MINICOCO
 from laid.spectrum.low_frequency import check_wavelength
 from laid.spectrum.spectrum_figures import mixed_figure, share_figure, usage_figure
 from laid.spectrum.spectrum_measurement import (
@@ -107,7 +108,7 @@ def spectrum(
     typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
     encoding, notes = encoding_of(chosen, typed)
     haystacks = ShownHaystacks(coco_root, entries, seed, encoding, device_of(device))
-    with report_folder(out, _OF_A_REPORT) as folder, said_once():
+    with report_folder(out, _OF_A_REPORT) as folder, without_repeats():
         measured: dict[str, MeasuredSpectrum] = {}
         mixed: list[MixedSpectrum] = []
         for model in chosen:
@@ -144,8 +145,8 @@ def spectrum(
         save_png(share_figure(report.models), folder / "low_frequency.png")
         for number, made in enumerate(report.models):
             if of := [one for one in mixed if one.model == made.name]:
-                safe = re.sub(r"[^\w.-]+", "-", made.name)[:80]
-                save_png(mixed_figure(of, made.section), folder / f"mixed_{number}_{safe}.png")
+                name = f"mixed_{number}_{for_file_name(made.name)}.png"
+                save_png(mixed_figure(of, made.section), folder / name)
     tables = [*share_tables(report), *([mixed_table(report)] if mixed else [])]
     print(printable("\n\n".join(map(text, tables))))
     for line in (*notes, f"{out}/spectrum.json"):
@@ -162,7 +163,9 @@ def _mixed(
         if model.found is not None:
             notes.append(f"{model.name}: no mixtures of teacher heads, it has no alignment term")
         return []
-    args = model.teacher
+    if (args := model.teacher) is None:
+        notes.append(f"{model.name}: mixtures of teacher heads are left out: no teacher is named")
+        return []
     try:
         teacher = VLM.load(args).requires_grad_(False).to(haystacks.device)
     except UserError as reason:

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from laid.common.printable import one_line
-from laid.evaluation.accuracy_figures import COLOURS
+from laid.evaluation.accuracy_figures import COLOURS, shown_name, whiskers
 from laid.spectrum.low_frequency import MEASURES
 from laid.spectrum.spectrum_report import MixedSpectrum, ModelSpectrum, share_names
 
@@ -23,7 +22,7 @@ def usage_figure(models: Sequence[ModelSpectrum]) -> Figure:
     for index, model in enumerate(models):
         usage_F = np.array(model.usage).mean((0, 1))
         colour = COLOURS[index % len(COLOURS)]
-        top.plot(usage_F, marker=".", color=colour, label=_shown(model.name))
+        top.plot(usage_F, marker=".", color=colour, label=shown_name(model.name, 40))
     _mark_pairs(top, models[0])
     top.set_ylim(bottom=0)
     top.set_ylabel("usage, mean over layers and heads")
@@ -34,7 +33,7 @@ def usage_figure(models: Sequence[ModelSpectrum]) -> Figure:
     for axes, model, usage_NF in zip(panels, models, by_layer, strict=True):
         image = _heat_map(axes, usage_NF, most)
         _sections(axes, model.section, "white")
-        axes.set_title(_shown(model.name), fontsize=10)
+        axes.set_title(shown_name(model.name, 40), fontsize=10)
     panels[0].set_ylabel("layer")
     figure.colorbar(image, ax=panels, label="usage")
     figure.supxlabel("rotary pair (0 turns fastest)", size=10)
@@ -50,12 +49,8 @@ def share_figure(models: Sequence[ModelSpectrum]) -> Figure:
             aside = 0.6 * ((index + 0.5) / len(models) - 0.5)
             found = {at: s for at, n in enumerate(names) if (s := model.shares[measure].get(n))}
             values = [share.value for share in found.values()]
-            # Value and bounds are rounded apart.
-            reach = [
-                [max(0.0, share.value - share.interval[0]) for share in found.values()],
-                [max(0.0, share.interval[1] - share.value) for share in found.values()],
-            ]
-            colour, label = COLOURS[index % len(COLOURS)], _shown(model.name)
+            reach = whiskers([(share.value, share.interval) for share in found.values()])
+            colour, label = COLOURS[index % len(COLOURS)], shown_name(model.name, 40)
             places = [at + aside for at in found]
             axes.errorbar(places, values, reach, fmt="o", capsize=3, color=colour, label=label)
         axes.set_xticks(range(len(names)), names)
@@ -110,8 +105,3 @@ def _sections(axes: Axes, section: Sequence[str], colour: str) -> None:
     for pair in range(1, len(section)):
         if section[pair] != section[pair - 1]:
             axes.axvline(pair - 0.5, color=colour, linewidth=0.8, linestyle="--")
-
-
-def _shown(name: str) -> str:
-    """matplotlib would take text between dollars for a formula."""
-    return one_line(name)[:40].replace("$", r"\$")

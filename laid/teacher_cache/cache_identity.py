@@ -64,8 +64,8 @@ def teacher_differences(stored: Json, ours: Json) -> Differing:
     return differences(before, after)
 
 
-def refuse(what: str, found: Differing, now: str, mend: str) -> None:
+def refuse(what: str, found: Differing, now: str, advice: str) -> None:
     """Raises ``UserError`` with everything that differs, unless nothing does."""
     if found:
         lines = (f"{key}: the cache {a!r}, {now} {b!r}" for key, (a, b) in found.items())
-        raise UserError(f"{what} was made otherwise:\n  " + "\n  ".join(lines) + f"\n{mend}")
+        raise UserError(f"{what} was made otherwise:\n  " + "\n  ".join(lines) + f"\n{advice}")

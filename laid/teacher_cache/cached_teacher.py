@@ -21,8 +21,8 @@ from laid.teacher_cache.cache_identity import refuse, teacher_differences
 from laid.teacher_cache.entry_signals import HeldSignals
 from laid.teacher_cache.signal_store import SignalStore
 from laid.teacher_cache.stored_numbers import StoredAs
-from laid.teacher_cache.weightless_teacher import WeightlessTeacher
 from laid.vlm.model_loading import ModelArgs
+from laid.vlm.weightless_teacher import WeightlessTeacher
 
 log = logging.getLogger(__name__)
 

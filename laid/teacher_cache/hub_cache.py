@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from laid.common.errors import UserError
+from laid.common.errors import UserError, first_line
 from laid.teacher_cache.signal_store import HEADER, SHARDS, TEACHER
 
 HUB = "hf://"
@@ -29,10 +29,9 @@ def hub_cache(name: str, local_files_only: bool) -> Path:
             local_files_only=local_files_only,
         )
     except Exception as reason:  # of its HTTP library, which changes with its versions
-        first = str(reason).strip().partition("\n")[0] or type(reason).__name__
         raise UserError(
-            f"model.teacher_source: cannot download the cache {name}: {first}. Expected "
-            f"cache:{HUB}USER/NAME of a dataset that this machine can reach (a private one needs "
-            "`hf auth login`)"
+            f"model.teacher_source: cannot download the cache {name}: {first_line(reason, None)}. "
+            f"Expected cache:{HUB}USER/NAME of a dataset that this machine can reach (a private "
+            "one needs `hf auth login`)"
         ) from reason
     return Path(folder)

@@ -92,7 +92,7 @@ class SignalStore:
 
     @cached_property
     def _tensors(self) -> TensorShards:
-        return TensorShards(self.folder / SHARDS, self.header.key, self.mend)
+        return TensorShards(self.folder / SHARDS, self.header.key, self.advice)
 
     @classmethod
     def open(cls, folder: Path) -> "SignalStore":
@@ -180,7 +180,7 @@ class SignalStore:
             raise UserError(
                 f"{len(places)} of {len(self.shards) + 1} parts of the cache {self.folder} are "
                 f"missing or damaged, the first {places[0].relative_to(self.folder)} ({state}). "
-                f"{self.mend}"
+                f"{self.advice}"
             )
 
     def write(self, shard: int, entries: Sequence[Item]) -> None:
@@ -210,7 +210,7 @@ class SignalStore:
         return held_signals(stored, self.header.wanted, wanted, self.header.stored_as)
 
     @property
-    def mend(self) -> str:
+    def advice(self) -> str:
         """How to make again what is missing or damaged."""
         return (
             f"`laid cache --out {self.folder}` with the settings that it was begun with makes "

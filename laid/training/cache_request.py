@@ -14,7 +14,6 @@ from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
 from laid.data.datamodule import HaystackDataModule
-from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
 from laid.signals.token_choice import QUESTION
 from laid.teacher_cache.cache_identity import (
@@ -124,7 +123,7 @@ class CacheRequest:
         inputs = [batch.inputs for batch in self.data.probe(some, torch.device("cpu"))]
         per_image = sum(one.tokens for one in inputs) / max(1, sum(some["size"]))
         question = sum(int(QUESTION.mask(one).sum()) for one in inputs) / len(some)
-        answers = sum(len(answer_labels(one.labels_BL)) for one in inputs) / len(some)
+        answers = sum(len(one.answers.labels_N) for one in inputs) / len(some)
         queries, keys = (
             sum(tokens.count(per_image * size, question) for size in entries["size"])
             for tokens in (self.wanted.queries, self.wanted.keys)

@@ -96,7 +96,7 @@ def _on_disk(
 
     def lacking() -> list[set[str]]:
         for store in stores:
-            store.find(mend=True)
+            store.find(remove_damaged=True)
         return [store.lacks(ids.values()) for store in stores]
 
     missing = on_rank_zero(lacking)
@@ -106,7 +106,7 @@ def _on_disk(
         _make(list(zip(models, stores, missing, strict=True)), data, ids, wanted)
         gather(None)  # every rank has written its part
     for model, store in zip(models, stores, strict=True):
-        store.find(mend=False)
+        store.find(remove_damaged=False)
         if left := store.lacks(ids.values()):
             raise UserError(
                 f"data.cache_features {folder}: the features of {len(left)} images are not there "

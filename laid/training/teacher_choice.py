@@ -158,7 +158,7 @@ class TeacherChoice:
             raise UserError(
                 f"{len(missing)} of {len(store.shards)} shards of the cache {self.folder} are "
                 f"missing or damaged, and a run fills one whose shards have one entry; these have "
-                f"{header.entries_per_shard}. {store.mend}"
+                f"{header.entries_per_shard}. {store.advice}"
             )
         vlm = placement.teacher(self.args)
         return FillingTeacher(store, OnlineTeacher(vlm), ids, missing, vlm.in_step)

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from laid.common.errors import UserError
 from laid.distributed.sharded_tensors import first_not_finite
 from laid.vlm.families.registry import family_of
-from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.model_loading import ModelArgs, end_tokens, load_config
 from laid.vlm.model_paths import resolve_model
 from laid.vlm.processor import ImageTextProcessor
 
@@ -72,7 +72,7 @@ def _greedy(args: ModelArgs, model: PreTrainedModel) -> GenerationConfig:
         known = GenerationConfig.from_pretrained(resolve_model(args.path), revision=args.revision)
     return GenerationConfig(
         bos_token_id=known.bos_token_id,
-        eos_token_id=known.eos_token_id or model.config.text_config.eos_token_id,
+        eos_token_id=end_tokens(known, model.config),
         pad_token_id=known.pad_token_id,
         do_sample=False,
         repetition_penalty=1.0,

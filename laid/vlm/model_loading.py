@@ -166,6 +166,11 @@ def materialise(
         fill_from_files(model, args.path, args.revision, rows)
 
 
+def end_tokens(generation: GenerationConfig, config: Config) -> int | list[int] | None:
+    """Ids of the tokens that end an answer; configurations of some classes have none."""
+    return generation.eos_token_id or getattr(config.text_config, "eos_token_id", None)
+
+
 def _extended_config(args: ModelArgs, extension: Settings | None) -> Config:
     config = load_config(args)
     if extension is not None:
@@ -186,8 +191,7 @@ def _as_asked(
 ) -> PreTrainedModel:
     # transformers takes from here what generate() is not given; a hub's settings (a repetition
     # penalty, forbidden words) would change answers. Export reads them from the folder again.
-    of_text = getattr(model.config.text_config, "eos_token_id", None)  # not all classes have one
-    end = model.generation_config.eos_token_id or of_text
+    end = end_tokens(model.generation_config, model.config)
     model.generation_config = GenerationConfig(eos_token_id=end)
     if isinstance(extension, SelfExtendArgs):
         set_self_extend(model, extension)

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import metadata_load, snapshot_download
 from yaml import YAMLError
 
-from laid.common.errors import UserError
+from laid.common.errors import UserError, first_line
 from laid.common.file_hashes import file_hashes
 from laid.vlm.export_marker import CARD, MARKER
 
@@ -118,9 +118,8 @@ def _hashes(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
 
 def cannot_load(what: str, path: str, reason: Exception) -> UserError:
     """The one message for a model, configuration or tokenizer that does not load."""
-    first = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
     return UserError(
-        f"cannot load the {what} of {path!r}: {first} "
+        f"cannot load the {what} of {path!r}: {first_line(reason, None)} "
         "Give a folder in Hugging Face layout, or a hub id that this machine can reach "
         "(a gated or private one needs `hf auth login`; offline machines need it in the cache)."
     )

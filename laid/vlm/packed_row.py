@@ -74,7 +74,7 @@ def row_arguments(family: Family, row: ModelInputs) -> dict[str, Any]:
     }
 
 
-def haystacks_apart(x_1SHD: Tensor, lengths: Sequence[int]) -> Tensor:
+def split_haystacks(x_1SHD: Tensor, lengths: Sequence[int]) -> Tensor:
     """``x_BLHD``, each haystack of a row in a row of its own, with zeros after it."""
     return pad_sequence(x_1SHD[0].split(list(lengths)), batch_first=True)
 

@@ -52,44 +52,41 @@ class ImageTextProcessor:
     def identity(self) -> dict[str, Any]:
         """What decides the tokens of a text and the pieces of an image: hashes of vocabulary and
         chat template, and the image processor's settings, pixel limits included."""
-        vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items()))
+        texts = {
+            "vocabulary": json.dumps(sorted(self.tokenizer.get_vocab().items())),
+            "chat_template": repr(self.stock.chat_template),
+        }
         return {
-            "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
-            "chat_template": hashlib.sha256(repr(self.stock.chat_template).encode()).hexdigest()[
-                :16
-            ],
+            **{name: hashlib.sha256(of.encode()).hexdigest()[:16] for name, of in texts.items()},
             "image_processor": self.family.preprocessor_config(self.stock),
         }
 
-    def prompt(self, text: str, grid_I3: Tensor) -> str:
-        """A user's turn of images, then text, in the chat template, up to where an answer begins.
+    def conversation(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> str:
+        """A conversation in the chat template, up to where the next answer begins.
 
         It is what the stock processor's own call makes of the text; apart from it, since the
         pixels may be absent.
-        """
-        return self._with_images(_render(self.stock, _question(len(grid_I3), text)), grid_I3)
-
-    def conversation(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> str:
-        """A conversation in the chat template, up to where the next answer begins.
 
         Args:
             turns: role and text of each, with ``<image>`` where an image is shown.
             grid_I3: of the images, in that order; None: each has one visual token.
         """
-        return self._with_images(_render(self.stock, _messages(turns)), grid_I3)
+        return self._with_images(_render(self.stock, turns), grid_I3)
 
-    def answers_apart(self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None) -> list[str]:
+    def split_at_answers(
+        self, turns: Sequence[tuple[str, str]], grid_I3: Tensor | None
+    ) -> list[str]:
         """What ``conversation`` gives, cut before and after each answer of the assistant's, its end
         of turn included: every second piece is one.
 
         Raises:
             UserError: the chat template writes earlier turns otherwise than the last one.
         """
-        whole = _render(self.stock, _messages(turns))
+        whole = _render(self.stock, turns)
         places = [0]
         for at, (role, text) in enumerate(turns):
             if role == "assistant":
-                begin = _render(self.stock, _messages(turns[:at]))
+                begin = _render(self.stock, turns[:at])
                 end = begin + text + self.family.end_of_turn
                 if not whole.startswith(end):
                     raise UserError(
@@ -122,14 +119,6 @@ class ImageTextProcessor:
         """Token ids ``ids_L`` of text that has its special tokens already."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor(ids, dtype=torch.long)
-
-    def question_frame(self) -> tuple[int, int]:
-        """Tokens of a ``prompt`` beside its text and its visual tokens: of any, and of each
-        image."""
-        asked = (_render(self.stock, _question(count, "word")) for count in (1, 2))
-        one, two = (len(self.ids(self._with_images(text, None))) for text in asked)
-        marks = two - one - 1  # of an image, and what is between two
-        return one - 1 - marks - len(self.ids("word")), marks
 
     def image_tokens(self, sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """Visual tokens of images, by width and height."""
@@ -174,21 +163,12 @@ class ProcessorArgs:
     """Largest image in pixels: larger ones are reduced. None: the folder's own limit."""
 
 
-_Messages = list[dict[str, Any]]
+def user_turn(images: int, text: str) -> tuple[str, str]:
+    """The user's turn of a haystack: its images, then the text."""
+    return "user", IMAGE_MARK * images + text
 
 
-def _render(stock: ProcessorMixin, messages: _Messages) -> str:
-    rendered: str = stock.apply_chat_template(messages, add_generation_prompt=True)
-    return rendered
-
-
-def _question(images: int, text: str) -> _Messages:
-    content: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
-    content.append({"type": "text", "text": text})
-    return [{"role": "user", "content": content}]
-
-
-def _messages(turns: Sequence[tuple[str, str]]) -> _Messages:
+def _render(stock: ProcessorMixin, turns: Sequence[tuple[str, str]]) -> str:
     def content(text: str) -> Iterator[dict[str, str]]:
         for number, piece in enumerate(text.split(IMAGE_MARK)):
             if number:
@@ -196,7 +176,9 @@ def _messages(turns: Sequence[tuple[str, str]]) -> _Messages:
             if piece:
                 yield {"type": "text", "text": piece}
 
-    return [{"role": role, "content": list(content(text))} for role, text in turns]
+    messages = [{"role": role, "content": list(content(text))} for role, text in turns]
+    rendered: str = stock.apply_chat_template(messages, add_generation_prompt=True)
+    return rendered
 
 
 def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
@@ -223,8 +205,9 @@ def load_processor(args: ProcessorArgs) -> ImageTextProcessor:
             f"the tokenizer of {args.path!r} has no {', '.join(missing)}: expected the tokenizer "
             f"of {family.title}"
         )
-    try_template(lambda: _render(stock, _question(2, "word")), args.path)
-    if _render(stock, _question(2, "word")).count(stock.image_token) != 2:
+    short = [user_turn(2, "word")]
+    try_template(lambda: _render(stock, short), args.path)
+    if _render(stock, short).count(stock.image_token) != 2:
         raise UserError(
             f"the chat template of {args.path!r} cannot be used: expected one that gives every "
             f"image its {stock.image_token}"

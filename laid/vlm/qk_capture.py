@@ -26,7 +26,7 @@ def captured_qk(
     both: tuple[Captured, Captured] = ({}, {})
 
     def keep(captured: Captured, layer: int, _: nn.Module, __: object, out: Tensor) -> None:
-        captured[layer] = family.heads_apart(out)
+        captured[layer] = family.split_heads(out)
 
     with ExitStack() as hooks:
         for layer in sorted(layers):

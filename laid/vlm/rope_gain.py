@@ -96,7 +96,7 @@ def add_gains(hf: PreTrainedModel, args: RopeGainArgs) -> None:
 
 
 def _multiply(family: Family, gain: RopeGain, _: nn.Module, __: object, out: Tensor) -> Tensor:
-    return gain(family.heads_apart(out)).flatten(2)
+    return gain(family.split_heads(out)).flatten(2)
 
 
 def _places(

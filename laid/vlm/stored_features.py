@@ -56,8 +56,8 @@ class StoredFeatures:
             device: where features are wanted.
         """
         self.folder = folder / key
-        mend = f"Remove {self.folder}: it is made again"
-        self._shards = TensorShards(self.folder, key, mend)
+        advice = f"Remove {self.folder}: it is made again"
+        self._shards = TensorShards(self.folder, key, advice)
         self._device = device
         self._places: dict[str, tuple[str, int, tuple[int, ...]]] = {}
         self._ids: Mapping[str, str] = {}
@@ -67,17 +67,17 @@ class StoredFeatures:
         """As that of ``ImageFeatures``."""
         return not self._ids
 
-    def find(self, mend: bool) -> None:
+    def find(self, remove_damaged: bool) -> None:
         """Finds what there is.
 
         Args:
-            mend: whether to remove what is damaged, so that it is made again.
+            remove_damaged: whether what is damaged is removed, so that it is made again.
 
         Raises:
             UserError: a shard can't be read.
             OSError: as well.
         """
-        if mend:
+        if remove_damaged:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
         for place in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
@@ -87,7 +87,7 @@ class StoredFeatures:
                 index = self._shards.index(place.name)
                 for n, (name, numbers) in enumerate(zip(index.ids, index.numbers, strict=True)):
                     self._places[name] = place.name, n, numbers
-            elif mend:
+            elif remove_damaged:
                 log.warning("%s is damaged: its features are made again", place)
                 discard(place)
 

@@ -20,7 +20,7 @@ from laid.vlm.image_features import ImageFeatures, features_of_batch, run_on_bla
 from laid.vlm.layer_options import compile_layers
 from laid.vlm.lora import LoraArgs, adapters, add_lora, base_of
 from laid.vlm.model_loading import ModelArgs, load_model
-from laid.vlm.packed_row import attend_by_haystack, haystacks_apart, one_row, row_arguments
+from laid.vlm.packed_row import attend_by_haystack, one_row, row_arguments, split_haystacks
 from laid.vlm.qk_capture import captured_qk, first_layers
 from laid.vlm.rope_gain import RopeGainArgs, add_gains, gain_parameters, gains_of
 from laid.vlm.stored_features import StoredFeatures
@@ -142,7 +142,7 @@ class VLM(nn.Module):
         ):
             out = self.hf(**self._arguments(inputs), logits_to_keep=keep_U, use_cache=False)
         if lengths:
-            q, k = ({n: haystacks_apart(x, lengths) for n, x in one.items()} for one in (q, k))
+            q, k = ({n: split_haystacks(x, lengths) for n, x in one.items()} for one in (q, k))
         qk = {layer: QK(q[layer], k[layer]) for layer in q}
         logits_NV = out.logits[answers.rows_N, answers.slots_N] if wanted.answers else None
         return Signals(qk=qk, logits_NV=logits_NV)

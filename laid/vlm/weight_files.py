@@ -29,7 +29,6 @@ _TOGETHER = 256
 ADAPTER = "default"
 """peft's name for an adapter that has none."""
 
-
 GAIN = "rope_gain"
 """Name of the module of an attention's RoPE response gains."""
 

@@ -35,8 +35,8 @@ class SelfExtendArgs:
     640 x 480 is 393 tokens."""
     mapping: Literal["base", "axis"] = "base"
     """What is grouped of a position of M-RoPE (where positions have one row, both are the same).
-    base: the place where the image begins, so that
-    height and width inside it stay as they are; axis: time, height and width, each by itself."""
+    base: the place where the image begins, so that height and width inside it stay as they are;
+    axis: time, height and width, each by itself."""
 
 
 Settings = YarnArgs | SelfExtendArgs

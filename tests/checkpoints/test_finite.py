@@ -1,13 +1,14 @@
 """Weights that are NaN or infinite are neither saved, tested nor exported."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from checkpoints.conftest import content
 from safetensors.torch import load_file, save_file
 
-from laid.checkpoints.sharded_checkpoints import read_whole, read_without_optimizer, save_sharded
+from laid.checkpoints.sharded_checkpoints import read_whole, save_sharded
 from laid.distributed.sharded_tensors import first_not_finite
 from laid.vlm.hf_folder import write_model
 from laid.vlm.model_loading import ModelArgs, load_model
@@ -29,7 +30,7 @@ def test_the_first_that_is_not_finite_is_named(value, dtype):
     assert first_not_finite([*good, ("bad", bad), ("worse", bad)]) == "bad"
 
 
-@pytest.mark.parametrize("read", [read_whole, read_without_optimizer])
+@pytest.mark.parametrize("read", [read_whole, partial(read_whole, with_optimizer=False)])
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path, kind, read):
     given = content()

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -12,14 +13,14 @@ from checkpoints.conftest import Marker, write_file, write_folder
 
 from laid.checkpoints.checkpoint_files import META, fingerprint
 from laid.checkpoints.runs import find_checkpoint
-from laid.checkpoints.sharded_checkpoints import read_whole, read_without_optimizer
+from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.miniature.resumable_stage import Stage
 from laid.vlm.model_loading import ModelArgs, load_model
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 READERS = [
     read_whole,
-    read_without_optimizer,
+    partial(read_whole, with_optimizer=False),
     lambda path: find_checkpoint(str(path), path.parent),
 ]
 

@@ -11,8 +11,8 @@ from laid.checkpoints.runs import (
     Found,
     claim_run,
     find_checkpoint,
-    give_back_run,
     next_fit,
+    remove_failed_run,
     training_of,
 )
 from laid.common.atomic_files import leftovers, replacing
@@ -33,8 +33,8 @@ def test_runs_that_begin_at_once_get_folders_of_their_own(tmp_path):
 def test_a_run_that_failed_at_its_start_leaves_no_folder_and_one_with_a_checkpoint_stays(tmp_path):
     empty, full = claim_run(tmp_path, "a"), claim_run(tmp_path, "b")
     write_checkpoint(full, 3)
-    give_back_run(empty)
-    give_back_run(full)
+    remove_failed_run(empty)
+    remove_failed_run(full)
     assert not empty.exists()
     assert full.exists()
 

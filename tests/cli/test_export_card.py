@@ -110,6 +110,14 @@ def test_training_data_is_named_as_others_find_it(tested, tmp_path, monkeypatch)
     assert "secret" not in text
 
 
+def test_response_gains_are_part_of_what_was_trained(tested):
+    found = find_checkpoint(str(tested), Path("runs"))
+    model = found.config["model"] | {"rope_gain": {"layers": "all"}}
+    text = render(replace(found, config=found.config | {"model": model}), [], "Model", "bfloat16")
+    assert "| trained weights | decoder, and RoPE response gains, folded into them |" in text
+    assert "gain_lr 0.001" in text
+
+
 def test_a_license_is_that_of_the_base_models_own_card(tested, work, tmp_path, pair, monkeypatch):
     monkeypatch.chdir(work)
     of_base = pair[0] / "README.md"

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from laid.cli.main import main
+from laid.common.errors import UserError
 from laid.comparison.benchmarks import Benchmarks
 from laid.comparison.harness_files import read_answers
 from laid.comparison.paired_tests import sign_flip
@@ -136,6 +137,37 @@ def test_choices_that_vlmevalkit_has_not_matched_are_refused(tmp_path):
     path = table(tmp_path / "m_MMBench.tsv", [{"index": 1, "answer": "A", "prediction": "a cat"}])
     with pytest.raises(ValueError, match="column hit or score"):
         read_answers(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("1_samples_some.jsonl", b'{"doc_id": "\xff"}\n', "line 1: expected a sample"),
+        ("m_A.json", b'[{"index": 1, "prediction": "a"}, {"index": 2}]', "columns index and"),
+        ("m_A.xlsx", b"no workbook", "not a workbook"),
+    ],
+)
+def test_a_file_that_can_be_read_in_part_is_refused(tmp_path, name, content, message):
+    if name.endswith(".xlsx"):
+        pytest.importorskip("openpyxl")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_answers(tmp_path / name)
+
+
+def test_workbooks_may_be_empty_and_rows_may_end_early(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    for name, rows in (
+        ("empty", []),
+        ("m_A", [("index", "prediction", "hit"), (1, "a", 1), (2, "b")]),
+    ):
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.save(tmp_path / f"{name}.xlsx")
+    with pytest.raises(UserError, match="columns index and prediction"):
+        read_answers(tmp_path / "empty.xlsx")
+    assert read_answers(tmp_path / "m_A.xlsx") == ("m_A", {"1": True}, 1)
 
 
 def test_models_are_tested_entry_by_entry(harness):

@@ -9,32 +9,37 @@ from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries, cached_entries
 
 
-def build_cached(index, cache_dir, **settings):
+@pytest.fixture
+def entries_folder(own_cache):
+    return own_cache / "entries"
+
+
+def build_cached(index, **settings):
     given = {"role": "test", "sizes": [5, 10], "per_size": 6} | settings
-    return cached_entries(build_entries, index, cache_dir=cache_dir, **given)
+    return cached_entries(build_entries, index, **given)
 
 
-def test_cached_entries_are_those_that_are_built(index, tmp_path):
+def test_cached_entries_are_those_that_are_built(index, entries_folder):
     built = build_entries(index, "test", [5, 10], 6)
     for _ in range(2):
-        cached = build_cached(index, tmp_path)
+        cached = build_cached(index)
         assert cached[:] == built[:]
         assert cached.cache_files, "mapped from disk"
-    build_cached(index, tmp_path, seed=0, needles=(1,))  # the defaults, said aloud
-    assert len(list(tmp_path.iterdir())) == 1
+    build_cached(index, seed=0, needles=(1,))  # the defaults, said aloud
+    assert len(list(entries_folder.iterdir())) == 1
 
 
-def test_another_setting_or_index_is_cached_apart(index, drawn, tmp_path):
-    build_cached(index, tmp_path)
-    build_cached(index, tmp_path, seed=1)
-    build_cached(CocoIndex.load(drawn, "val2017", min_area=0.04), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+def test_another_setting_or_index_is_cached_apart(index, drawn, entries_folder):
+    build_cached(index)
+    build_cached(index, seed=1)
+    build_cached(CocoIndex.load(drawn, "val2017", min_area=0.04))
+    assert len(list(entries_folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "foreign", "swap"])
-def test_damaged_cached_entries_are_built_again(index, tmp_path, harm, logged):
-    before = build_cached(index, tmp_path)[:]
-    (data,) = tmp_path.glob("*/*.arrow")
+def test_damaged_cached_entries_are_built_again(index, entries_folder, harm, logged):
+    before = build_cached(index)[:]
+    (data,) = entries_folder.glob("*/*.arrow")
     content = bytearray(data.read_bytes())
     data.unlink()
     if harm == "truncate":
@@ -47,19 +52,18 @@ def test_damaged_cached_entries_are_built_again(index, tmp_path, harm, logged):
         data.write_bytes(content)
         (data.parent / "manifest.json").write_text("{}")
     elif harm == "swap":  # whole, but made with another seed
-        build_cached(index, tmp_path, seed=1)
-        (other,) = set(tmp_path.iterdir()) - {data.parent}
+        build_cached(index, seed=1)
+        (other,) = set(entries_folder.iterdir()) - {data.parent}
         shutil.rmtree(data.parent)
         other.rename(data.parent)
-    assert build_cached(index, tmp_path)[:] == before
+    assert build_cached(index)[:] == before
     assert len([message for message in logged if "is made again" in message]) == 1
 
 
-def test_processes_that_race_for_the_cache_get_the_same_entries(index, tmp_path):
+def test_processes_that_race_for_the_cache_get_the_same_entries(index, entries_folder):
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(build_cached(index, tmp_path)[:]))
-        for _ in range(3)
+        threading.Thread(target=lambda: results.append(build_cached(index)[:])) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
@@ -67,9 +71,9 @@ def test_processes_that_race_for_the_cache_get_the_same_entries(index, tmp_path)
         thread.join()
     assert len(results) == 3
     assert results[0] == results[1] == results[2]
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(entries_folder.iterdir())) == 1
 
 
-def test_a_setting_the_builder_does_not_know_is_refused(index, tmp_path):
+def test_a_setting_the_builder_does_not_know_is_refused(index, entries_folder):
     with pytest.raises(TypeError, match="colour"):
-        build_cached(index, tmp_path, colour="red")
+        build_cached(index, colour="red")

@@ -39,15 +39,15 @@ def test_large_objects_are_clear_and_specks_and_crowds_only_present(write_coco, 
     ]
 
 
-def test_min_area_may_change_without_parsing_again(write_coco, instances, tmp_path):
+def test_min_area_may_change_without_parsing_again(write_coco, instances, own_cache):
     root = write_coco(instances)
-    load(root, cache_dir=tmp_path)
-    (saved,) = cached(tmp_path)
+    load(root)
+    (saved,) = cached(own_cache / "coco")
     written = saved.stat().st_mtime_ns
-    assert load(root, min_area=0.0009, cache_dir=tmp_path).clear[1].tolist() == [0, 0, 1]
-    assert not load(root, min_area=0.02, cache_dir=tmp_path).clear[2].any()
-    assert not load(root, min_area=0.0, cache_dir=tmp_path).clear[:, 0].any(), "crowds never are"
-    assert [saved] == cached(tmp_path)
+    assert load(root, min_area=0.0009).clear[1].tolist() == [0, 0, 1]
+    assert not load(root, min_area=0.02).clear[2].any()
+    assert not load(root, min_area=0.0).clear[:, 0].any(), "crowds never are"
+    assert [saved] == cached(own_cache / "coco")
     assert saved.stat().st_mtime_ns == written
 
 
@@ -137,28 +137,31 @@ def test_categories_are_in_the_order_of_their_ids_be_they_texts(write_coco, inst
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "swapped"])
-def test_a_damaged_cache_is_made_again(write_coco, instances, tmp_path, damage, logged):
+def test_a_damaged_cache_is_made_again(write_coco, instances, own_cache, damage, logged):
     root = write_coco(instances)
-    first = load(root, cache_dir=tmp_path)
-    (saved,) = cached(tmp_path)
+    first = load(root)
+    (saved,) = cached(own_cache / "coco")
     whole = saved.read_bytes()
     instances["annotations"][0]["category_id"] = 18
-    load(write_coco(instances), cache_dir=tmp_path)  # another content, another index
-    (other,) = set(cached(tmp_path)) - {saved}
+    load(write_coco(instances))  # another content, another index
+    (other,) = set(cached(own_cache / "coco")) - {saved}
     if damage == "swapped":
         saved.write_bytes(other.read_bytes())
     else:
         flipped = whole[:-300] + bytes([whole[-300] ^ 1]) + whole[-299:]
         saved.write_bytes({"empty": b"", "cut": whole[:500], "flipped": flipped}[damage])
     instances["annotations"][0]["category_id"] = 17
-    assert load(write_coco(instances), cache_dir=tmp_path).fingerprint == first.fingerprint
+    assert load(write_coco(instances)).fingerprint == first.fingerprint
     assert saved.read_bytes() == whole
     assert any("is made again" in message for message in logged)
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning(write_coco, instances, tmp_path, logged):
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    write_coco, instances, tmp_path, monkeypatch, logged
+):
     (tmp_path / "file").touch()
-    assert len(load(write_coco(instances), cache_dir=tmp_path / "file")) == 4
+    monkeypatch.setenv("LAID_CACHE", str(tmp_path / "file"))
+    assert len(load(write_coco(instances))) == 4
     assert any("LAID_CACHE" in message for message in logged)
 
 

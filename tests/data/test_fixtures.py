@@ -78,7 +78,7 @@ def test_the_index_is_what_was_drawn(maker, small_coco):
     ],
 )
 def test_every_dialect_gives_the_same_index_and_is_said_once(
-    small_coco, tmp_path, dialect, said, logged
+    small_coco, tmp_path, own_cache, dialect, said, logged
 ):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").mkdir()
@@ -89,7 +89,7 @@ def test_every_dialect_gives_the_same_index_and_is_said_once(
     expected = CocoIndex.load(small_coco, "val2017").fingerprint
     logged.clear()
     for _ in range(2):
-        assert CocoIndex.load(tmp_path, "val2017", cache_dir=tmp_path).fingerprint == expected
+        assert CocoIndex.load(tmp_path, "val2017").fingerprint == expected
     assert len(logged) == (said is not None)
     assert said is None or said in logged[0]
     assert all("instances_val2017.json" in message for message in logged)

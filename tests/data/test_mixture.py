@@ -54,7 +54,8 @@ def test_a_weight_that_gives_no_entry_is_refused():
 
 
 def order(rank=0, ranks=1, sizes=None, epoch=0):
-    found = training_order(40, 4, sizes, 3, rank, ranks, mixture=MIXTURE)
+    how = {"seed": 3, "rank": rank, "world_size": ranks, "mixture": MIXTURE}
+    found = training_order(40, 4, sizes, **how)
     found.set_epoch(epoch)
     return found
 

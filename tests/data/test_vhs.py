@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from datasets import DatasetDict, Value
+from datasets import Dataset, DatasetDict, Value
 
 from laid.data.coco_index import CocoIndex
-from laid.data.entries import FEATURES
+from laid.data.entries import FEATURES, HaystackEntry
 from laid.data.haystack_builder import build_entries
 from laid.data.vhs_files import load_entries, read_vhs, write_vhs
 
@@ -143,6 +143,18 @@ def test_columns_may_be_stored_wider_and_with_others_beside(entries, drawn, tmp_
     assert read.features == FEATURES
     assert read[:] == entries[:]
     assert sorted(p.name for p in (tmp_path / "other").iterdir()) == files
+
+
+def test_what_is_to_be_answered_may_have_null_in_place_of_answers_and_needles(
+    entries, drawn, tmp_path
+):
+    unknown = dict.fromkeys(("answer", "anchor", "target", "mode", "needles"))
+    asked = Dataset.from_list([row | unknown for row in entries], FEATURES)
+    asked.save_to_disk(tmp_path / "asked")
+    read = load_entries(str(tmp_path / "asked"), drawn, role="predict")
+    found = [HaystackEntry.of(row) for row in read]
+    assert [entry.question for entry in found] == entries["question"][:]
+    assert {(entry.answer, entry.mode, entry.needles) for entry in found} == {("", "", ())}
 
 
 def test_a_folder_with_other_columns_or_names_is_refused(entries, drawn, tmp_path):

@@ -131,19 +131,24 @@ def test_seed_and_split_change_every_image_and_the_number_of_images_none(tmp_pat
     assert read[0] < {p.read_bytes() for p in (more / "train2017").iterdir()}
 
 
-def test_the_cached_one_is_drawn_once(tmp_path):
-    root = ensure_minicoco(tmp_path, images=FEW)
+@pytest.fixture
+def drawn_cache(own_cache):
+    return own_cache / "minicoco"
+
+
+def test_the_cached_one_is_drawn_once(drawn_cache):
+    root = ensure_minicoco(images=FEW)
     image = root / "val2017" / "000000000001.png"
     stamp = image.stat().st_mtime_ns
-    assert ensure_minicoco(tmp_path, images=FEW) == root
+    assert ensure_minicoco(images=FEW) == root
     assert image.stat().st_mtime_ns == stamp
-    assert ensure_minicoco(tmp_path, seed=1, images=FEW) != root
-    assert len(list(tmp_path.iterdir())) == 2
+    assert ensure_minicoco(seed=1, images=FEW) != root
+    assert len(list(drawn_cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize("harm", ["removed", "added", "swapped", "flipped", "other annotations"])
-def test_a_cached_one_that_is_not_as_it_was_drawn_is_drawn_again(tmp_path, harm, caplog):
-    root = ensure_minicoco(tmp_path, images=FEW)
+def test_a_cached_one_that_is_not_as_it_was_drawn_is_drawn_again(drawn_cache, harm, caplog):
+    root = ensure_minicoco(images=FEW)
     whole = {name: (root / name).read_bytes() for name in files_below(root)}
     one, two = (root / "val2017" / f"00000000000{k}.png" for k in (1, 2))
     if harm == "removed":
@@ -159,13 +164,13 @@ def test_a_cached_one_that_is_not_as_it_was_drawn_is_drawn_again(tmp_path, harm,
     else:
         (root / "annotations" / "instances_val2017.json").write_text("{}")
     with caplog.at_level("WARNING", "laid"):
-        ensure_minicoco(tmp_path, images=FEW)
+        ensure_minicoco(images=FEW)
     assert {name: (root / name).read_bytes() for name in files_below(root)} == whole
     assert "is made again" in caplog.text
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(drawn_cache.iterdir())) == 1
 
 
-def test_ctrl_c_while_it_is_drawn_leaves_nothing(tmp_path):
+def test_ctrl_c_while_it_is_drawn_leaves_nothing(drawn_cache):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -173,21 +178,7 @@ def test_ctrl_c_while_it_is_drawn_leaves_nothing(tmp_path):
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
         with pytest.raises(KeyboardInterrupt):
-            ensure_minicoco(tmp_path)
+            ensure_minicoco()
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_drawn_over(tmp_path):
-    (tmp_path / "photo.jpg").touch()
-    with pytest.raises(ValueError, match="there already"):
-        draw_minicoco(tmp_path, images=FEW)
-    assert files_below(tmp_path) == ["photo.jpg"]
-
-
-@pytest.mark.parametrize("images", [{}, {"train2017": 0}, {"../x": 3}])
-def test_counts_and_names_of_splits_are_checked(tmp_path, images):
-    with pytest.raises(ValueError, match="split"):
-        draw_minicoco(tmp_path / "new", images=images)
-    assert list(tmp_path.iterdir()) == []
+    assert list(drawn_cache.glob("*")) == []

@@ -7,7 +7,7 @@ from test_simulated_step import SETTING, module
 
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
-from laid.planning.planned_inputs import ANSWER, tokens_of
+from laid.planning.planned_inputs import tokens_of
 from laid.planning.simulated_step import simulate_training
 from laid.planning.workload import Cost, packed_flops, packed_steps, run_flops, sizes_of
 from laid.vlm.families.registry import family_of
@@ -17,7 +17,7 @@ from laid.vlm.model_loading import ModelArgs, load_config
 @pytest.fixture
 def length(pair):
     config = load_config(ModelArgs(str(pair[0])))
-    return lambda images: tokens_of(config, images, SETTING.grid) + ANSWER
+    return lambda images: tokens_of(config, images, SETTING.grid)
 
 
 def cost_of(pair, setting, length):

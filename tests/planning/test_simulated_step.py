@@ -123,7 +123,7 @@ def test_flops_of_weights_are_two_a_parameter_and_token(pair, whole):
         for part in hf.model.language_model.modules()
         if isinstance(part, nn.Linear)
     )
-    tokens = tokens_of(config, SETTING.images, SETTING.grid) + ANSWER
+    tokens = tokens_of(config, SETTING.images, SETTING.grid)
     counted = sum(
         amount
         for (phase, work), amount in whole.flops.items()
@@ -140,7 +140,7 @@ def test_attention_grows_with_the_square_of_the_tokens(pair):
     config = load_config(ModelArgs(str(pair[0])))
 
     def length(images):
-        return tokens_of(config, images, SETTING.grid) + ANSWER
+        return tokens_of(config, images, SETTING.grid)
 
     for images in (4, 16):
         setting = replace(SETTING, images=images)
@@ -154,7 +154,7 @@ def test_attention_grows_with_the_square_of_the_tokens(pair):
 def test_a_haystack_of_a_plan_is_as_long_as_it_says(pair):
     config = load_config(ModelArgs(str(pair[0])))
     inputs = haystack_inputs(config, 3, (1, 8, 6), 2, with_answer=True)
-    assert inputs.input_ids_BL.shape == (2, tokens_of(config, 3, (1, 8, 6)) + ANSWER)
+    assert inputs.input_ids_BL.shape == (2, tokens_of(config, 3, (1, 8, 6)))
     assert int(inputs.mm_token_type_ids_BL.sum()) == 2 * 3 * 12
     height, width = inputs.position_ids_3BL[1:]
     assert not height.equal(width)

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
-from laid.checkpoints.runs import Found
+from laid.checkpoints.runs import EMBEDDED, FORMAT, Found
 from laid.common.errors import UserError
 from laid.data.prompt import PREFIX
-from laid.inspection.named_models import NamedModel
+from laid.inspection.named_models import NamedModel, models_of_run
 from laid.inspection.shown_haystacks import encoding_of
 from laid.vlm.model_loading import ModelArgs
 
@@ -18,6 +20,22 @@ NOTHING = {"prefix": None, "min_pixels": None, "max_pixels": None}
 def run(name, prefix, most=None):
     data = {"prefix": prefix, "min_pixels": None, "max_pixels": most}
     return NamedModel(name, name, ModelArgs(), Found(Path(), Path(), {"data": data}, {}))
+
+
+@pytest.mark.parametrize("teacher", [None, {"path": "tiny/teacher"}])
+def test_a_run_may_name_no_teacher(tmp_path, teacher):
+    """Where it has none, or takes the teacher of its cache, whichever that is."""
+    model = {"student": {"path": "tiny/student"}, "teacher": teacher}
+    embedded = {
+        "format": FORMAT,
+        "config": yaml.safe_dump({"model": model}),
+        "identity": {"step": 1},
+    }
+    torch.save({EMBEDDED: embedded}, tmp_path / "step=1.ckpt")
+    found = models_of_run(str(tmp_path / "step=1.ckpt"), "bfloat16")
+    names = ["base", "student", *(["teacher"] if teacher else [])]
+    assert [model.name for model in found] == names
+    assert {model.args.dtype for model in found} == {"bfloat16"}
 
 
 def test_without_a_run_they_are_the_defaults():

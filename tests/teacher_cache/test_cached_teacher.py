@@ -7,7 +7,6 @@ import torch
 from bare_entry import BARE
 
 from laid.common.errors import UserError
-from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted
 from laid.signals.token_choice import QUESTION, Tokens
 from laid.signals.top_logits import TopK
@@ -89,7 +88,7 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
 def test_it_takes_what_was_estimated(cache_of, held, stored_as, haystacks, pair, tmp_path):
     inputs, args = haystacks().inputs, ModelArgs(str(pair[1]))
     queries, keys = (int(choice.mask(inputs).sum()) for choice in (held.queries, held.keys))
-    counts = queries, keys, len(answer_labels(inputs.labels_BL))
+    counts = queries, keys, len(inputs.answers.labels_N)
     cache_of(held, stored_as)
     files = sum(path.stat().st_size for path in tmp_path.glob("shards/*/tensors.safetensors"))
     assert 1 < files / bytes_of(args, False, stored_as, held, *counts) < 1.2

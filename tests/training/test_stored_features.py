@@ -185,7 +185,7 @@ def test_several_tensors_of_an_image_come_back(tmp_path):
     tensors = torch.randn(3, 4, 8)
     one = VisionFeatures(tensors[0], (tensors[1], tensors[2]))
     made.write([feature_item("a", one, torch.tensor([1, 4, 4]))])
-    made.find(mend=False)
+    made.find(remove_damaged=False)
     assert made.lacks(["a", "b"]) == {"b"}
     assert made.show({"a.jpg": "a"})["a.jpg"].tolist() == [1, 4, 4]
     (found,) = made.of(["a.jpg"])

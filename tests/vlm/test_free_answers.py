@@ -12,7 +12,6 @@ from laid.data.question_text import QuestionCheck
 from laid.losses.cross_entropy import CrossEntropy
 from laid.losses.divergence import Divergence, DivergenceArgs
 from laid.losses.term import ModelPair
-from laid.signals.model_inputs import answer_labels
 from laid.signals.model_signals import Wanted as Signals
 
 ANSWERS = ["A red disc.", "It has two squares and a green cross, I think.", "No", "3 discs"]
@@ -62,7 +61,7 @@ def test_logits_and_losses_of_a_batch_are_those_of_its_conversations(
     decode = encoder.processor.tokenizer.decode
     whole, apart = conversations(range(4)), [conversations([row]) for row in range(4)]
     expected = "".join(f"{answer}<|im_end|>" for answer in ANSWERS)
-    assert decode(answer_labels(whole.labels_BL)) == expected
+    assert decode(whole.answers.labels_N) == expected
     pair = [[model.signals(one, wanted) for one in apart] for model in (student, teacher)]
     together = [model.signals(whole, wanted) for model in (student, teacher)]
     for model, of_each in zip(together, pair, strict=True):

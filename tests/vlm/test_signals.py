@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from laid.signals.model_inputs import IGNORED, answer_labels, answer_positions
+from laid.signals.model_inputs import IGNORED
 from laid.signals.model_signals import Wanted
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
@@ -33,10 +33,10 @@ def test_queries_and_keys_are_what_the_projections_make_of_the_layers_input(
 def test_logits_are_those_that_predict_the_answer(student, haystacks, full_forward):
     inputs = haystacks().inputs
     full = full_forward(student, inputs).logits
-    rows, columns = answer_positions(inputs.labels_BL)
+    rows, columns = inputs.answers.rows_N, inputs.answers.columns_N
     signals = student.signals(inputs, Wanted(logits=True))
     torch.testing.assert_close(signals.logits_NV, full[rows, columns])
-    labels = answer_labels(inputs.labels_BL)
+    labels = inputs.answers.labels_N
     assert len(labels) == len(rows) == 12  # "Yes" or "No" and the end of the turn, six times
     assert torch.equal(labels, inputs.input_ids_BL[rows, columns + 1])
 
@@ -46,7 +46,7 @@ def test_padding_and_company_change_nothing(student, haystacks):
     together = haystacks()
     wanted = Wanted(layers=(1,), logits=True)
     whole = student.signals(together.inputs, wanted)
-    rows, _ = answer_positions(together.inputs.labels_BL)
+    rows = together.inputs.answers.rows_N
     for row in range(6):
         alone = haystacks(rows=[row])
         length = alone.inputs.input_ids_BL.shape[1]

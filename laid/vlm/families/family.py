@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from laid.common.errors import UserError
@@ -47,6 +47,10 @@ class Family(ABC):
     """transformers' class, with a language-model head."""
     apply_rotary: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
     """transformers' function of (q, k, cos, sin, unsqueeze_dim), as a ``staticmethod``."""
+    image_processor: ClassVar[type[Any]]
+    """transformers' image processor that needs no torchvision."""
+    processor_class: ClassVar[type[ProcessorMixin]]
+    """transformers' processor; of one with videos without that half, which needs torchvision."""
     end_of_turn: ClassVar[str]
     """Token after an answer."""
     prompt_tokens: ClassVar[int]
@@ -135,7 +139,7 @@ class Family(ABC):
             )
         return self.qk_modules(layer)[0]
 
-    def heads_apart(self, out: Tensor) -> Tensor:
+    def split_heads(self, out: Tensor) -> Tensor:
         """What a module of ``qk_modules`` returns, as ``x_BLHD``."""
         if self.qk_layout == "flat":
             return out.unflatten(-1, (-1, self.shape.head_dim))
@@ -203,16 +207,22 @@ class Family(ABC):
 
     # The processor.
 
-    @abstractmethod
-    def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
+    def load_processor(self, folder: str, revision: str | None, **options: Any) -> ProcessorMixin:
         """transformers' tokenizer, chat template and image processor, without torchvision.
 
         Args:
             folder: or a hub id.
+            options: further arguments of ``processor_class``.
 
         Raises:
             OSError, ValueError: it can't be loaded.
         """
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, revision=revision, trust_remote_code=False
+        )
+        images = self.image_processor.from_pretrained(folder, revision=revision)
+        template = getattr(tokenizer, "chat_template", None)
+        return self.processor_class(images, tokenizer, chat_template=template, **options)
 
     @abstractmethod
     def limit_pixels(self, processor: ProcessorMixin, least: int | None, most: int | None) -> None:

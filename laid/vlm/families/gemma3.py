@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     Gemma3ForConditionalGeneration,
     Gemma3Processor,
     PreTrainedModel,
@@ -38,6 +35,8 @@ class Gemma3(TiledImages):
     title = "Gemma 3"
     model_class = Gemma3ForConditionalGeneration
     apply_rotary = staticmethod(apply_rotary_pos_emb)
+    image_processor = Gemma3ImageProcessorPil
+    processor_class = Gemma3Processor
     end_of_turn = "<end_of_turn>"
     prompt_tokens = 40  # its tokenizer splits the text into about as many tokens as Qwen's
     qk_layout = "BHLD"
@@ -77,16 +76,9 @@ class Gemma3(TiledImages):
         # Without them, an image's tokens would not see each other in both directions.
         return {**super().arguments(inputs), "token_type_ids": inputs.mm_token_type_ids_BL}
 
-    def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, revision=revision, trust_remote_code=False
-        )
-        return Gemma3Processor(
-            Gemma3ImageProcessorPil.from_pretrained(folder, revision=revision),
-            tokenizer,
-            chat_template=getattr(tokenizer, "chat_template", None),
-            image_seq_length=self.config.mm_tokens_per_image,
-        )
+    def load_processor(self, folder: str, revision: str | None, **options: Any) -> ProcessorMixin:
+        options["image_seq_length"] = self.config.mm_tokens_per_image
+        return super().load_processor(folder, revision, **options)
 
     def limit_pixels(self, processor: ProcessorMixin, least: int | None, most: int | None) -> None:
         if least is not None or most is not None:
@@ -95,14 +87,6 @@ class Gemma3(TiledImages):
                 f"min_pixels {least} and max_pixels {most}: {self.title} shows every image at "
                 f"{size} x {size}; leave them out"
             )
-
-    def pieces(
-        self, processor: ProcessorMixin, images: Sequence[Image.Image]
-    ) -> tuple[Tensor, Tensor]:
-        made = processor.image_processor(
-            images=list(images), return_tensors="pt", **processor.images_kwargs
-        )
-        return made["pixel_values"], torch.ones(len(images), 3, dtype=torch.long)
 
     def image_text(self, processor: ProcessorMixin, grid_3: Tensor) -> str:
         return processor.replace_image_token({"num_crops": [0]}, 0)

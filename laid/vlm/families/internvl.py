@@ -6,11 +6,8 @@ Shape suffixes as in ``laid/vlm/families/family.py``.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     InternVLForConditionalGeneration,
     InternVLProcessor,
     PreTrainedModel,
@@ -43,6 +40,8 @@ class InternVL(TiledImages):
     title = "InternVL3"
     model_class = InternVLForConditionalGeneration
     apply_rotary = staticmethod(apply_rotary_pos_emb)
+    image_processor = GotOcr2ImageProcessorPil
+    processor_class = Processor
     end_of_turn = "<|im_end|>"
     prompt_tokens = 38  # no system turn
     packs = True
@@ -87,16 +86,9 @@ class InternVL(TiledImages):
             )
         return super().rotate(hf, x_BLHD, positions_RBL, layer)
 
-    def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, revision=revision, trust_remote_code=False
-        )
-        return Processor(
-            GotOcr2ImageProcessorPil.from_pretrained(folder, revision=revision),
-            tokenizer,
-            image_seq_length=self.config.image_seq_length,
-            chat_template=getattr(tokenizer, "chat_template", None),
-        )
+    def load_processor(self, folder: str, revision: str | None, **options: Any) -> ProcessorMixin:
+        options["image_seq_length"] = self.config.image_seq_length
+        return super().load_processor(folder, revision, **options)
 
     def limit_pixels(self, processor: ProcessorMixin, least: int | None, most: int | None) -> None:
         """Limits in pixels become numbers of tiles; the thumbnail is not counted."""
@@ -120,15 +112,6 @@ class InternVL(TiledImages):
                 "at most"
             )
         return fewest, most_tiles
-
-    def pieces(
-        self, processor: ProcessorMixin, images: Sequence[Image.Image]
-    ) -> tuple[Tensor, Tensor]:
-        made = processor.image_processor(
-            images=list(images), return_tensors="pt", **processor.images_kwargs
-        )
-        tiles = torch.as_tensor(made["num_patches"])
-        return made["pixel_values"], torch.stack([tiles, *[torch.ones_like(tiles)] * 2], dim=-1)
 
     def image_text(self, processor: ProcessorMixin, grid_3: Tensor) -> str:
         return processor.replace_image_token({"num_patches": [int(grid_3.prod())]}, 0)

@@ -24,7 +24,3 @@ class Qwen25VL(QwenVL):
     apply_rotary = staticmethod(apply_rotary_pos_emb)
     processor_class = Processor
     stock_processor = "Qwen2_5_VLProcessor"
-    renamed = (
-        (r"^visual\.", "model.visual."),
-        (r"^model\.(?!visual\.|language_model\.)", "model.language_model."),
-    )

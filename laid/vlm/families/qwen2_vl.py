@@ -20,7 +20,3 @@ class Qwen2VL(QwenVL):
     apply_rotary = staticmethod(apply_rotary_pos_emb)
     processor_class = Processor
     stock_processor = "Qwen2VLProcessor"
-    renamed = (
-        (r"^visual\.", "model.visual."),
-        (r"^model\.(?!visual\.|language_model\.)", "model.language_model."),
-    )

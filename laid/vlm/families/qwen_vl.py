@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
     smart_resize,
@@ -34,17 +34,21 @@ class QwenVL(Family):
 
     inner_class: ClassVar[type[PreTrainedModel]]
     """transformers' class of ``model_class``'s ``model``, which has ``get_rope_index``."""
-    processor_class: ClassVar[type[ProcessorMixin]]
-    """transformers' processor, ``WithoutVideos``."""
     stock_processor: ClassVar[str]
     """The name of transformers' own."""
     pixel_limits: ClassVar[tuple[int, int]] = (56 * 56, 28 * 28 * 16384)
     """The hub's own limits of an image, for plans."""
 
+    image_processor = Qwen2VLImageProcessorPil
     end_of_turn = "<|im_end|>"
     prompt_tokens = 49
     position_rows = 3
     rope_keys: ClassVar[tuple[str, ...]] = ("rope_theta", "mrope_section")
+    # From the hub's names of Qwen2-VL and Qwen2.5-VL, those of transformers 4; Qwen3-VL's are new.
+    renamed = (
+        (r"^visual\.", "model.visual."),
+        (r"^model\.(?!visual\.|language_model\.)", "model.language_model."),
+    )
     packs = True
     loops_over_images = True
 
@@ -71,14 +75,6 @@ class QwenVL(Family):
             model, input_ids_BL, visual_BL, image_grid_thw=grid_I3
         )
         return positions_3BL
-
-    def load_processor(self, folder: str, revision: str | None) -> ProcessorMixin:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, revision=revision, trust_remote_code=False
-        )
-        images = Qwen2VLImageProcessorPil.from_pretrained(folder, revision=revision)
-        template = getattr(tokenizer, "chat_template", None)
-        return self.processor_class(images, tokenizer, chat_template=template)
 
     def limit_pixels(self, processor: ProcessorMixin, least: int | None, most: int | None) -> None:
         size = processor.image_processor.size

@@ -8,14 +8,8 @@ from laid.vlm.families.qwen2_5_vl import Qwen25VL
 from laid.vlm.families.qwen2_vl import Qwen2VL
 from laid.vlm.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
 
-FAMILIES: dict[str, type[Family]] = {
-    Qwen25VL.model_type: Qwen25VL,
-    Qwen2VL.model_type: Qwen2VL,
-    Qwen3VL.model_type: Qwen3VL,
-    Qwen3VLMoe.model_type: Qwen3VLMoe,
-    InternVL.model_type: InternVL,
-    Gemma3.model_type: Gemma3,
-}
+_ALL: tuple[type[Family], ...] = (Qwen25VL, Qwen2VL, Qwen3VL, Qwen3VLMoe, InternVL, Gemma3)
+FAMILIES = {family.model_type: family for family in _ALL}
 
 
 def family_of(config: Config) -> Family:

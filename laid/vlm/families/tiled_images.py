@@ -6,8 +6,9 @@ Shape suffixes as in ``laid/vlm/families/family.py``.
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from laid.vlm.families.family import Family
@@ -29,6 +30,17 @@ class TiledImages(Family):
 
     def vision_parts(self, hf: PreTrainedModel) -> tuple[nn.Module, ...]:
         return hf.model.vision_tower, hf.model.multi_modal_projector
+
+    def pieces(
+        self, processor: ProcessorMixin, images: Sequence[Image.Image]
+    ) -> tuple[Tensor, Tensor]:
+        made = processor.image_processor(
+            images=list(images), return_tensors="pt", **processor.images_kwargs
+        )
+        grid_I3 = torch.ones(len(images), 3, dtype=torch.long)
+        if "num_patches" in made:  # else each image is one tile
+            grid_I3[:, 0] = torch.as_tensor(made["num_patches"])
+        return made["pixel_values"], grid_I3
 
     def vision_features(
         self, hf: PreTrainedModel, pixel_values: Tensor, grid_I3: Tensor

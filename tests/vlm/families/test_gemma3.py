@@ -15,7 +15,7 @@ from laid.signals.model_signals import Wanted
 from laid.spectrum.spectrum_measurement import measure
 from laid.vlm.families.gemma3 import LOCAL, Gemma3
 from laid.vlm.pair_check import check_pair
-from laid.vlm.processor import ImageTextProcessor
+from laid.vlm.processor import ImageTextProcessor, user_turn
 from laid.vlm.rope_gain import RopeGainArgs, add_gains
 from laid.vlm.vision_language_model import VLM
 
@@ -169,5 +169,7 @@ def test_every_difference_of_the_rotation_is_named_by_the_kind_of_layer(tokenize
 def test_a_prompt_begins_with_one_bos(tokenizer):
     stock = gemma3_processor()
     processor = ImageTextProcessor(Gemma3(config_of(tokenizer)), stock)
-    ids = processor.ids(processor.prompt("word", torch.ones(2, 3, dtype=torch.long)))
+    ids = processor.ids(
+        processor.conversation([user_turn(2, "word")], torch.ones(2, 3, dtype=torch.long))
+    )
     assert (ids == tokenizer.convert_tokens_to_ids("<bos>")).nonzero().tolist() == [[0]]

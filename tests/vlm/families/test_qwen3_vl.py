@@ -19,7 +19,7 @@ from laid.vlm.families.vision_features import VisionFeatures
 from laid.vlm.model_loading import ModelArgs, empty_model, load_model, materialise
 from laid.vlm.online_teacher import OnlineTeacher
 from laid.vlm.pair_check import check_pair
-from laid.vlm.planned_experts import experts_at_once
+from laid.vlm.planned_calls import experts_at_once
 from laid.vlm.rope_gain import RopeGainArgs, add_gains
 from laid.vlm.vision_language_model import VLM
 from laid.vlm.weight_files import all_rows

@@ -6,25 +6,30 @@ from torch import Tensor
 from laid.signals.model_signals import AttentionShape
 from laid.signals.teacher_source import TeacherSource
 from laid.vlm.families.family import Config
-from laid.vlm.model_loading import ModelArgs
-from laid.vlm.rotation import Rotation
+from laid.vlm.families.registry import family_of
+from laid.vlm.model_loading import ModelArgs, empty_model
 
 
 class WeightlessTeacher(TeacherSource):
     """A teacher of which only the configuration is there: it can turn queries and keys."""
 
     def __init__(self, args: ModelArgs):
-        self._rotation = Rotation(args)
+        """Raises ``UserError`` as ``laid.vlm.model_loading.load_config``."""
+        self._hf = empty_model(args)
+        self._family = family_of(self._hf.config)
+        self._rotary = self._family.decoder(self._hf).rotary_emb
+        self._rotary.to_empty(device="cpu")
+        self._hf._init_weights(self._rotary)  # computes the frequencies
 
     @property
     def config(self) -> Config:
         """The teacher's configuration."""
-        return self._rotation.family.config
+        return self._family.config
 
     @property
     def shape(self) -> AttentionShape:
         """The teacher's attention."""
-        return self._rotation.family.shape
+        return self._family.shape
 
     @property
     def layers(self) -> int:
@@ -35,7 +40,7 @@ class WeightlessTeacher(TeacherSource):
         return False
 
     def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
-        return self._rotation.turn(x_BLHD, positions_3BL, layer)
+        return self._family.rotate(self._hf, x_BLHD, positions_3BL, layer)
 
     def to(self, device: torch.device) -> None:
-        self._rotation.to(device)
+        self._rotary.to(device)
