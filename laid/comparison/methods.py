@@ -129,6 +129,12 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
     read: dict[Path, _Result] = {}
     for given in map(Path, paths):
         file = given / "results.json" if given.is_dir() else given
+        sources = sorted(str(found.parent) for found in given.glob("sources/*/results.json"))
+        if sources and not file.exists():
+            raise UserError(
+                f"{given} has results of each source by itself: compare those of one source, "
+                f"{' or '.join(sources)}"
+            )
         if file.resolve() in read:
             notes.append(f"{given} was given twice and counts once")
         else:

@@ -1,6 +1,5 @@
 """``laid look``: where models look in one haystack, as a picture and a page."""
 
-import io
 import json
 import logging
 import re
@@ -96,8 +95,10 @@ def look(
     device: str | None = None,
     command: str = "",
 ) -> None:
-    """Shows where models look in one haystack: its images in order, beneath each the share of the
-    question's attention that it gets, and the models' answers.
+    """Shows where models look in one haystack.
+
+    Its images in order, beneath each the share of the question's attention that it gets, and the
+    models' answers.
 
     Writes look.png, look.html (one file, opens offline), layers.png and look.json. docs/look.md
     says what is shown. An earlier report in the folder is replaced when the new one is whole.
@@ -141,7 +142,8 @@ def look(
         raise UserError("say what is shown: either --entry N, or --images FOLDER --question TEXT")
     typed_entries = {"source": source, "split": split, "sizes": sizes, "per_size": per_size}
     if asked is not None:
-        given = [f"--{k}" for k, v in {**typed_entries, "coco_root": coco_root}.items() if v]
+        of_entries = {**typed_entries, "coco_root": coco_root, "seed": seed}
+        given = [f"--{k}" for k, v in of_entries.items() if v is not None]
         if given:
             raise UserError(f"{given[0]} is of entries; leave it or --images and --question out")
     chosen = models_of_run(ckpt_path, dtype) if ckpt_path else named_models(models or [], dtype)
@@ -188,7 +190,7 @@ def look(
         )
         _write(folder, report, pictures)
     print(printable(text(_table(report))))
-    for line in (*notes, f"{out}/look.html"):
+    for line in (*notes, str(Path(out, "look.html"))):
         log.info("%s", line)
 
 
@@ -241,12 +243,9 @@ def _rounded(share_I: torch.Tensor) -> list[float]:
 def _write(folder: Path, report: LookReport, pictures: Sequence[Image.Image]) -> None:
     content = json.dumps(to_json(report), allow_nan=False) + "\n"
     (folder / "look.json").write_text(content, encoding="utf-8")
-    layers = layers_figure(report)
-    png = io.BytesIO()
-    layers.savefig(png, format="png", dpi=120)
-    save_png(layers, folder / "layers.png")
+    save_png(layers_figure(report), folder / "layers.png")
     save_png(haystack_figure(report, pictures), folder / "look.png")
-    page = look_page(report, pictures, png.getvalue())
+    page = look_page(report, pictures, (folder / "layers.png").read_bytes())
     (folder / "look.html").write_text(page, encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """What an export tells others: its model card, and what of it is pushed to the hub."""
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -26,12 +27,18 @@ def tested(laid, own_run):
     return own_run
 
 
+@pytest.fixture(scope="module")
+def exported_once(tested, work, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "out"
+    with contextlib.chdir(work):
+        export(str(tested), str(out))
+    return out
+
+
 @pytest.fixture
-def exported(tested, work, tmp_path, monkeypatch):
-    """The export of a tested checkpoint."""
-    monkeypatch.chdir(work)
-    export(str(tested), str(tmp_path / "out"))
-    return tmp_path / "out"
+def exported(exported_once, tmp_path):
+    """The export of a tested checkpoint, in a folder of the test's own."""
+    return shutil.copytree(exported_once, tmp_path / "out")
 
 
 def card(folder):
@@ -44,6 +51,7 @@ def test_the_results_of_this_checkpoint_are_in_its_card(tested, exported):
         low, high = (f"{100 * bound:.1f}".replace("100.0", "100") for bound in cell.interval)
         row = f"| {size} | {100 * cell.accuracy:.1f} | {low}–{high} | {cell.n} |"
         assert row.replace("| 0.0–", "| 0–") in card(exported).replace("| 0.0–", "| 0–")
+    assert "Tested before the export, in precision 32-true" in card(exported)
     assert (exported / "accuracy_by_size.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -54,7 +54,8 @@ def test_a_run_beside_its_base_and_its_teacher(laid, fitted, drawn, work):
     assert "expected answer" in done.out
 
 
-def test_own_images_and_a_question_that_has_html_in_it(run, pair, work, tmp_path):
+def test_own_images_and_a_question_that_has_html_in_it(run, pair, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr("laid.minicoco.drawing.ensure_minicoco", lambda: drawn)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.txt").touch()
@@ -98,6 +99,7 @@ OWN = ("--images", "DRAWN", "--question", "is there a dog?")
         ([*MODEL, "--question", "is there a dog?"], "--images FOLDER and --question TEXT belong"),
         ([*MODEL, *OWN[:2]], "--images FOLDER and --question TEXT belong"),
         ([*MODEL, *OWN, "--sizes", 3], "--sizes is of"),
+        ([*MODEL, *OWN, "--seed", 0], "--seed is of"),
         ([*MODEL, *BUILT, "--entry", 400], "--entry 400: expected a number from 0 to 3"),
         ([*MODEL, *BUILT, "--entry", -1], "--entry -1: expected a number from 0 to 3"),
         ([*MODEL, *BUILT, "--entry", 0, "--heads", 0], "--heads 0"),
