@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=160, help="training entries")
     options = parser.parse_args()
     model = VLM.load(ModelArgs(options.model))
-    data = HaystackDataModule(train=TrainArgs(entries=options.entries), prefix="", processor=options.model)
+    data = HaystackDataModule(
+        train=TrainArgs(entries=options.entries), prefix="", processor=options.model
+    )
     data.setup("fit")
     decode = data.encoder.processor.tokenizer.decode
     wanted = Wanted(layers=tuple(range(model.shape.layers)))
