@@ -77,6 +77,9 @@ def compare(
         raise UserError(f"--threshold {outside or 'none'}: expected accuracies such as 0.5 0.75")
     standard = Benchmarks(benchmarks)
     if not results:
+        if look or tuple(threshold) != THRESHOLDS:
+            given = "--look" if look else "--threshold"
+            raise UserError(f"{given} is of results of laid test: give some, or leave it out")
         _benchmarks_alone(standard, out, base, teacher)
         return
     methods, notes = read_methods(results)
