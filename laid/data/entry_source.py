@@ -60,8 +60,18 @@ class EntrySource:
         """Training entries of all sources, and how they are mixed, if they are.
 
         Raises:
-            UserError: as ``training`` and ``Mixture.of``.
+            UserError: as ``training`` and ``Mixture.of``; ``turns`` is set and there are no
+                conversations.
         """
+        entries, mixture = self._mixed(args)
+        if args.turns == "all" and not _talks(entries):
+            raise UserError(
+                "data.train.turns all is of conversations, and the training entries are "
+                "haystacks; leave it out"
+            )
+        return entries, mixture
+
+    def _mixed(self, args: TrainArgs) -> tuple[Dataset, Mixture | None]:
         if args.mixture is None:
             return self.training(args), None
         to_train = Wanted(trained=args.turns)
@@ -108,6 +118,7 @@ class EntrySource:
                 entries of one id.
         """
         if args.source is None:
+            _check_scoring(role, args, [BUILT])
             entries = self._built_for(role, args)
             return entries, available_of(entries)
         entries = self._read(role, args)
@@ -224,12 +235,16 @@ class EntrySource:
             for one in sources
         ]
         haystacks = [s for s, part in zip(sources, parts, strict=True) if not _talks(part)]
-        if wrong := args.scoring_unused(haystacks):
-            raise UserError(
-                f"data.{role}.scoring {args.scoring!r}: {wrong} has haystacks, which are always "
-                "yes-no; leave it out"
-            )
+        _check_scoring(role, args, haystacks)
         return _joined(sources, parts)
+
+
+def _check_scoring(role: str, args: EvaluationArgs, haystacks: Sequence[str]) -> None:
+    if wrong := args.scoring_unused(haystacks):
+        raise UserError(
+            f"data.{role}.scoring {args.scoring!r}: {wrong} has haystacks, which are always "
+            "yes-no; leave it out"
+        )
 
 
 def _talks(entries: Dataset) -> bool:
