@@ -263,7 +263,6 @@ class HaystackDataModule(L.LightningDataModule):
         return self._prompts(self.test_entries.select(left))
 
     def predict_dataloader(self) -> DataLoader:
-        """Prompts to answer."""
         return self._prompts(self.predict_entries)
 
     def probe(self, entries: Dataset, device: Any, with_answer: bool = True) -> Iterator[Batch]:

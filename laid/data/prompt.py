@@ -76,7 +76,6 @@ class PromptEncoder:
 
     @property
     def pad_id(self) -> int:
-        """The token id that padding is filled with."""
         pad = self.processor.tokenizer.pad_token_id
         return int(pad) if pad is not None else 0
 

@@ -264,7 +264,6 @@ def _table(report: LookReport) -> Table:
 
 
 def run(argv: list[str]) -> None:
-    """The command line of ``look``."""
     parser = CommandParser(prog="laid look", description="Where models look in one haystack.")
     named = "NAME=WHAT for each: a model's folder, hub id or packaged name, a run, or a checkpoint"
     parser.add_argument("--models", nargs="+", type=str, help=named)

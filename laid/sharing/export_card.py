@@ -76,7 +76,6 @@ def results_of(found: Found) -> list[Results]:
 
 
 def render(found: Found, results: Sequence[Results], model_class: str, dtype: str) -> str:
-    """The text of the card."""
     model, data = found.config["model"], found.config["data"]
     base, revision = model["student"]["path"], model["student"]["revision"]
     of_base = {key: value for key, value in card_metadata(base, revision).items() if value}

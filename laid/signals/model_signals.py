@@ -44,7 +44,6 @@ class AttentionShape:
     windows: tuple[int, ...] = ()
 
     def kind(self, layer: int) -> str:
-        """What kind of layer it is."""
         return self.kinds[layer] if self.kinds else ""
 
     def window(self, layer: int) -> int:

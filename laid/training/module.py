@@ -232,7 +232,6 @@ class LaidModule(L.LightningModule):
         self._tally = ValidationTally(self.trainer.datamodule.validate_entries, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Greedy answers to the validation entries."""
         self._tally.add(self.scored(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -250,7 +249,6 @@ class LaidModule(L.LightningModule):
         return self.answer(batch)
 
     def answer(self, batch: Batch) -> list[Answer]:
-        """The model's answer to each haystack of the batch."""
         ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
         texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
         ended_B = self.student.ended(ids_BT).tolist()

@@ -68,7 +68,6 @@ class VLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
         return next(self.parameters()).device
 
     @property
@@ -91,7 +90,6 @@ class VLM(nn.Module):
         return gains_of(self.hf)
 
     def compile_layers(self, left_out: Collection[int], **how: str) -> None:
-        """``laid.vlm.layer_options.compile_layers``."""
         compile_layers(self.hf, self.family, left_out, **how)
 
     def forget_images(self) -> None:

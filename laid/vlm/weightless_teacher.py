@@ -23,12 +23,10 @@ class WeightlessTeacher(TeacherSource):
 
     @property
     def config(self) -> Config:
-        """The teacher's configuration."""
         return self._family.config
 
     @property
     def shape(self) -> AttentionShape:
-        """The teacher's attention."""
         return self._family.shape
 
     @property

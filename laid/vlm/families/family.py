@@ -85,7 +85,6 @@ class Family(ABC):
         return hf.model.language_model
 
     def layers(self, hf: PreTrainedModel) -> Sequence[nn.Module]:
-        """The decoder's layers."""
         return self.decoder(hf).layers
 
     @abstractmethod
