@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
-from laid.evaluation.records import read_records
+from laid.evaluation.records import RESULTS, read_records
 from laid.evaluation.results import Results, read_results, shared_by_seeds, titled
 
 # A window extension's name comes after a run's.
@@ -128,7 +128,7 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
     notes = []
     read: dict[Path, _Result] = {}
     for given in map(Path, paths):
-        file = given / "results.json" if given.is_dir() else given
+        file = given / RESULTS if given.is_dir() else given
         if file.resolve() in read:
             notes.append(f"{given} was given twice and counts once")
         else:
