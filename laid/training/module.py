@@ -143,8 +143,9 @@ class LaidModule(L.LightningModule):
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
         theirs = self.chosen_teacher.shape if self.objective_args.of_teacher else None
-        turns = self.student.turn, lambda *x, **how: self.teacher.turn(*x, **how)  # type: ignore[union-attr]
-        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
+        own = self.student.shape, theirs, len(self.tokenizer), self.student.rotate
+        # The teacher is built after the objective, which says what is asked of it.
+        models = ModelPair(*own, lambda *x, **how: self.teacher.rotate(*x, **how))  # type: ignore[union-attr]
         self.objective = placement.objective(Objective(self.objective_args, models))
         if self.student_args.compile:
             self.student.compile_layers(left_out=self.objective.of_student.layers)

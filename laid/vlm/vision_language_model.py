@@ -115,9 +115,9 @@ class VLM(nn.Module):
         for name, features in zip(names, self.seen(pixel_values_PC, grid_I3), strict=True):
             self.features.add(name, features, limit_gib)
 
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
-        """Captured queries or keys turned by positions of one's own choice, as
-        ``laid.signals.model_signals.Turn``."""
+    def rotate(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        """Captured queries or keys rotated by positions of one's own choice, as
+        ``laid.signals.model_signals.Rotate``."""
         return self.family.rotate(self.hf, x_BLHD, positions_3BL, layer)
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:

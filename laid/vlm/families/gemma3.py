@@ -70,7 +70,7 @@ class Gemma3(TiledImages):
         x_BLHD = x_BLHD.float() * (self.shape.head_dim / scalar) ** 0.25
         positions_BL = self.position_argument(positions_RBL)
         cos_BLD, sin_BLD = self.decoder(hf).rotary_emb(x_BLHD, positions_BL, self.shape.kind(layer))
-        return self.turn(x_BLHD, cos_BLD, sin_BLD, 2)
+        return self.apply_rope(x_BLHD, cos_BLD, sin_BLD, 2)
 
     def arguments(self, inputs: ModelInputs) -> dict[str, Any]:
         # Without them, an image's tokens would not see each other in both directions.
