@@ -43,7 +43,7 @@ class RotaryPairs:
 
 
 def rotary_pairs(rotate: Rotate, rows: int, head_dim: int, device: torch.device) -> RotaryPairs:
-    """Asks a rotation itself: by which angle each pair rotates at position 1 of each of ``rows``."""
+    """Asks RoPE itself: by which angle each pair rotates at position 1 of each of ``rows``."""
     x_BLHD = torch.eye(2, device=device)[0].repeat_interleave(head_dim // 2).view(1, 1, 1, -1)
     at_1 = torch.eye(rows, dtype=torch.long, device=device).view(rows, rows, 1, 1)
     angles_F = [as_pairs(rotate(x_BLHD, positions))[0, 0, 0].angle() for positions in at_1]
