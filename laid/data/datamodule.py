@@ -8,6 +8,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from laid.data.entries import shown_images
 from laid.data.entry_args import (
     EvaluationArgs,
     PredictArgs,
@@ -188,7 +189,7 @@ class HaystackDataModule(L.LightningDataModule):
     def _check(self, setting: str, entries: Dataset, trained: bool) -> None:
         """Before the first step, so that no entry ends a run in its midst."""
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            shown = {n for row in entries["images"] for n in row} - self._image_sizes.keys()
+            shown = shown_images(entries) - self._image_sizes.keys()
             self._image_sizes |= check_images(self.root, shown, self.encoder.patches)
             check_entries(setting, self.encoder, entries, self._image_sizes, trained)
 
@@ -211,8 +212,7 @@ class HaystackDataModule(L.LightningDataModule):
 
     def images_of(self, stage: str) -> list[str]:
         """Names of the images of a stage, in order."""
-        parts = self.entries_of(stage).values()
-        return sorted({n for of in parts for row in of["images"] for n in row})
+        return sorted(set().union(*map(shown_images, self.entries_of(stage).values())))
 
     @property
     def packing(self) -> Packing | None:

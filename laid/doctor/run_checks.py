@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError, first_line
 from laid.data.datamodule import HaystackDataModule
+from laid.data.entries import shown_images
 from laid.data.entry_source import EntrySource
 from laid.doctor.findings import Finding, gib
 from laid.minicoco.drawing import MINICOCO, coco_folder
@@ -166,6 +167,5 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
         except UserError as reason:
             yield Finding(name, "problem", "can't be had", str(reason))
         else:
-            images = {image for images in entries["images"] for image in images}
-            found = f"{len(entries)} entries on {len(images)} images"
+            found = f"{len(entries)} entries on {len(shown_images(entries))} images"
             yield Finding(name, "ok", found)
