@@ -65,7 +65,7 @@ class RetrievalArgs(TermArgs):
     """An image of another haystack is left out where the teacher's squared attention to it is more
     than this share of what it pays the row's own best image: it may be a needle too. 0: none is."""
     target: Literal["teacher", "label"] = "teacher"
-    """Which image a row shall find: the one that the teacher looks at, or the entry's needles.
+    """Which image a row is to find: the one that the teacher looks at, or the entry's needles.
     Rows, heads and candidates are the teacher's with both."""
     calibration: int = 48
     """Training entries on which the student's retrieving heads are found."""

@@ -217,5 +217,5 @@ def _attention(
 
 AttentionInterface.register(NAME, _attention)
 # The padding alone, [B, S]. With a name that it doesn't know, transformers would drop the padding
-# without a word; with sdpa's mask it would make one of S x S.
+# silently; with sdpa's mask it would make one of S x S.
 AttentionMaskInterface.register(NAME, flash_attention_mask)

@@ -64,8 +64,8 @@ class Gemma3(TiledImages):
     def rotate(
         self, hf: PreTrainedModel, x_BLHD: Tensor, positions_RBL: Tensor, layer: int
     ) -> Tensor:
-        """As ``Family.rotate``. 27B divides its logits by √168, and whoever computes them from
-        queries and keys by √head_dim; what is between is in queries and keys alike."""
+        """As ``Family.rotate``. 27B divides its logits by √168, and terms that compute them from
+        queries and keys divide by √head_dim: the ratio goes into both."""
         scalar = self.config.text_config.query_pre_attn_scalar
         x_BLHD = x_BLHD.float() * (self.shape.head_dim / scalar) ** 0.25
         positions_BL = self.position_argument(positions_RBL)
