@@ -106,10 +106,12 @@ def gain_table(study: Study) -> Table:
         "short and long.",
     ]
     notes += [
-        f"{method.title} shares {cells.listed(sizes)} images with the base only: its gains are "
-        "over these."
+        f"{method.title} and the base were both tested with {cells.listed(sizes)} images: its "
+        "gains are over these."
+        if (sizes := method.shared_sizes(study.base))
+        else f"{method.title} has no gain: it and the base were tested at no size in common."
         for method in study.tested
-        if (sizes := method.shared_sizes(study.base)) != study.base.sizes
+        if method.shared_sizes(study.base) != study.base.sizes
     ]
     return Table("gains", f"Gains against {study.base.title}", header, rows, notes)
 

@@ -72,6 +72,9 @@ class EntrySource:
             for name in args.mixture
         ]
         mixture = Mixture.of(args.mixture, list(map(len, parts)))
+        drawn = zip(args.mixture, mixture.drawn, mixture.counts, strict=True)
+        shares = ", ".join(f"{name} {of:,} (of {count:,})" for name, of, count in drawn)
+        log.info("entries of an epoch: %s", shares)
         return _joined(list(args.mixture), parts), mixture
 
     def training(self, args: TrainArgs) -> Dataset:

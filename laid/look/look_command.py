@@ -95,8 +95,10 @@ def look(
     device: str | None = None,
     command: str = "",
 ) -> None:
-    """Shows where models look in one haystack: its images in order, beneath each the share of the
-    question's attention that it gets, and the models' answers.
+    """Shows where models look in one haystack.
+
+    Its images in order, beneath each the share of the question's attention that it gets, and the
+    models' answers.
 
     Writes look.png, look.html (one file, opens offline), layers.png and look.json. docs/look.md
     says what is shown. An earlier report in the folder is replaced when the new one is whole.
@@ -140,7 +142,8 @@ def look(
         raise UserError("say what is shown: either --entry N, or --images FOLDER --question TEXT")
     typed_entries = {"source": source, "split": split, "sizes": sizes, "per_size": per_size}
     if asked is not None:
-        given = [f"--{k}" for k, v in {**typed_entries, "coco_root": coco_root}.items() if v]
+        of_entries = {**typed_entries, "coco_root": coco_root, "seed": seed}
+        given = [f"--{k}" for k, v in of_entries.items() if v is not None]
         if given:
             raise UserError(f"{given[0]} is of entries; leave it or --images and --question out")
     chosen = models_of_run(ckpt_path, dtype) if ckpt_path else named_models(models or [], dtype)
@@ -182,7 +185,7 @@ def look(
         )
         _write(folder, report, pictures)
     print(printable(text(_table(report))))
-    for line in (*notes, f"{out}/look.html"):
+    for line in (*notes, str(Path(out, "look.html"))):
         log.info("%s", line)
 
 

@@ -124,11 +124,13 @@ def _results(results: Sequence[Results]) -> str:
             for size, cell in of.by_size.items()
         ]
         title = f"Accuracy by haystack size: {of.name}"
+        precision = of.identity.get("precision", "unknown")
+        if precision == "None":  # as identities have Lightning's default
+            precision = "32-true"
         notes = [
             "Accuracy in percent; interval: Wilson's, 95%; n: entries asked. Tested before the "
-            f"export, in precision {of.identity.get('precision', 'unknown') or '32-true'}, by laid "
-            f"{of.laid_version} on {of.created}. It is one trained model: the intervals say "
-            "nothing of the spread between training seeds."
+            f"export, in precision {precision}, by laid {of.laid_version} on {of.created}. It is "
+            "one trained model: the intervals say nothing of the spread between training seeds."
         ]
         header = ["images", "accuracy", "interval", "n"]
         parts.append(markdown(Table("accuracy", title, header, rows, notes)).replace("## ", "### "))

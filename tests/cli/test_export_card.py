@@ -44,6 +44,7 @@ def test_the_results_of_this_checkpoint_are_in_its_card(tested, exported):
         low, high = (f"{100 * bound:.1f}".replace("100.0", "100") for bound in cell.interval)
         row = f"| {size} | {100 * cell.accuracy:.1f} | {low}–{high} | {cell.n} |"
         assert row.replace("| 0.0–", "| 0–") in card(exported).replace("| 0.0–", "| 0–")
+    assert "Tested before the export, in precision 32-true" in card(exported)
     assert (exported / "accuracy_by_size.png").read_bytes()[:4] == b"\x89PNG"
 
 

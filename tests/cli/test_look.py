@@ -98,6 +98,7 @@ OWN = ("--images", "DRAWN", "--question", "is there a dog?")
         ([*MODEL, "--question", "is there a dog?"], "--images FOLDER and --question TEXT belong"),
         ([*MODEL, *OWN[:2]], "--images FOLDER and --question TEXT belong"),
         ([*MODEL, *OWN, "--sizes", 3], "--sizes is of"),
+        ([*MODEL, *OWN, "--seed", 0], "--seed is of"),
         ([*MODEL, *BUILT, "--entry", 400], "--entry 400: expected a number from 0 to 3"),
         ([*MODEL, *BUILT, "--entry", -1], "--entry -1: expected a number from 0 to 3"),
         ([*MODEL, *BUILT, "--entry", 0, "--heads", 0], "--heads 0"),

@@ -57,6 +57,13 @@ def test_a_report_has_its_tables_in_four_forms_and_its_figures(four, tmp_path, c
     assert max(map(len, printed.splitlines())) <= 200
 
 
+def test_a_folder_of_several_sources_is_refused_with_their_names(made, tmp_path):
+    for source in ("my", "other"):
+        made(f"run/sources/{source}", {1: [True, False]})
+    with pytest.raises(UserError, match=r"of one source, \S*run/sources/my or \S*sources/other"):
+        read_methods([made.root / "run"])
+
+
 def test_a_report_made_twice_is_the_same(four, tmp_path):
     for out in ("one", "two"):
         compare(*sorted(four.iterdir()), "--base", "base", "--out", tmp_path / out)

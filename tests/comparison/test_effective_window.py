@@ -78,6 +78,12 @@ def test_decay_is_what_is_lost_with_each_doubling():
     assert decay(curve(_3=0.8, _96=0.8)).item() == pytest.approx(0)
 
 
+def test_a_level_curve_does_not_decay_whatever_the_rounding():
+    level = decay(curve(_1=1.0, _10=1.0, _30=1.0))
+    assert level.item() == 0.0
+    assert decay_ratio(level, np.array([0.02])) == (np.inf, np.inf)
+
+
 def test_decay_is_the_least_squares_slope():
     rng = np.random.default_rng(1)
     sizes = (1, 2, 5, 10, 20, 50, 100, 150)

@@ -115,7 +115,10 @@ def test_gains_are_over_the_sizes_that_both_were_tested_at_and_this_is_said(made
     (gains,) = [table for table in tables(report) if table.name == "gains"]
     assert rows(gains)["laid"]["long gain"].value[0] == pytest.approx(100)
     assert rows(gains)["laid"]["short gain"].value[0] == pytest.approx(30)
-    assert "laid shares 1, 20, 50 images" in gains.notes[-1]
+    assert "laid and the base were both tested with 1, 20, 50 images" in gains.notes[-1]
+    other = made("other", {2: right(100, 60)})
+    (gains,) = [table for table in tables(study([base, other], "base")) if table.name == "gains"]
+    assert "other has no gain" in gains.notes[-1]
 
 
 @pytest.mark.filterwarnings("error")

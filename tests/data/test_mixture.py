@@ -140,12 +140,15 @@ def test_built_haystacks_and_conversations_are_trained_together(drawn, pair, sma
 
 
 def test_a_mixture_without_built_haystacks_needs_no_annotations(
-    pair, small_coco, own, tmp_path, drawn
+    pair, small_coco, own, tmp_path, drawn, caplog
 ):
     other = tmp_path / "other.jsonl"
     other.write_text(Path(own).read_text())
     train = TrainArgs(mixture={own: 1.0, str(other): 0.5})
+    caplog.set_level("INFO")
     data = module(drawn, pair, small_coco, train)
+    n = len(Path(own).read_text().splitlines())
+    assert f"entries of an epoch: {own} {n} (of {n}), {other} {n // 2} (of {n})" in caplog.text
     ids = [entry.id for batch in data.train_dataloader() for entry in batch.entries]
     assert Counter(name.partition("-")[0] for name in ids).keys() == {"my", "other"}
 
