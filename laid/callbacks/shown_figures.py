@@ -1,13 +1,12 @@
 """Figures of a run: a PNG in its folder, and an image in every logger that takes images."""
 
-import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from PIL import Image
 
 from laid.evaluation.accuracy_figures import save_png
 
@@ -21,16 +20,10 @@ def boards(trainer: Trainer) -> list[Any]:
 def show_figure(trainer: Trainer, figure: Figure, run: Path, name: str, under: str = "") -> None:
     """Writes ``figures/NAME.png`` in the run's folder, and gives it to the loggers that take
     images: TensorBoard, and those with Lightning's ``log_image`` (Weights & Biases, and others)."""
-    save_png(figure, run / "figures" / f"{name}.png")
+    picture = save_png(figure, run / "figures" / f"{name}.png")
     tag, step = f"{under}{name}", trainer.global_step
     for board in boards(trainer):
-        board.add_figure(tag, figure, global_step=step, close=False)
+        board.add_image(tag, np.asarray(picture), step, dataformats="HWC")
     for logger in trainer.loggers:
         if (log_image := getattr(logger, "log_image", None)) is not None:
-            log_image(key=tag, images=[_pixels(figure)], step=step)
-
-
-def _pixels(figure: Figure) -> Image.Image:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    return Image.open(file)
+            log_image(key=tag, images=[picture], step=step)

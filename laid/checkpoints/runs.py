@@ -35,6 +35,7 @@ EMBEDDED = "laid"
 """Key of a checkpoint under which the run's settings stand."""
 FORMAT = 3
 """Of a checkpoint's keys and settings; raise it when an older checkpoint can't be read."""
+_OTHERS = "%s; looking at the others"
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class Found:
     identity: dict[str, Any]
     left_out: tuple[str, ...] = ()
     """Settings that it has and that are not trusted."""
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Number of the fit in its run, and step."""
-        return self.identity["fit"], self.identity["step"]
 
 
 def find_checkpoint(given: str, runs: Path, name: str | None = None) -> Found:
@@ -107,18 +103,21 @@ def _newest(run: Path, given: str) -> Found:
     candidates = _checkpoints(run)
     if not candidates:
         raise UserError(f"--ckpt_path {given}: no checkpoint in {run / CHECKPOINTS}/")
-    readable = []
+    places = {}
     for path in candidates:
         try:
-            readable.append(_found(path, run))
+            identity = read_embedded(path)["identity"]
         except UserError as reason:
-            log.warning("%s; looking at the others", reason)
-    if not readable:
-        raise UserError(
-            f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read"
-        )
-    # By what they say of themselves, since copying a run may give its files any times.
-    return max(readable, key=lambda f: (*f.place, f.path.stat().st_mtime_ns))
+            log.warning(_OTHERS, reason)
+        else:
+            # By what they say of themselves, since copying a run may give its files any times.
+            places[path] = identity["fit"], identity["step"], path.stat().st_mtime_ns
+    for path in sorted(places, key=places.__getitem__, reverse=True):
+        try:
+            return _found(path, run)
+        except UserError as reason:
+            log.warning(_OTHERS, reason)
+    raise UserError(f"--ckpt_path {given}: none of its {len(candidates)} checkpoints can be read")
 
 
 def next_fit(checkpoints: Path) -> int:
@@ -126,7 +125,7 @@ def next_fit(checkpoints: Path) -> int:
     numbers = [-1]
     for path in _checkpoints(checkpoints.parent):
         with suppress(UserError):
-            numbers.append(_found(path, checkpoints.parent).place[0])
+            numbers.append(read_embedded(path)["identity"]["fit"])
     return max(numbers) + 1
 
 

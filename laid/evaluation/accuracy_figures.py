@@ -1,7 +1,7 @@
 """Figures of results: accuracy by haystack size, and by where the needle lies.
 
-Figures are made as plain `Figure` objects, without pyplot: nothing is global, no display is needed,
-and TensorBoard's `add_figure` takes them as they are. Each is of one model or more.
+Figures are made as plain `Figure` objects, without pyplot: nothing is global, and no display is
+needed. Each is of one model or more.
 """
 
 import itertools
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from PIL import Image
 
 from laid.common.atomic_files import replacing
 from laid.common.printable import one_line
@@ -169,10 +171,16 @@ def depth_figure(summaries: Sequence[Summary]) -> Figure:
     return figure
 
 
-def save_png(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG; the file is there whole or, on any failure, as it was."""
+def save_png(figure: Figure, path: str | Path) -> Image.Image:
+    """Writes a figure as PNG and returns its picture; the file is there whole or, on any failure,
+    as it was."""
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once; savefig draws a figure with a layout twice
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=_DPI)
+        picture.save(file, format="PNG", dpi=(_DPI, _DPI))
+    return picture
 
 
 def _heat_map(axes: Axes, summary: Summary, sizes: list[int]) -> AxesImage:

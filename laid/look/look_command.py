@@ -1,6 +1,5 @@
 """``laid look``: where models look in one haystack, as a picture and a page."""
 
-import io
 import json
 import logging
 import re
@@ -251,12 +250,9 @@ def _rounded(share_I: torch.Tensor) -> list[float]:
 def _write(folder: Path, report: LookReport, pictures: Sequence[Image.Image]) -> None:
     content = json.dumps(to_json(report), allow_nan=False) + "\n"
     (folder / "look.json").write_text(content, encoding="utf-8")
-    layers = layers_figure(report)
-    png = io.BytesIO()
-    layers.savefig(png, format="png", dpi=120)
-    save_png(layers, folder / "layers.png")
+    save_png(layers_figure(report), folder / "layers.png")
     save_png(haystack_figure(report, pictures), folder / "look.png")
-    page = look_page(report, pictures, png.getvalue())
+    page = look_page(report, pictures, (folder / "layers.png").read_bytes())
     (folder / "look.html").write_text(page, encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from itertools import cycle
 from random import Random
 
 import pytest
@@ -46,35 +47,42 @@ def part(content):
 read_without_optimizer = partial(read_whole, with_optimizer=False)
 
 
-@pytest.mark.parametrize("read", [read_whole, read_without_optimizer, _load_together])
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("file", read_whole),
+        ("file", read_without_optimizer),
+        ("file", _load_together),
+        ("folder", read_whole),
+        ("folder", read_without_optimizer),
+    ],
+)
 def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path, kind, read):
     """Anywhere: in weights, in the pickle, in what the archive says of itself."""
-    if kind == "folder" and read is _load_together:
-        pytest.skip("reads files")
     write = {"file": write_file, "folder": write_folder}[kind]
     path = write(tmp_path / "step=1.ckpt")
     whole = read(path)
     look = part if read is read_without_optimizer else dict
     refused = {"weights": 0, "all": 0}
+    step = 37 if path.is_dir() else 19  # a folder has more bytes
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         content = file.read_bytes()
         weight = part(whole)["student.a"].numpy().tobytes()
         within = content.find(weight)
-        for at in sorted({*range(0, len(content), 37), within + 1, within + 500}):
-            for bit in (1, 0x80):
-                damaged = bytearray(content)
-                damaged[at] ^= bit
-                file.write_bytes(damaged)
-                try:
-                    found = read(path)
-                except ValueError as error:
-                    assert "cannot be read" in str(error)  # noqa: PT017
-                    refused["all"] += 1
-                    refused["weights"] += 0 <= within <= at < within + len(weight)
-                else:
-                    assert same(look(found), look(whole)), (file.name, at)
-                    assert not within <= at < within + len(weight) or within < 0
+        places = sorted({*range(0, len(content), step), within + 1, within + 500})
+        for at, bit in zip(places, cycle((1, 0x80)), strict=False):
+            damaged = bytearray(content)
+            damaged[at] ^= bit
+            file.write_bytes(damaged)
+            try:
+                found = read(path)
+            except ValueError as error:
+                assert "cannot be read" in str(error)  # noqa: PT017
+                refused["all"] += 1
+                refused["weights"] += 0 <= within <= at < within + len(weight)
+            else:
+                assert same(look(found), look(whole)), (file.name, at)
+                assert not within <= at < within + len(weight) or within < 0
         file.write_bytes(content)
     assert refused["weights"] >= 4
     assert refused["all"] > 100

@@ -29,6 +29,8 @@ TERMS = {
     "wo_sft": {"laid", "kl"},
 }
 """The terms of Eq. 8 that a method has."""
+KINDS = ("7b", "7b-1gpu", "3b", "3b-24gb")
+"""Bases with and without a divergence, with and without adapters: methods set no more of a base."""
 WITH_LORA = ("7b-1gpu", "3b-24gb")
 """Configurations of a model pair that train adapters, whichever method comes after them."""
 BASE_DECIDES_KL = ("laid", "laid_lora", "retrieval", "wo_sft")
@@ -61,8 +63,18 @@ def test_a_shipped_configuration_parses_and_says_what_it_gives(path):
     contained(yaml.safe_load(path.read_text()), understood(path))
 
 
-@pytest.mark.parametrize("base", BASES, ids=stem)
-@pytest.mark.parametrize("method", METHODS, ids=stem)
+def pairs(files, with_every_base):
+    """Each file after each base; quickly, those of ``with_every_base`` and the bases of KINDS."""
+    return [
+        pytest.param(
+            base, path, id=f"{path.stem}-{base.stem}",
+            marks=() if base.stem in KINDS or path.stem in with_every_base else pytest.mark.slow,
+        )
+        for path in files for base in BASES
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "method"), pairs(METHODS, ("laid", "sft_lora")))
 def test_a_method_after_a_base_trains_its_own_terms(base, method):
     content = understood(base, method)
     contained(yaml.safe_load(method.read_text()), content)
@@ -79,8 +91,7 @@ def test_a_method_after_a_base_trains_its_own_terms(base, method):
     assert model["objective"]["laid"]["mixing"] == alone["objective"]["laid"]["mixing"]
 
 
-@pytest.mark.parametrize("base", BASES, ids=stem)
-@pytest.mark.parametrize("path", WINDOWS, ids=stem)
+@pytest.mark.parametrize(("base", "path"), pairs(WINDOWS, ("yarn",)))
 def test_a_window_extension_goes_with_every_model(path, base):
     content = understood(base, path)
     contained(yaml.safe_load(base.read_text()), content)

@@ -3,12 +3,9 @@
 import json
 import logging
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
-from command_line.commands import environment
 
 from laid.cli.main import main
 
@@ -149,12 +146,10 @@ def test_a_wrong_command_line(fails, config, arguments, message):
     assert message in fails(*arguments)
 
 
-def test_an_error_is_one_line_on_stderr_in_a_shell_too(config, work):
-    words = [sys.executable, "-m", "laid", "fit", "--config", config, "--data.coco_root", "nowhere"]
-    done = subprocess.run(words, cwd=work, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("laid: error: there is no COCO folder")
-    assert "Traceback" not in done.stderr
+def test_an_error_is_one_line_on_stderr_in_a_shell_too(laid, config):
+    done = laid("fit", "--config", config, "--data.coco_root", "nowhere", code=2)
+    assert done.err.strip().splitlines()[-1].startswith("laid: error: there is no COCO folder")
+    assert "Traceback" not in done.err
 
 
 def test_help_lists_the_commands(laid):

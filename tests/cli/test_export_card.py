@@ -1,6 +1,7 @@
 """What an export tells others: its model card, and what of it is pushed to the hub."""
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -26,12 +27,18 @@ def tested(laid, own_run):
     return own_run
 
 
+@pytest.fixture(scope="module")
+def exported_once(tested, work, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "out"
+    with contextlib.chdir(work):
+        export(str(tested), str(out))
+    return out
+
+
 @pytest.fixture
-def exported(tested, work, tmp_path, monkeypatch):
-    """The export of a tested checkpoint."""
-    monkeypatch.chdir(work)
-    export(str(tested), str(tmp_path / "out"))
-    return tmp_path / "out"
+def exported(exported_once, tmp_path):
+    """The export of a tested checkpoint, in a folder of the test's own."""
+    return shutil.copytree(exported_once, tmp_path / "out")
 
 
 def card(folder):

@@ -54,7 +54,8 @@ def test_a_run_beside_its_base_and_its_teacher(laid, fitted, drawn, work):
     assert "expected answer" in done.out
 
 
-def test_own_images_and_a_question_that_has_html_in_it(run, pair, work, tmp_path):
+def test_own_images_and_a_question_that_has_html_in_it(run, pair, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr("laid.minicoco.drawing.ensure_minicoco", lambda: drawn)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "notes.txt").touch()

@@ -38,7 +38,7 @@ def test_a_run_on_own_data_is_trained_tested_and_compared(laid, config, own, wor
     fit = ("--data.train.source", own / "my.jsonl", "--data.train.turns", "all")
     common = ("--model.max_new_tokens", 8, "--data.eval_batch_size", 2)
     validated = ("--data.validate.source", f"[built, {own / 'held.jsonl'}]")
-    off = ("--head_flow.enabled", "false")
+    off = ("--head_flow.enabled", "false", "--trainer.max_epochs", 1)
     laid("fit", "--config", config, "--name", "own", *fit, *validated, *off)
     run = work / "runs" / "own"
     tags = EventAccumulator(str(run)).Reload().Tags()["scalars"]

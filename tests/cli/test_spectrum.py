@@ -114,7 +114,8 @@ def test_a_model_that_is_none_is_refused(run, tmp_path, models, words):
         (["--split", ""], "instances_.json"),
     ],
 )
-def test_an_option_that_does_not_fit_is_refused(run, tmp_path, options, words):
+def test_an_option_that_does_not_fit_is_refused(run, drawn, tmp_path, monkeypatch, options, words):
+    monkeypatch.setattr("laid.minicoco.drawing.ensure_minicoco", lambda: drawn)
     code, error = run("spectrum", "--models", "a=tiny/student", "--out", tmp_path / "out", *options)
     assert code == 2
     assert words in error

@@ -90,7 +90,9 @@ def test_a_second_ctrl_c_stops_at_once_and_nothing_half_done_is_saved(
     assert not list(whole.with_name("twice-ctrl-c").glob("checkpoints/*"))
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_test_keeps_its_records_and_is_resumed(run, interrupt, whole, tmp_path, number):
     interrupt(1, lambda: send(number))
     options = ("--ckpt_path", whole, *OPTION, "--results", tmp_path, "--data.eval_batch_size", 2)
@@ -155,7 +157,13 @@ def test_a_stopped_command_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("batch", [6, 8], ids=["in mid-step", "between two"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param(6, id="in mid-step"),
+        pytest.param(8, id="between two", marks=pytest.mark.slow),
+    ],
+)
 def test_a_bad_image_in_mid_training_costs_no_step(
     run, interrupt, config, drawn, whole, tmp_path, batch
 ):

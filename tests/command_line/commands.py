@@ -100,7 +100,8 @@ class Running:
             folder: the one that it runs in.
             variables: over the environment of all commands.
             longest_s: against one that waits for ever; several ranks share what cores there are.
-            more: limits, a fault and ``other_device``, as ``fork_server`` takes them.
+            more: limits, a fault, ``other_device`` and ``own_laid`` (the folder has a copy of the
+                package, which runs), as ``fork_server`` takes them.
         """
         self._server, self._longest_s = server, longest_s
         self.words = [str(word) for word in words]

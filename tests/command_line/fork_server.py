@@ -18,8 +18,9 @@ import resource
 import signal
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from importlib import import_module
+from io import StringIO
 from runpy import run_module
 from typing import Any
 
@@ -40,6 +41,10 @@ def serve() -> dict[str, Any]:
         import_module(name)
     import_module("command_line.help_texts").read_once()
     import_module("laid.settings.run_settings").settings_parser("laid")
+    # transformers compiles its patterns of names with the first model that it loads.
+    with redirect_stderr(StringIO()):
+        student = import_module("laid.vlm.model_loading").ModelArgs("tiny/student")
+        import_module("laid.vlm.vision_language_model").VLM.load(student)
     # What is frozen stays shared with the children.
     gc.collect()
     gc.freeze()
@@ -80,6 +85,10 @@ def become(start: dict[str, Any]) -> None:
     os.chdir(start["folder"])
     sys.path[:1] = [start["folder"], *os.environ["PYTHONPATH"].split(os.pathsep)]
     sys.argv = ["laid", *start["words"]]
+    if start.get("own_laid"):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "laid"]:
+            del sys.modules[name]
+        import_module("lightning.pytorch.strategies").StrategyRegistry.remove("laid_fsdp")
     limits = {
         "file_bytes": resource.RLIMIT_FSIZE,
         "cpu_s": resource.RLIMIT_CPU,

@@ -16,18 +16,21 @@ from laid.data.image_files import check_images, images_in, load_image
 from laid.data.prompt import HaystackDataset
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16"])
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *(("png", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
+        *(("jpg", mode) for mode in ("RGB", "L", "CMYK", "1")),
+        *(("tif", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16")),
+    ],
+)
 def test_every_mode_becomes_rgb_of_the_same_brightness(tmp_path, mode, suffix):
     path = tmp_path / f"a.{suffix}"
     if mode == "I;16":
         image = Image.new("I;16", (20, 10), 128 * 256)
     else:
         image = Image.new("RGB", (20, 10), (128, 128, 128)).convert(mode)
-    try:
-        image.save(path)
-    except OSError:
-        pytest.skip(f"PIL does not write {mode} as {suffix}")
+    image.save(path)
     loaded = load_image(path)
     assert loaded.mode == "RGB"
     assert loaded.size == (20, 10)

@@ -8,7 +8,6 @@ Record anew only with a change that is meant to change the computation, and say 
 import contextlib
 import io
 import json
-import os
 import platform
 import re
 import sys
@@ -104,25 +103,20 @@ def run_all(coco_root: Path, work: Path) -> dict[str, Any]:
     from laid.cli.main import main
 
     torch.set_num_threads(1)
-    os.chdir(work)
     losses = {}
-    for name, words in variants().items():
-        with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.chdir(work), contextlib.redirect_stdout(io.StringIO()):
+        for name, words in variants().items():
             main(["fit", *words, "--data.coco_root", str(coco_root), "--name", name])
-        losses[name] = scalars(work / "runs" / name)
+            losses[name] = scalars(work / "runs" / name)
     return {"machine": machine(), "losses": losses}
 
 
-def draw(root: Path) -> Path:
-    """The drawn COCO that all variants train on."""
+if __name__ == "__main__":
     from laid.minicoco.drawing import draw_minicoco
 
-    return draw_minicoco(root, seed=3, images={"train2017": 120, "val2017": 120})
-
-
-if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        found = run_all(draw(Path(folder) / "coco"), Path(folder))
+        images = {"train2017": 120, "val2017": 120}  # of the tests' ``drawn``, what is trained on
+        found = run_all(draw_minicoco(Path(folder) / "coco", seed=3, images=images), Path(folder))
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else RECORD
     target.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{target}: {len(found['losses'])} runs")

@@ -1,15 +1,13 @@
 """The example of docs/extending.md: one file and one line make a term."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import seeded
 import torch
+from command_line.commands import Running
 
 import laid
 from laid.checkpoints.runs import find_checkpoint
@@ -37,17 +35,11 @@ def extended(tmp_path_factory):
     return root
 
 
-def test_the_example_trains_by_the_command_line(extended, drawn):
-    words = [*seeded.variants()["kd_tiny"], "--data.coco_root", str(drawn), "--name", "reverse"]
-    done = subprocess.run(
-        [sys.executable, "-m", "laid", "fit", *words, "--model.objective.reverse_kl.weight", "0.5"],
-        cwd=extended,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(extended)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_the_example_trains_by_the_command_line(server, extended, drawn):
+    words = [*seeded.variants()["kd_tiny"], "--data.coco_root", drawn, "--name", "reverse"]
+    words += ["--model.objective.reverse_kl.weight", 0.5]
+    done = Running(server, ["fit", *words], extended / "logs", extended, own_laid=True).wait()
+    assert done.code == 0, str(done)
     logged = seeded.scalars(extended / "runs" / "reverse")
     for loss, *terms in zip(
         logged["train/loss"],

@@ -1,9 +1,6 @@
 """A change that is not about the computation leaves seeded losses as they are, bit by bit."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import seeded
@@ -15,19 +12,8 @@ def recorded():
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """One process for all runs, since loading torch and transformers takes longer than a run."""
-    target = tmp_path_factory.mktemp("seeded") / "losses.json"
-    path = os.pathsep.join([str(seeded.ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, seeded.__file__, str(target)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(target.read_text())
+def found(drawn, tmp_path_factory):
+    return seeded.run_all(drawn, tmp_path_factory.mktemp("seeded"))
 
 
 @pytest.mark.parametrize("name", seeded.variants())

@@ -33,16 +33,20 @@ def compiled(pair, backend, **more):
     return vlm
 
 
-SLOW = pytest.mark.slow
+BATCHES = ([0, 2], [3], [5, 1])  # other lengths each time
 
 
 @pytest.mark.parametrize(
-    "checkpointing", [False, pytest.param(True, marks=SLOW), pytest.param("selective", marks=SLOW)]
+    ("checkpointing", "batches"),
+    [
+        (False, BATCHES[::2]),
+        *(pytest.param(how, BATCHES, marks=pytest.mark.slow) for how in (False, True, "selective")),
+    ],
 )
-def test_compiled_layers_give_the_same_step(pair, haystacks, student, checkpointing):
+def test_compiled_layers_give_the_same_step(pair, haystacks, student, checkpointing, batches):
     """By PyTorch's graphs and its derivatives of them, without generated code."""
     vlm = compiled(pair, "aot_eager", activation_checkpointing=checkpointing)
-    for rows in ([0, 2], [3], [5, 1]):  # other lengths each time
+    for rows in batches:
         student.zero_grad(), vlm.zero_grad()
         assert_same_step(vlm, student, haystacks(rows=rows).inputs)
 
