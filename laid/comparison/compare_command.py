@@ -183,7 +183,6 @@ def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes:
 
 
 def run(argv: list[str]) -> None:
-    """The command line of ``compare``."""
     parser = CommandParser(prog="laid compare", description="Several results side by side.")
     parser.add_argument("results", nargs="*", type=str, help="runs/NAME/results.json, or runs/NAME")
     above = "Accuracies that the effective window stays above. 0.5 is chance."

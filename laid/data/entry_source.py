@@ -14,7 +14,7 @@ from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.coco_index import CocoIndex
 from laid.data.conversation_files import Wanted, load_conversations, open_rows
-from laid.data.entries import HaystackEntry, dataset_of
+from laid.data.entries import HaystackEntry, dataset_of, shown_images
 from laid.data.entry_args import BUILT, PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_groups import Available, available_of, by_size, chosen
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
@@ -178,7 +178,7 @@ class EntrySource:
         digest = hashlib.sha256()
         for entry in entries:
             digest.update(repr(sorted(_portable(entry).items())).encode())
-        names = sorted({name for images in entries["images"] for name in images})
+        names = sorted(shown_images(entries))
         hashes = file_hashes(resolve_under(self.roots, name) for name in names)
         own = [self.roots.split(name)[1] for name in names]
         digest.update(repr(sorted(zip(own, hashes, strict=True))).encode())
