@@ -38,7 +38,7 @@ def main() -> None:
     for batch in data.probe(data.train_entries, torch.device("cpu")):
         inputs, entry = batch.inputs, batch.entries[0]
         signals = model.signals(inputs, wanted)
-        rows = looking_rows(signals, inputs, images_of(inputs), model.turn, 1)
+        rows = looking_rows(signals, inputs, images_of(inputs), model.rotate, 1)
         word = decode([inputs.input_ids_BL[0, rows.columns_BR[0, 0]]]).strip()
         names = [name.split()[-1] for name in (entry.anchor, entry.target)]
         kind = names.index(word) if word in names else 2

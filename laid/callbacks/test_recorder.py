@@ -20,15 +20,11 @@ from laid.data.prompt import Batch
 from laid.distributed.process_group import gather_rows, on_rank_zero
 from laid.evaluation.accuracy_figures import accuracy_figure, depth_figure
 from laid.evaluation.accuracy_table import format_table
-from laid.evaluation.records import RECORDS, Record, RecordFile
+from laid.evaluation.records import RECORDS, RESULTS, SOURCES, Record, RecordFile
 from laid.evaluation.results import Training, titled, write_results
 from laid.evaluation.summary import summarise
 
 log = logging.getLogger(__name__)
-
-RESULTS = "results.json"
-SOURCES = "sources"
-"""The folder with a folder for each source of conversations, which has results of its own."""
 
 
 @dataclass(eq=False)

@@ -124,12 +124,11 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.ckpt_path is not None and self.dirpath:
             resumed = Path(self.dirpath) / Path(trainer.ckpt_path).name
             # In the place of the newest: the next one takes that, and this is pruned.
-            if not resumed.exists() or str(resumed) in self.best_k_models:
-                pass
-            elif self.monitor is None:
-                self.best_model_path = str(resumed)
-            else:
-                self._newest = str(resumed)
+            if resumed.exists() and str(resumed) not in self.best_k_models:
+                if self.monitor is None:
+                    self.best_model_path = str(resumed)
+                else:
+                    self._newest = str(resumed)
         if self._of_validation and not trainer.enable_validation:
             raise UserError(
                 f"checkpoint.monitor {self.monitor}: there is no validation (trainer."

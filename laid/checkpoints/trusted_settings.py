@@ -31,7 +31,7 @@ _TRAINER = (
 )  # fmt: skip
 _TEXTS = ("monitor", "filename", "max_time", "train_time_interval")
 _UNSAID = ("trainer.default_root_dir", "checkpoint.dirpath")
-"""Left out without a word: where a run lies follows from where its checkpoint lies."""
+"""Left out silently: where a run lies follows from where its checkpoint lies."""
 
 
 def trusted_settings(config: Any) -> tuple[dict[str, Any], list[str]]:

@@ -80,11 +80,11 @@ def _wanted(module: LaidModule) -> Wanted:
     check_teacher(student, module.teacher_args, load_tokenizer, terms)
     assert module.teacher_args is not None
     ours, theirs = (family_of(load_config(m)).shape for m in (student, module.teacher_args))
-    models = ModelPair(ours, theirs, len(load_tokenizer(student)), _no_turn, _no_turn)
+    models = ModelPair(ours, theirs, len(load_tokenizer(student)), _no_rotation, _no_rotation)
     return wanted_of_teacher(module.objective_args, models)
 
 
-def _no_turn(x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+def _no_rotation(x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
     raise AssertionError("no term rotates anything before its loss")
 
 

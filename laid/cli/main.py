@@ -35,7 +35,6 @@ class Command:
     by_signature: bool = False
 
     def run(self, words: list[str]) -> None:
-        """Runs it with the words after its name."""
         function = resolve_name(self.function)
         if self.by_signature:
             from jsonargparse import auto_cli

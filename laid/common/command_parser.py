@@ -1,6 +1,7 @@
 """What every command's parser does beyond jsonargparse's."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import is_dataclass
@@ -50,8 +51,22 @@ class CommandParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.exit_on_error:  # jsonargparse tries the types of a union without it
-            raise UserError(f"{message.strip()} (`{self.prog} --help` lists the options)") from ex
+            said = _innermost(message.strip())
+            raise UserError(f"{said} (`{self.prog} --help` lists the options)") from ex
         super().error(message, ex)
+
+
+def _innermost(message: str) -> str:
+    """Of a setting of a dataclass that may be None, jsonargparse tells all that it tried, over
+    many lines; what matters is the setting, its types and what was given."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    inner = message.rpartition("Parser key")[2]
+    found = re.search(r"Subtypes: \[(.+)\]\n(?:.*\n)*?\s+Given value: (.*)", inner)
+    if len(keys) != 2 or found is None:
+        return message
+    types = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", found[1])
+    brackets = ", in brackets: [A, B]" if "list[" in types else ""
+    return f"{'.'.join(keys)} {found[2]}: expected one of {types}{brackets}"
 
 
 def _refuse_null(key: str, hint: Any, value: Any) -> None:

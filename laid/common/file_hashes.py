@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from laid.common.atomic_files import locked
-from laid.common.cache_folder import cache_root, load_cached, save_cached
+from laid.common.cached_files import cache_root, load_cached, save_cached
 
 log = logging.getLogger(__name__)
 

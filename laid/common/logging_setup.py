@@ -61,8 +61,8 @@ def set_up_logging(verbose: bool = False, quiet: bool = False) -> None:
 
 @contextmanager
 def without_repeats() -> Iterator[None]:
-    """Within it, what is said again in the same words is left out: data may be set up anew for each
-    of several models."""
+    """Leaves out messages in the same words as an earlier one: data may be set up again for each of
+    several models."""
     filters = [(handler, _Once()) for handler in logging.getLogger("laid").handlers]
     for handler, once in filters:
         handler.addFilter(once)

@@ -53,7 +53,6 @@ def on_stop(act: Callable[[int], None]) -> None:
 
 
 def stop_at_once(number: int) -> None:
-    """Raises ``Stopped``."""
     _raised.append(number)
     raise Stopped(number)
 

@@ -162,6 +162,12 @@ def text(table: Table) -> str:
     return "\n".join([line(rows[0]), ruler, *map(line, rows[1:]), *notes])
 
 
+def decimal(number: float, sign: Literal["", "+"] = "") -> str:
+    """With one digit after the point, and a minus sign; 0 has no sign."""
+    shown = f"{number:{sign}.1f}"
+    return shown.replace("-", "−") if float(shown) else "0.0"
+
+
 def _tex(words: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in one_line(words))
 

@@ -74,7 +74,6 @@ class TensorShards:
     _opened: Callable[[Path], Any] = field(default_factory=_opener, repr=False, compare=False)
 
     def place(self, shard: str) -> Path:
-        """The folder of a shard."""
         return self.folder / shard
 
     def has(self, shard: str) -> bool:

@@ -72,7 +72,6 @@ class Benchmarks:
         ]
 
     def find(self, label: str | None) -> Method | None:
-        """The model of that name; None where there is none."""
         return next((method for method in self.methods if method.label == label), None)
 
     def tables(self, base: str | None, teacher: str | None) -> list[Table]:

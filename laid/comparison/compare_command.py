@@ -77,6 +77,9 @@ def compare(
         raise UserError(f"--threshold {outside or 'none'}: expected accuracies such as 0.5 0.75")
     standard = Benchmarks(benchmarks)
     if not results:
+        if look or tuple(threshold) != THRESHOLDS:
+            given = "--look" if look else "--threshold"
+            raise UserError(f"{given} is of results of laid test: give some, or leave it out")
         _benchmarks_alone(standard, out, base, teacher)
         return
     methods, notes = read_methods(results)
@@ -180,7 +183,6 @@ def _report(study: Study, made: Sequence[Table], figures: dict[str, str], notes:
 
 
 def run(argv: list[str]) -> None:
-    """The command line of ``compare``."""
     parser = CommandParser(prog="laid compare", description="Several results side by side.")
     parser.add_argument("results", nargs="*", type=str, help="runs/NAME/results.json, or runs/NAME")
     above = "Accuracies that the effective window stays above. 0.5 is chance."

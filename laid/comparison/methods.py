@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
-from laid.evaluation.records import read_records
+from laid.evaluation.records import RESULTS, SOURCES, read_records
 from laid.evaluation.results import Results, read_results, shared_by_seeds, titled
 
 # A window extension's name comes after a run's.
@@ -128,8 +128,8 @@ def read_methods(paths: Sequence[str | Path]) -> tuple[list[Method], list[str]]:
     notes = []
     read: dict[Path, _Result] = {}
     for given in map(Path, paths):
-        file = given / "results.json" if given.is_dir() else given
-        sources = sorted(str(found.parent) for found in given.glob("sources/*/results.json"))
+        file = given / RESULTS if given.is_dir() else given
+        sources = sorted(str(found.parent) for found in given.glob(f"{SOURCES}/*/{RESULTS}"))
         if sources and not file.exists():
             raise UserError(
                 f"{given} has results of each source by itself: compare those of one source, "

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from laid.common.tables import NONE, Cell, Value
+from laid.common.tables import NONE, Cell, Value, decimal
 from laid.comparison.paired_tests import PairedTest
 from laid.comparison.study import Bounded, Measured
 from laid.evaluation.accuracy_table import interval_text, percent
@@ -35,22 +35,18 @@ def gain_cell(
         return NONE
     after = arrow(test) if test and gain.value * test.difference > 0 else ""
     spread = _brackets(gain.interval) if brackets else ""
-    return Cell(f"{signed(100 * gain.value)}%{after}{spread}", _percents(gain))
+    return Cell(f"{decimal(100 * gain.value, '+')}%{after}{spread}", _percents(gain))
 
 
 def points_cell(change: Measured) -> Cell:
     """A change in points of accuracy, with its interval."""
-    return Cell(f"{signed(100 * change.value)}{_brackets(change.interval)}", _percents(change))
+    points = decimal(100 * change.value, "+")
+    return Cell(f"{points}{_brackets(change.interval)}", _percents(change))
 
 
 def decay_cell(rate: Measured | None) -> Cell | str:
     """Points of accuracy lost, with the interval."""
     return Cell(points_cell(rate).text.replace("+", ""), _percents(rate)) if rate else NONE
-
-
-def signed(number: float) -> str:
-    text = f"{number:+.1f}"
-    return "0.0" if not float(text) else text.replace("-", "−")
 
 
 def p_cell(p: float | None) -> Cell | str:
@@ -108,4 +104,4 @@ def _percents(measured: Measured) -> Value:
 
 
 def _brackets(bounds: Interval | None) -> str:
-    return "" if bounds is None else " [{} to {}]".format(*(signed(100 * b) for b in bounds))
+    return "" if bounds is None else " [{} to {}]".format(*(decimal(100 * b, "+") for b in bounds))

@@ -75,10 +75,16 @@ def build(
     folder = Path(out).resolve()
     if format == "vhs" and prefix is not None:
         raise UserError("--prefix is of a benchmark's task: Visual Haystacks files have none")
-    if format != "vhs" and train_entries:
-        raise UserError(f"--train_entries {train_entries}: --format {format} has test entries only")
+    of_training = (min_size, max_size, train_split) != (2, 20, "train2017")
+    if format != "vhs" and (train_entries or of_training):
+        raise UserError(
+            f"--format {format} has test entries only: leave out --train_entries, --min_size, "
+            "--max_size and --train_split"
+        )
     if train_entries is None:
         train_entries = TRAIN_ENTRIES if format == "vhs" else 0
+    if not train_entries and not sizes:
+        raise UserError("nothing to write: give test entries by --sizes, or --train_entries")
     with only_writer(folder):
         tests = [TEST_FILES[format].format(size) for size in sizes]
         wanted = [*[_TRAIN] * bool(train_entries), *tests, *SHARED_FILES[format]]

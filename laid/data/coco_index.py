@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from laid.common.cache_folder import cache_root, load_cached, save_cached
+from laid.common.cached_files import cache_root, load_cached, save_cached
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.coco_instances import InstanceTable, parse_instances

@@ -205,7 +205,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _rank(number: _Id) -> tuple[bool, float, str]:
-    """Sorts ids as numbers where they are numbers, be it in quotation marks, and as texts after."""
+    """Sorts ids as numbers where they are numbers, also in quotation marks, and as texts after."""
     text = str(number)
     numeric = isinstance(number, int) or (text.isdecimal() and len(text) < 20)
     return (False, int(text), text) if numeric else (True, 0, text)

@@ -15,7 +15,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.cached_folders import cached_folder
 from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes

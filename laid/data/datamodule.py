@@ -8,6 +8,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from laid.data.entries import shown_images
 from laid.data.entry_args import (
     EvaluationArgs,
     PredictArgs,
@@ -160,7 +161,7 @@ class HaystackDataModule(L.LightningDataModule):
         Of a test, ``test_entries`` are asked; ``test_available`` counts, by haystack size, all that
         the sources have.
         """
-        self.grids, self._packing = {}, None  # of this stage; the models learn its images anew
+        self.grids, self._packing = {}, None  # of this stage; the models learn its images again
         processor = load_processor(self.processor_args)
         every_turn = self.train_args.turns == "all"
         self.encoder = PromptEncoder(processor, self.prefix, self.max_length, every_turn)
@@ -186,9 +187,9 @@ class HaystackDataModule(L.LightningDataModule):
 
     @raised_on_all
     def _check(self, setting: str, entries: Dataset, trained: bool) -> None:
-        """Before the first step, so that no entry ends a run in its midst."""
+        """Before the first step, so that no entry ends a run in the middle."""
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            shown = {n for row in entries["images"] for n in row} - self._image_sizes.keys()
+            shown = shown_images(entries) - self._image_sizes.keys()
             self._image_sizes |= check_images(self.root, shown, self.encoder.patches)
             check_entries(setting, self.encoder, entries, self._image_sizes, trained)
 
@@ -211,8 +212,7 @@ class HaystackDataModule(L.LightningDataModule):
 
     def images_of(self, stage: str) -> list[str]:
         """Names of the images of a stage, in order."""
-        parts = self.entries_of(stage).values()
-        return sorted({n for of in parts for row in of["images"] for n in row})
+        return sorted(set().union(*map(shown_images, self.entries_of(stage).values())))
 
     @property
     def packing(self) -> Packing | None:
@@ -228,7 +228,7 @@ class HaystackDataModule(L.LightningDataModule):
         return self._packing
 
     def train_dataloader(self) -> HaystackLoader:
-        """Training batches, padded on the right, shuffled anew each epoch."""
+        """Training batches, padded on the right, shuffled again each epoch."""
         data, step = self._dataset(self.train_entries, with_answer=True), self.global_batch_size
         sizes = list(self.train_entries["size"]) if self.group_by_size else None
         packing, rank = self.packing, self.rank()
@@ -263,7 +263,6 @@ class HaystackDataModule(L.LightningDataModule):
         return self._prompts(self.test_entries.select(left))
 
     def predict_dataloader(self) -> DataLoader:
-        """Prompts to answer."""
         return self._prompts(self.predict_entries)
 
     def probe(self, entries: Dataset, device: Any, with_answer: bool = True) -> Iterator[Batch]:

@@ -107,6 +107,11 @@ def dataset_of(entries: Iterable[HaystackEntry], features: Features = FEATURES) 
         raise UserError(f"entry {entry}: a text or a file name is not UTF-8 ({error})") from error
 
 
+def shown_images(entries: Dataset) -> set[str]:
+    """The names of all images that entries show."""
+    return {name for names in entries["images"] for name in names}
+
+
 _TEMPLATES: dict[Mode, str] = {
     "single": "For the image with {anchor}, is there {target}?",
     "all": "For all images with {anchor}, do all of them contain {target}?",

@@ -138,7 +138,7 @@ class EvaluationArgs:
             return None
         if isinstance(rules := self.scoring, dict):
             return next((one for one in haystacks if rules.get(one, "yes-no") != "yes-no"), None)
-        return haystacks[0] if set(haystacks) == set(self.source or ()) else None
+        return haystacks[0] if set(haystacks) == set(self.source or {BUILT}) else None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from laid.common.errors import UserError
 from laid.data.conversation_files import entry_place
-from laid.data.entries import HaystackEntry, Turn
+from laid.data.entries import HaystackEntry, Turn, shown_images
 from laid.data.prompt import PromptEncoder
 from laid.data.question_text import most_tokens
 from laid.vlm.processor import IMAGE_MARK
@@ -41,8 +41,7 @@ def check_entries(
     """
     limit, tokens = encoder.max_length, {}
     if limit is not None:
-        shown = {sizes[name] for names in entries["images"] for name in names}
-        tokens = encoder.processor.image_tokens(shown)
+        tokens = encoder.processor.image_tokens(sizes[name] for name in shown_images(entries))
     rendered: dict[_Form, int] = {}
     near = []
     for at, row in enumerate(_rows(entries, limit is None)):

@@ -14,7 +14,7 @@ from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.data.coco_index import CocoIndex
 from laid.data.conversation_files import Wanted, load_conversations, open_rows
-from laid.data.entries import HaystackEntry, dataset_of
+from laid.data.entries import HaystackEntry, dataset_of, shown_images
 from laid.data.entry_args import BUILT, PER_SIZE, SIZES, EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_groups import Available, available_of, by_size, chosen
 from laid.data.haystack_builder import build_entries, build_training_entries, cached_entries
@@ -60,8 +60,18 @@ class EntrySource:
         """Training entries of all sources, and how they are mixed, if they are.
 
         Raises:
-            UserError: as ``training`` and ``Mixture.of``.
+            UserError: as ``training`` and ``Mixture.of``; ``turns`` is set and there are no
+                conversations.
         """
+        entries, mixture = self._mixed(args)
+        if args.turns == "all" and not _talks(entries):
+            raise UserError(
+                "data.train.turns all is of conversations, and the training entries are "
+                "haystacks; leave it out"
+            )
+        return entries, mixture
+
+    def _mixed(self, args: TrainArgs) -> tuple[Dataset, Mixture | None]:
         if args.mixture is None:
             return self.training(args), None
         to_train = Wanted(trained=args.turns)
@@ -108,6 +118,7 @@ class EntrySource:
                 entries of one id.
         """
         if args.source is None:
+            _check_scoring(role, args, [BUILT])
             entries = self._built_for(role, args)
             return entries, available_of(entries)
         entries = self._read(role, args)
@@ -167,7 +178,7 @@ class EntrySource:
         digest = hashlib.sha256()
         for entry in entries:
             digest.update(repr(sorted(_portable(entry).items())).encode())
-        names = sorted({name for images in entries["images"] for name in images})
+        names = sorted(shown_images(entries))
         hashes = file_hashes(resolve_under(self.roots, name) for name in names)
         own = [self.roots.split(name)[1] for name in names]
         digest.update(repr(sorted(zip(own, hashes, strict=True))).encode())
@@ -224,12 +235,16 @@ class EntrySource:
             for one in sources
         ]
         haystacks = [s for s, part in zip(sources, parts, strict=True) if not _talks(part)]
-        if wrong := args.scoring_unused(haystacks):
-            raise UserError(
-                f"data.{role}.scoring {args.scoring!r}: {wrong} has haystacks, which are always "
-                "yes-no; leave it out"
-            )
+        _check_scoring(role, args, haystacks)
         return _joined(sources, parts)
+
+
+def _check_scoring(role: str, args: EvaluationArgs, haystacks: Sequence[str]) -> None:
+    if wrong := args.scoring_unused(haystacks):
+        raise UserError(
+            f"data.{role}.scoring {args.scoring!r}: {wrong} has haystacks, which are always "
+            "yes-no; leave it out"
+        )
 
 
 def _talks(entries: Dataset) -> bool:

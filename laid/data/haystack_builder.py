@@ -16,7 +16,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from tqdm import tqdm
 
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.cached_folders import cached_folder
 from laid.common.errors import UserError
 from laid.common.random_streams import stream

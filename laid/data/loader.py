@@ -169,7 +169,6 @@ class HaystackLoader(DataLoader):
         return {} if order is None else {"epoch": order.epoch, "taken": self._taken}
 
     def seek(self, place: dict[str, int]) -> None:
-        """Resumes at a ``place``."""
         order = self.order
         assert order is not None
         order.seek(place["epoch"], place["taken"])

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from laid.common.errors import UserError
-from laid.data.entries import HaystackEntry
+from laid.data.entries import HaystackEntry, shown_images
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
 from laid.signals.model_inputs import IGNORED, Answers, ModelInputs, pad_batch
@@ -76,7 +76,6 @@ class PromptEncoder:
 
     @property
     def pad_id(self) -> int:
-        """The token id that padding is filled with."""
         pad = self.processor.tokenizer.pad_token_id
         return int(pad) if pad is not None else 0
 
@@ -96,7 +95,7 @@ class PromptEncoder:
             sizes: width and height of each image, upright.
         """
         processor = self.processor
-        tokens = processor.image_tokens(sizes[n] for names in entries["images"] for n in names)
+        tokens = processor.image_tokens(sizes[name] for name in shown_images(entries))
         lengths: list[int] = []
         with tqdm(total=len(entries), desc="counting tokens", unit="entry", delay=3) as bar:
             for at in range(0, len(entries), COUNTED):

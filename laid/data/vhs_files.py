@@ -19,6 +19,7 @@ from laid.data.entries import (
     dataset_of,
     entry_id,
     parse_question,
+    shown_images,
 )
 from laid.data.image_names import check_present, clean_name
 from laid.data.question_text import without_image_marks
@@ -132,7 +133,7 @@ def load_entries(source: str, coco_root: str | Path, role: str = "test", seed: i
     for at, row in enumerate(entries):
         if wrong := _wrong(row, answered=role != "predict"):
             raise UserError(f"{source}, row {at}: {wrong}")
-    names = {clean_name(coco_root, name) for images in entries["images"] for name in images}
+    names = {clean_name(coco_root, name) for name in shown_images(entries)}
     check_present(coco_root, names, source)
     return entries
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi, constants, get_token
 
 from laid import __version__
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.disk_space import existing_folder, free_bytes
 from laid.common.errors import first_line
 from laid.doctor.findings import GIB, Finding, gib

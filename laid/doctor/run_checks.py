@@ -12,16 +12,17 @@ from safetensors import SafetensorError, safe_open
 from laid.common.disk_space import free_bytes
 from laid.common.errors import UserError, first_line
 from laid.data.datamodule import HaystackDataModule
+from laid.data.entries import shown_images
 from laid.data.entry_source import EntrySource
 from laid.doctor.findings import Finding, gib
 from laid.minicoco.drawing import MINICOCO, coco_folder
 from laid.settings.run_settings import RUNS
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
-from laid.vlm.model_paths import model_folder, resolve_model
+from laid.vlm.model_paths import resolve_model
 from laid.vlm.pair_check import check_teacher
 from laid.vlm.processor import load_tokenizer
-from laid.vlm.weight_files import shard_names
+from laid.vlm.weight_files import local_weights, shard_names
 
 _SECONDS = 20
 _ADAM = 12
@@ -93,14 +94,9 @@ def _settings_only(args: ModelArgs) -> Finding:
 
 
 def _on_hub(args: ModelArgs) -> Finding:
-    try:
-        folder = model_folder(args.path, args.revision, local_files_only=True)
-        names = shard_names(folder)
-        if all((folder / name).is_file() for name in names):
-            size = sum((folder / name).stat().st_size for name in names)
-            return Finding("", "ok", f"downloaded, {gib(size)}")
-    except UserError:
-        pass  # nothing of it is there, or not all
+    if files := local_weights(args.path, args.revision):
+        size = sum(file.stat().st_size for file in files)
+        return Finding("", "ok", f"downloaded, {gib(size)}")
     try:
         info = HfApi().model_info(
             args.path, revision=args.revision, timeout=_SECONDS, files_metadata=True
@@ -114,9 +110,9 @@ def _on_hub(args: ModelArgs) -> Finding:
             "not downloaded, and the hub does not give it",
             f"download it on another machine, or give a folder ({first_line(reason)})",
         )
-    files = [one for one in info.siblings or [] if one.rfilename.endswith(".safetensors")]
-    size = sum(one.size or 0 for one in files)
-    if not files:
+    on_hub = [one for one in info.siblings or [] if one.rfilename.endswith(".safetensors")]
+    size = sum(one.size or 0 for one in on_hub)
+    if not on_hub:
         return Finding("", "problem", "on the hub, without safetensors", "choose another model")
     load_config(args)
     free = free_bytes(Path(constants.HF_HUB_CACHE))
@@ -171,6 +167,5 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
         except UserError as reason:
             yield Finding(name, "problem", "can't be had", str(reason))
         else:
-            images = {image for images in entries["images"] for image in images}
-            found = f"{len(entries)} entries on {len(images)} images"
+            found = f"{len(entries)} entries on {len(shown_images(entries))} images"
             yield Finding(name, "ok", found)

@@ -17,8 +17,10 @@ from laid.common.errors import UserError
 from laid.common.json_codec import Json, from_json, plain, to_json
 from laid.evaluation.scoring import Answer, Asked, needle_depth, score_answer
 
-RECORDS = "records.jsonl"
-"""The records file of a test, beside its results."""
+RECORDS, RESULTS = "records.jsonl", "results.json"
+"""The files of a test."""
+SOURCES = "sources"
+"""The folder with a folder for each source of conversations, which has files of its own."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from laid.losses.attention_rows import Rows, question_rows, row_logits
 from laid.losses.image_tokens import images_of
 from laid.signals.model_inputs import ModelInputs
-from laid.signals.model_signals import QK, Turn, Wanted
+from laid.signals.model_signals import QK, Rotate, Wanted
 from laid.vlm.vision_language_model import VLM
 
 LAYERS_AT_ONCE = 8
@@ -58,8 +58,8 @@ def attention_shares(vlm: VLM, inputs: ModelInputs, heads: int) -> AttentionShar
         some = tuple(range(first, min(first + LAYERS_AT_ONCE, vlm.shape.layers)))
         qk = vlm.signals(inputs, Wanted(layers=some)).qk
         for at in some:
-            turn = partial(vlm.turn, layer=at)
-            share_HRI = head_shares(qk[at], rows.within(vlm.shape.window(at)), turn, image_LI)
+            rotate = partial(vlm.rotate, layer=at)
+            share_HRI = head_shares(qk[at], rows.within(vlm.shape.window(at)), rotate, image_LI)
             layers.append(share_HRI.mean((0, 1)))
             sharp_HR = share_HRI.amax(-1)
             if images.images > 1:
@@ -75,12 +75,12 @@ def attention_shares(vlm: VLM, inputs: ModelInputs, heads: int) -> AttentionShar
     )
 
 
-def head_shares(qk: QK, rows: Rows, turn: Turn, image_LI: Tensor) -> Tensor:
+def head_shares(qk: QK, rows: Rows, rotate: Rotate, image_LI: Tensor) -> Tensor:
     """``share_HRI``: what each image gets of the attention of each head and row of one haystack.
 
     Args:
         qk: of one layer, before RoPE.
         image_LI: 1 where a token is an image's.
     """
-    p_BHRL = row_logits(qk, rows, turn).softmax(-1)
+    p_BHRL = row_logits(qk, rows, rotate).softmax(-1)
     return p_BHRL[0] @ image_LI

@@ -33,7 +33,6 @@ from laid.look.attention_shares import attention_shares
 from laid.look.look_figures import haystack_figure, layers_figure
 from laid.look.look_page import look_page
 from laid.look.look_report import LookReport, ModelLook, turns_of
-from laid.minicoco.drawing import MINICOCO
 from laid.vlm.model_loading import ModelArgs
 
 log = logging.getLogger(__name__)
@@ -150,13 +149,8 @@ def look(
     encoding, notes = encoding_of(
         chosen, {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
     )
-    of_run = _of_run(chosen)
-    if coco_root is not None:
-        of_run["coco_root"] = coco_root
-    if seed is not None:
-        of_run["seed"] = seed
-    test = entries_shown(of_run.pop("test", {}), typed_entries)
-    settings = {**of_run, **encoding, "test": test}
+    settings = settings_of(_of_run(chosen), {"coco_root": coco_root, "seed": seed}, typed_entries)
+    settings |= encoding
     shown = _Shown(entry or "", settings, asked)
     with report_folder(out, _OF_A_REPORT) as folder, without_repeats():
         looks: list[ModelLook] = []
@@ -194,20 +188,33 @@ def look(
         log.info("%s", line)
 
 
-def entries_shown(of_run: dict[str, Any], typed: dict[str, Any]) -> EvaluationArgs:
-    """The test entries: as typed, else as the run has them, whose settings are of its sources."""
-    args = of_run if typed["source"] is None else {}
-    if typed["split"] is not None:
-        args = args | {"source": None, "scoring": None}
-    return EvaluationArgs(**args | {k: value for k, value in typed.items() if value is not None})
+def settings_of(
+    run: dict[str, Any], typed: dict[str, Any], of_entries: dict[str, Any]
+) -> dict[str, Any]:
+    """Settings of the data module: as typed, else as the run has them; what a run says of its own
+    sources is not taken for others.
+
+    Args:
+        run: its settings of the data.
+        typed: some of these; None where one is not typed. ``of_entries``: likewise of ``test``.
+    """
+    test, image_root = run.get("test") or {}, run.get("image_root")
+    if of_entries["source"] is not None:
+        test, image_root = {}, None
+    elif of_entries["split"] is not None:
+        test = test | {"source": None, "scoring": None}
+    typed, of_entries = (
+        {key: value for key, value in given.items() if value is not None}
+        for given in (typed, of_entries)
+    )
+    args = EvaluationArgs(**test | of_entries)
+    return {**run, "image_root": image_root, **typed, "test": args}
 
 
 def _of_run(models: Sequence[NamedModel]) -> dict[str, Any]:
     """What the first run among the models says of its test entries; nothing without a run."""
-    data = next((m.found.config["data"] for m in models if m.found is not None), None)
-    if data is None:
-        return {"coco_root": MINICOCO}
-    keys = ("coco_root", "seed", "needles", "min_area", "max_length", "test")
+    data: dict[str, Any] = next((m.found.config["data"] for m in models if m.found is not None), {})
+    keys = ("coco_root", "seed", "needles", "min_area", "max_length", "image_root", "test")
     return {key: data[key] for key in keys if data.get(key) is not None}
 
 
@@ -263,7 +270,6 @@ def _table(report: LookReport) -> Table:
 
 
 def run(argv: list[str]) -> None:
-    """The command line of ``look``."""
     parser = CommandParser(prog="laid look", description="Where models look in one haystack.")
     named = "NAME=WHAT for each: a model's folder, hub id or packaged name, a run, or a checkpoint"
     parser.add_argument("--models", nargs="+", type=str, help=named)

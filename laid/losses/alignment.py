@@ -94,7 +94,6 @@ class Alignment(LayerPairTerm):
         self.k = self.q if shared else mixings(ours.kv_heads, theirs.kv_heads)
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
-        """L_LAid of a batch."""
         assert teacher is not None
         args, mask_BL, columns_BR = self.args, inputs.attention_mask_BL, None
         if not self.queries.every:

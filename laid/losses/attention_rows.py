@@ -13,7 +13,7 @@ from torch import Tensor
 
 from laid.losses.token_parts import part_length
 from laid.signals.model_inputs import ModelInputs
-from laid.signals.model_signals import QK, Turn
+from laid.signals.model_signals import QK, Rotate
 from laid.signals.token_choice import QUESTION, at_columns
 
 HIDDEN = -1e9
@@ -74,25 +74,25 @@ def question_rows(inputs: ModelInputs) -> Rows:
     return Rows(columns_BR, valid_BR, inputs.position_ids_3BL, visible_BRL, image_BRL)
 
 
-def turned(qk: QK, rows: Rows, turn: Turn) -> tuple[Tensor, Tensor]:
+def rotated(qk: QK, rows: Rows, rotate: Rotate) -> tuple[Tensor, Tensor]:
     """Queries ``q_BRHD`` of the rows and keys ``k_BLKD`` of every token, after RoPE."""
-    return _turned_queries(qk, rows, turn), turn(qk.k, rows.positions_3BL)
+    return _rotated_queries(qk, rows, rotate), rotate(qk.k, rows.positions_3BL)
 
 
-def _turned_queries(qk: QK, rows: Rows, turn: Turn) -> Tensor:
-    return turn(at_columns(qk.q, rows.columns_BR), rows.row_positions_3BR)
+def _rotated_queries(qk: QK, rows: Rows, rotate: Rotate) -> Tensor:
+    return rotate(at_columns(qk.q, rows.columns_BR), rows.row_positions_3BR)
 
 
-def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
+def row_logits(qk: QK, rows: Rows, rotate: Rotate) -> Tensor:
     """Attention logits ``[B, H, R, L]`` of the rows, from queries and keys before RoPE; of keys
     that a row does not see, ``HIDDEN``."""
-    q_BRHD = _turned_queries(qk, rows, turn)
+    q_BRHD = _rotated_queries(qk, rows, rotate)
     length = part_length(len(qk.k) * qk.q.shape[2:].numel())
     of_keys = qk.k.split(length, 1), rows.positions_3BL.split(length, 2)
     parts = zip(*of_keys, rows.visible_BRL.split(length, 2), strict=True)
     return torch.cat(
         [
-            logits_of(q_BRHD, turn(k_BLKD, positions_3BL), replace(rows, visible_BRL=visible_BRL))
+            logits_of(q_BRHD, rotate(k_BLKD, positions_3BL), replace(rows, visible_BRL=visible_BRL))
             for k_BLKD, positions_3BL, visible_BRL in parts
         ],
         dim=-1,
@@ -100,7 +100,7 @@ def row_logits(qk: QK, rows: Rows, turn: Turn) -> Tensor:
 
 
 def logits_of(q_BRHD: Tensor, k_BLKD: Tensor, rows: Rows) -> Tensor:
-    """``row_logits`` of queries and keys that are ``turned``."""
+    """``row_logits`` of queries and keys that are ``rotated``."""
     heads, head_dim = q_BRHD.shape[2:]
     k_BLHD = k_BLKD.repeat_interleave(heads // k_BLKD.shape[2], dim=2)
     logits_BHRL = torch.einsum("brhd,blhd->bhrl", q_BRHD, k_BLHD) / head_dim**0.5

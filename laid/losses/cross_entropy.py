@@ -35,7 +35,6 @@ class CrossEntropy(Term):
     of_student = Wanted(logits=True)
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
-        """L_SFT of a batch."""
         assert student.logits_NV is not None
         answers = inputs.answers
         return sft_loss(student.logits_NV, answers.labels_N, answers.rows_N, len(inputs.labels_BL))

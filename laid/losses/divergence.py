@@ -69,7 +69,6 @@ class Divergence(Term):
             self.of_teacher = Wanted(top_k=top)
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
-        """L_KL of a batch."""
         assert student.logits_NV is not None
         assert teacher is not None
         return kl_loss(

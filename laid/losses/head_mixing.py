@@ -24,7 +24,7 @@ class MixingArgs:
     weights: Literal["real", "complex"] = "real"
     """real: one number for each student and teacher head, as in Eq. 3, which mixes heads but
     cannot rotate anything inside one. complex (ours): one complex number for each student head,
-    teacher head and rotary pair; it turns and stretches the pair, which commutes with RoPE, so
+    teacher head and rotary pair; it rotates and scales the pair, which commutes with RoPE, so
     teacher and student need not share a basis of queries and keys."""
     normalisation: Literal["softmax", "none"] = "softmax"
     """softmax: the weights of a student head are positive and sum to 1, as the paper's "w = 0.4"

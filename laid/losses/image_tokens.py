@@ -39,7 +39,6 @@ class ImageTokens:
 
     @property
     def distinct(self) -> int:
-        """How many different images there are."""
         return len(self.name_M.unique())
 
     @property

@@ -169,11 +169,12 @@ def similarity(
         rows = question_rows(inputs)
         seen = {s: rows.within(models.student.window(s)) for s in student.qk}
         ours_BSRL = {
-            s: row_logits(x, seen[s], partial(models.turn, layer=s)) for s, x in student.qk.items()
+            s: row_logits(x, seen[s], partial(models.rotate, layer=s))
+            for s, x in student.qk.items()
         }
         theirs_BTRL = {
             t: row_logits(
-                x, rows.within(teacher_shape.window(t)), partial(models.teacher_turn, layer=t)
+                x, rows.within(teacher_shape.window(t)), partial(models.teacher_rotate, layer=t)
             )
             for t, x in teacher.qk.items()
         }

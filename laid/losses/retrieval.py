@@ -65,7 +65,7 @@ class RetrievalArgs(TermArgs):
     """An image of another haystack is left out where the teacher's squared attention to it is more
     than this share of what it pays the row's own best image: it may be a needle too. 0: none is."""
     target: Literal["teacher", "label"] = "teacher"
-    """Which image a row shall find: the one that the teacher looks at, or the entry's needles.
+    """Which image a row is to find: the one that the teacher looks at, or the entry's needles.
     Rows, heads and candidates are the teacher's with both."""
     calibration: int = 48
     """Training entries on which the student's retrieving heads are found."""
@@ -150,7 +150,7 @@ class Retrieval(LayerPairTerm):
         sums, tokens = [HeadCorrelation() for _ in self.pairs], []
         for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
             images = images_of(inputs)
-            rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, self.args.rows)
+            rows = looking_rows(teacher, inputs, images, self.models.teacher_rotate, self.args.rows)
             shown, own = as_shown(rows, images), self._keyed(images, student, teacher)
             logits = self._logits(shown, own, student, teacher)
             tokens.append(int(images.tokens_M.min()))
@@ -179,7 +179,7 @@ class Retrieval(LayerPairTerm):
         without images counts as 0, so that a batch of two is two batches of one."""
         assert teacher is not None
         args, images = self.args, images_of(inputs)
-        rows = looking_rows(teacher, inputs, images, self.models.teacher_turn, args.rows)
+        rows = looking_rows(teacher, inputs, images, self.models.teacher_rotate, args.rows)
         own = self._keyed(images, student, teacher)
         step, own_BM = of_all_ranks(own, images)
         as_it_is = args.distractors == "none" and not args.reach
@@ -259,15 +259,15 @@ class Retrieval(LayerPairTerm):
         found = []
         for pair, (s, t) in enumerate(self.pairs):
             q_BLHD, k_NKD = student.qk[s].q, pool.keys[f"student.{pair}"]
-            turn = partial(self.models.turn, layer=s)
-            ours = place.logits(q_BLHD, k_NKD, turn)
+            rotate = partial(self.models.rotate, layer=s)
+            ours = place.logits(q_BLHD, k_NKD, rotate)
             if live is not None and live < pool.images.images:
-                of_keys = place.logits(q_BLHD.detach(), k_NKD, turn)
+                of_keys = place.logits(q_BLHD.detach(), k_NKD, rotate)
                 live_BM = place.candidate_BM.clone()
                 live_BM[:, live:] = False
                 ours = at_one_level(ours, of_keys, live_BM)
             keys_NKD = pool.keys[f"teacher.{pair}"]
-            teacher_turn = partial(self.models.teacher_turn, layer=t)
-            theirs = place.logits(teacher.qk[t].q, keys_NKD, teacher_turn)
+            teacher_rotate = partial(self.models.teacher_rotate, layer=t)
+            theirs = place.logits(teacher.qk[t].q, keys_NKD, teacher_rotate)
             found.append((ours, theirs))
         return found

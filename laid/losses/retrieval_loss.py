@@ -1,4 +1,4 @@
-"""What retrieval alignment compares: logits over images, and which image shall be found.
+"""What retrieval alignment compares: logits over images, and which image is to be found.
 
 Shape suffixes: B batch, R rows of a haystack, M images, S student heads, T teacher heads.
 """
@@ -38,7 +38,7 @@ def needles(inputs: ModelInputs, own_BM: Tensor) -> Tensor:
 def looked_for(
     teacher_BRTM: Tensor, place: VirtualHaystack, second_needle: float, needle_BM: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which image each row shall find.
+    """Which image each row is to find.
 
     An image of another haystack that the teacher looks at too (``RetrievalArgs.second_needle``) may
     be a needle as well, and is no candidate.

@@ -14,11 +14,11 @@ from torch import Tensor
 from laid.losses.attention_rows import Rows, question_rows, row_logits
 from laid.losses.image_tokens import BatchImages
 from laid.signals.model_inputs import IGNORED, ModelInputs
-from laid.signals.model_signals import Signals, Turn
+from laid.signals.model_signals import Rotate, Signals
 
 
 def looking_rows(
-    teacher: Signals, inputs: ModelInputs, images: BatchImages, turn: Turn, count: int
+    teacher: Signals, inputs: ModelInputs, images: BatchImages, rotate: Rotate, count: int
 ) -> Rows:
     """The ``count`` rows of each question from which the teacher looks for one image: where the sum
     over heads of the squared attention to an image is highest above its mean over images.
@@ -34,7 +34,7 @@ def looking_rows(
     image_BLM[images.haystack_N, images.column_N, images.image_N] = 1.0
     squared_BRM = torch.zeros(*rows.columns_BR.shape, most, device=count_B.device)
     for layer, qk in teacher.qk.items():
-        p_BTRL = row_logits(qk, rows, partial(turn, layer=layer)).softmax(-1)
+        p_BTRL = row_logits(qk, rows, partial(rotate, layer=layer)).softmax(-1)
         squared_BRM += torch.einsum("btrl,blm->btrm", p_BTRL, image_BLM).square().sum(1)
     mean_BR = squared_BRM.sum(-1) / count_B[:, None].clamp(min=1)
     sharp_BR = squared_BRM.amax(-1) - mean_BR

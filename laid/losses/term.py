@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from laid.common.errors import UserError
 from laid.signals.model_inputs import ModelInputs
-from laid.signals.model_signals import AttentionShape, Signals, Turn, Wanted
+from laid.signals.model_signals import AttentionShape, Rotate, Signals, Wanted
 
 Ask = Callable[[ModelInputs, Wanted], Signals]
 """Runs a model on a batch and returns the signals that are wanted of it."""
@@ -27,8 +27,8 @@ class ModelPair:
     student: AttentionShape
     teacher: AttentionShape | None  # None where no term of the objective has a teacher
     vocabulary: int  # ids of the tokenizer, the same on both sides
-    turn: Turn  # RoPE of the student, for terms that need rotated queries and keys
-    teacher_turn: Turn  # RoPE of the teacher
+    rotate: Rotate  # RoPE of the student, for terms that need rotated queries and keys
+    teacher_rotate: Rotate  # RoPE of the teacher
 
 
 @dataclass(frozen=True)

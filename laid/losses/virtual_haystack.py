@@ -1,6 +1,6 @@
 """Virtual haystacks: images at random slots of a haystack as long as wanted, before the question.
 
-No model runs such a haystack. Keys before RoPE are turned to the positions that their images would
+No model runs such a haystack. Keys before RoPE are rotated to the positions that their images would
 have there, and the question's queries to theirs.
 
 Shape suffixes: B batch, R rows of a haystack, L tokens of a haystack, N tokens of all images, M
@@ -17,7 +17,7 @@ from laid.losses.attention_rows import HIDDEN, Rows
 from laid.losses.image_tokens import BatchImages, ImageTokens, begins
 from laid.losses.retrieval_rows import image_logits, token_logits
 from laid.losses.token_parts import by_part, part_length
-from laid.signals.model_signals import Turn
+from laid.signals.model_signals import Rotate
 from laid.signals.token_choice import at_columns
 
 
@@ -45,13 +45,13 @@ class VirtualHaystack:
     own_BM: Tensor
     candidate_BM: Tensor
 
-    def logits(self, q_BLHD: Tensor, k_NKD: Tensor, turn: Turn) -> Tensor:
+    def logits(self, q_BLHD: Tensor, k_NKD: Tensor, rotate: Rotate) -> Tensor:
         """Logits ``[B, R, H, M]`` of the rows to whole images; ``HIDDEN`` for one that is no
         candidate. Queries and keys are before RoPE."""
-        q_BRHD = turn(at_columns(q_BLHD, self.columns_BR), self.row_positions_3BR)
+        q_BRHD = rotate(at_columns(q_BLHD, self.columns_BR), self.row_positions_3BR)
 
         def to_tokens(k_1NKD: Tensor, positions_3N: Tensor) -> Tensor:
-            return token_logits(q_BRHD, turn(k_1NKD, positions_3N[:, None])[0])
+            return token_logits(q_BRHD, rotate(k_1NKD, positions_3N[:, None])[0])
 
         length = part_length(k_NKD[:1].numel())
         logits = by_part(to_tokens, length, k_NKD[None], self.token_positions_3N)

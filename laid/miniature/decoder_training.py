@@ -96,10 +96,10 @@ def new_model(config: Config, tower: dict[str, Any], writer: Writer, seed: int) 
     return model
 
 
-def grow(model: PreTrainedModel, config: Config, seed: int, at: int = 1) -> PreTrainedModel:
-    """The same function with the layers of ``config``: the new ones, from layer ``at`` or behind
-    those that DeepStack adds features to, output zero at first."""
-    at = max(at, len(getattr(config.vision_config, "deepstack_visual_indexes", ())))
+def grow(model: PreTrainedModel, config: Config, seed: int) -> PreTrainedModel:
+    """The same function with the layers of ``config``: the new ones, after the first or after those
+    that DeepStack adds features to, output zero at first."""
+    at = max(1, len(getattr(config.vision_config, "deepstack_visual_indexes", ())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grown = tiny_model(config)

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from laid.common.atomic_files import atomic_write_text, only_writer
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.errors import UserError
 from laid.miniature.decoder_training import TrainingData, grow, new_model, train_decoder
 from laid.miniature.haystack_layout import Writer

@@ -53,7 +53,6 @@ class Stage:
             self._saved = time.monotonic()
 
     def bar(self, initial: int, total: int | None = None) -> "tqdm[Any]":
-        """A progress bar in steps."""
         return tqdm(None, self.name, total, initial=initial, unit="step", position=self.position)
 
     def finish(self, **result: Any) -> dict[str, Any]:

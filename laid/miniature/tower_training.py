@@ -96,9 +96,9 @@ def _attend(attention: Any, hidden_IPE: Tensor, cos: Tensor, sin: Tensor) -> Ten
 
 
 @torch.no_grad()
-def encode_pool(tower: PreTrainedModel, pool: Pool, batch: int = 1024) -> Tensor:
+def encode_pool(tower: PreTrainedModel, pool: Pool) -> Tensor:
     """``features_SIVH`` of a whole pool."""
-    parts = pool.patches_IPD.split(batch)
+    parts = pool.patches_IPD.split(1024)
     return torch.cat([encode(tower, normalise(part)) for part in parts], dim=1)
 
 
@@ -113,10 +113,9 @@ def train_tower(
     """Trains a tower and standardises its features.
 
     The loss is binary cross-entropy for every category at each visual token, in each set of
-    features. Its class weights are
-    fixed orthogonal directions, which become the word embeddings of the categories: a visual token
-    is then, up to noise, the sum of the words for what its image shows. ``seed`` is that of initial
-    weights, directions and batches.
+    features. Its class weights are fixed orthogonal directions, which become the word embeddings of
+    the categories: a visual token is then, up to noise, the sum of the words for what its image
+    shows. ``seed`` is that of initial weights, directions and batches.
 
     Returns:
         The stage's result: ``visual``, the tower's state dict; ``words_CH``, word embeddings of the

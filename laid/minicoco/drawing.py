@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.cached_folders import cached_folder
 from laid.common.random_streams import stream
 from laid.minicoco.glyphs import CATEGORIES, CELL, draw_glyph

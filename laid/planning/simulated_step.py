@@ -86,7 +86,7 @@ class _Vocabulary(list[None]):
 
 
 class PlannedStrategy(ShardedStrategy):
-    """``laid_fsdp`` as it is in the midst of a run, or one device; a plan reads no weights."""
+    """``laid_fsdp`` as it is in the middle of a run, or one device; a plan reads no weights."""
 
     def __init__(self, mesh: DeviceMesh | None, precision: str, weights: bool = False):
         super().__init__()

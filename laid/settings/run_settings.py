@@ -4,6 +4,7 @@ From the weakest to the strongest: defaults, the settings of the checkpoint's ru
 files in their order, and what is typed, wherever it stands.
 """
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -177,7 +178,9 @@ def _check_sources(config: Namespace, layers: list[Namespace]) -> list[str]:
 
 def plain(parser: SettingsParser, config: Namespace) -> dict[str, Any]:
     """Settings as a YAML file has them."""
-    content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
+    # They were validated as they were parsed; and JSON, being quicker, gives the same content.
+    options = {"format": "json", "skip_unset": False, "skip_validation": True}
+    content: dict[str, Any] = json.loads(parser.dump(config, **options))
     return content
 
 

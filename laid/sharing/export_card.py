@@ -19,7 +19,8 @@ from laid.data.entries import ask
 from laid.data.entry_args import BUILT, TRAIN_ENTRIES
 from laid.evaluation.accuracy_figures import accuracy_figure, save_png
 from laid.evaluation.accuracy_table import asked_text, interval_text, percent
-from laid.evaluation.results import Results, read_results
+from laid.evaluation.records import RESULTS, SOURCES
+from laid.evaluation.results import Results, read_results, titled
 from laid.sharing.hub_push import REPOSITORY
 from laid.training.objective import ObjectiveArgs
 from laid.vlm.export_marker import CARD
@@ -54,10 +55,10 @@ def results_of(found: Found) -> list[Results]:
     them, and in ``sources/`` of each; the name of one of a source ends with it. Those of another
     checkpoint of the run are left out, and those with a window extension, which the exported folder
     does not have."""
-    own = found.run / "results.json"
+    own = found.run / RESULTS
     runs = found.run.parent
-    folders = ("*", "*/*", "*/sources/*", "*/*/sources/*")
-    beside = sorted(path for of in folders for path in runs.glob(f"{of}/results.json"))
+    folders = ("*", "*/*", f"*/{SOURCES}/*", f"*/*/{SOURCES}/*")
+    beside = sorted(path for of in folders for path in runs.glob(f"{of}/{RESULTS}"))
     known = []
     for path in dict.fromkeys([*([own] if own.exists() else []), *beside]):
         try:
@@ -68,15 +69,14 @@ def results_of(found: Found) -> list[Results]:
         tested = results.tested
         same = tested.checkpoint and tested.checkpoint.get("id") == found.identity.get("id")
         if same and not tested.window:
-            if path.parents[1].name == "sources":
-                name = f"{results.name}, {path.parent.name} ({results.scoring})"
+            if path.parents[1].name == SOURCES:
+                name = titled(f"{results.name}, {path.parent.name}", results.scoring)
                 results = replace(results, name=name)
             known.append(results)
     return known
 
 
 def render(found: Found, results: Sequence[Results], model_class: str, dtype: str) -> str:
-    """The text of the card."""
     model, data = found.config["model"], found.config["data"]
     base, revision = model["student"]["path"], model["student"]["revision"]
     of_base = {key: value for key, value in card_metadata(base, revision).items() if value}

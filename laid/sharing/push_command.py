@@ -21,7 +21,7 @@ _TEMPLATE = (files("laid.sharing") / "dataset_card.txt").read_text("utf-8")
 def push_data(
     folder: str, push_to: str, private: bool = True, seed: int = 0, dry_run: bool = False
 ) -> None:
-    """Push haystack files as a dataset, which `--data.test.source hf:USER/NAME` reads.
+    """Push haystack files as a dataset, which `--data.test.source [hf:USER/NAME]` reads.
 
     The entries of all .json files in the folder go up as Parquet, train*.json as the split train,
     validate*.json as validate and all others as test, with a card. The images stay where they are:

@@ -50,7 +50,7 @@ class ModelInputs:
         attention_mask_BL: 1 for a token, 0 for padding.
         mm_token_type_ids_BL: 1 for a visual token, 0 for text.
         position_ids_3BL: positions by the model's family; always given to the model, which might
-            otherwise fall back to one-dimensional positions without a word.
+            otherwise fall back to one-dimensional positions silently.
         labels_BL: the answer's token ids, ``-100`` elsewhere.
         pixel_values_PC: normalised patches of all images, in the order in which they are shown;
             none (P = 0) where the model has learned their features beforehand.
@@ -60,7 +60,7 @@ class ModelInputs:
             say.
         entry_ids: one a haystack, by which a teacher's stored signals are found; none where the
             haystacks are of no entries.
-        lengths: tokens of each haystack where a model shall run them in one row, without padding;
+        lengths: tokens of each haystack where a model is to run them in one row, without padding;
             empty: side by side.
     """
 

@@ -15,7 +15,7 @@ from laid.signals.token_choice import ALL, Tokens, at_columns
 from laid.signals.top_logits import TopK, TopLogits, top_logits
 
 
-class Turn(Protocol):
+class Rotate(Protocol):
     """RoPE of a model's layer."""
 
     def __call__(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
@@ -44,7 +44,6 @@ class AttentionShape:
     windows: tuple[int, ...] = ()
 
     def kind(self, layer: int) -> str:
-        """What kind of layer it is."""
         return self.kinds[layer] if self.kinds else ""
 
     def window(self, layer: int) -> int:

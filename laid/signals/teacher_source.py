@@ -19,8 +19,8 @@ class TeacherSource(ABC):
         """Decoder layers that the teacher has."""
 
     @abstractmethod
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
-        """The teacher's RoPE, as ``laid.signals.model_signals.Turn``."""
+    def rotate(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        """The teacher's RoPE, as ``laid.signals.model_signals.Rotate``."""
 
     @abstractmethod
     def missing(self, wanted: Wanted) -> str | None:

@@ -1,6 +1,6 @@
 """Attention logits by rotary pair: which frequencies a head uses, and what they contribute.
 
-RoPE turns the dimensions f and f + D / 2 of a query and a key together, so that a logit is a sum
+RoPE rotates the dimensions f and f + D / 2 of a query and a key together, so that a logit is a sum
 over such pairs (docs/spectrum.md):
 
     c_f(i, j) = Re[q_if conj(k_jf) e^(i w_f (p_i - p_j))] / sqrt(D)
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laid.losses.attention_rows import Rows, logits_of, question_rows, turned
+from laid.losses.attention_rows import Rows, logits_of, question_rows, rotated
 from laid.losses.head_mixing import as_pairs
 from laid.signals.model_inputs import IGNORED, ModelInputs
-from laid.signals.model_signals import QK, Turn
+from laid.signals.model_signals import QK, Rotate
 
 SECTIONS = {1: ("position",), 3: ("temporal", "height", "width")}
 """What the rows of positions are, by their number."""
@@ -29,8 +29,8 @@ class RotaryPairs:
     """What RoPE does with each pair.
 
     Attributes:
-        frequency: radians by which it turns from one position to the next.
-        section: the row of positions that turns it, one of ``SECTIONS``.
+        frequency: radians by which it rotates from one position to the next.
+        section: the row of positions that rotates it, one of ``SECTIONS``.
     """
 
     frequency: tuple[float, ...]
@@ -38,15 +38,15 @@ class RotaryPairs:
 
     @property
     def wavelength(self) -> tuple[float, ...]:
-        """Positions of one whole turn."""
+        """Positions of a whole rotation."""
         return tuple(2 * math.pi / frequency for frequency in self.frequency)
 
 
-def rotary_pairs(turn: Turn, rows: int, head_dim: int, device: torch.device) -> RotaryPairs:
-    """Asks a rotation itself: by which angle each pair turns at position 1 of each of ``rows``."""
+def rotary_pairs(rotate: Rotate, rows: int, head_dim: int, device: torch.device) -> RotaryPairs:
+    """Asks RoPE itself: by which angle each pair rotates at position 1 of each of ``rows``."""
     x_BLHD = torch.eye(2, device=device)[0].repeat_interleave(head_dim // 2).view(1, 1, 1, -1)
     at_1 = torch.eye(rows, dtype=torch.long, device=device).view(rows, rows, 1, 1)
-    angles_F = [as_pairs(turn(x_BLHD, positions))[0, 0, 0].angle() for positions in at_1]
+    angles_F = [as_pairs(rotate(x_BLHD, positions))[0, 0, 0].angle() for positions in at_1]
     frequency_F, row_F = torch.stack(angles_F).abs().max(0)
     section = tuple(SECTIONS[rows][row] for row in row_F.tolist())
     return RotaryPairs(tuple(frequency_F.tolist()), section)
@@ -78,7 +78,7 @@ def asked_rows(inputs: ModelInputs) -> Rows:
     return rows.at(asked_R.nonzero().T)
 
 
-def pair_statistics(qk: QK, rows: Rows, turn: Turn) -> PairStatistics:
+def pair_statistics(qk: QK, rows: Rows, rotate: Rotate) -> PairStatistics:
     """Statistics of one layer in one haystack.
 
     Nothing of the size rows x keys x pairs is made: mean and variance follow from the first and
@@ -87,9 +87,9 @@ def pair_statistics(qk: QK, rows: Rows, turn: Turn) -> PairStatistics:
     Args:
         qk: before RoPE, of a batch of one.
         rows: as ``asked_rows``.
-        turn: the layer's RoPE.
+        rotate: the layer's RoPE.
     """
-    q_BRHD, k_BLKD = turned(qk, rows, turn)
+    q_BRHD, k_BLKD = rotated(qk, rows, rotate)
     p_HRL = logits_of(q_BRHD, k_BLKD, rows)[0].double().softmax(-1)
     q_RHF, k_LKF = as_pairs(q_BRHD[0]), as_pairs(k_BLKD[0])
     heads, kv_heads = q_RHF.shape[1], k_LKF.shape[1]

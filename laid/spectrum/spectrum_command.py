@@ -189,7 +189,6 @@ def _mixed(
 
 
 def run(argv: list[str]) -> None:
-    """The command line of ``spectrum``."""
     parser = CommandParser(prog="laid spectrum", description="Attention by rotary frequency.")
     named = "NAME=WHAT for each: a model's folder, hub id or packaged name, a run, or a checkpoint"
     parser.add_argument("--models", nargs="+", type=str, required=True, help=named)

@@ -98,7 +98,7 @@ def measure(vlm: VLM, batches: Iterable[Batch], forward: Context = nullcontext) 
     means = {name.replace("_H", "_NH"): x.numpy() / len(sizes) for name, x in sums.items()}
     shares = {f"{name}_EF": torch.stack(x).numpy() for name, x in by_haystack.items()}
     axes = len(rows.positions_3BL)
-    pairs = rotary_pairs(vlm.turn, axes, vlm.shape.head_dim, rows.positions_3BL.device)
+    pairs = rotary_pairs(vlm.rotate, axes, vlm.shape.head_dim, rows.positions_3BL.device)
     return MeasuredSpectrum(pairs, positions, sizes, **means, **shares)
 
 

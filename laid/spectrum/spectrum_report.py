@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from laid.common.tables import NONE, Cell, Table, Value
+from laid.common.tables import NONE, Cell, Table, Value, decimal
 from laid.spectrum.low_frequency import (
     MEASURES,
     Share,
@@ -183,13 +183,12 @@ def _rows(model: ModelSpectrum) -> Iterator[list[Cell | str]]:
                 yield [Cell(str(value), value) for value in values]
 
 
-def _cells(shares: dict[str, Share], names: list[str], sign: str = "") -> list[Cell | str]:
-    found = [shares.get(name) for name in names]
-    return [NONE if share is None else _cell(share, sign) for share in found]
+def _cells(
+    shares: dict[str, Share], names: list[str], sign: Literal["", "+"] = ""
+) -> list[Cell | str]:
+    def cell(share: Share) -> Cell:
+        numbers = share.value, *share.interval
+        value, low, high = (decimal(100 * number, sign) for number in numbers)
+        return Cell(f"{value} [{low}, {high}]", numbers)
 
-
-def _cell(share: Share, sign: str) -> Cell:
-    low, high = share.interval
-    numbers = [f"{100 * x:{sign}.1f}" for x in (share.value, low, high)]
-    value, low_text, high_text = ("0.0" if not float(n) else n.replace("-", "−") for n in numbers)
-    return Cell(f"{value} [{low_text}, {high_text}]", (share.value, low, high))
+    return [cell(shares[name]) if name in shares else NONE for name in names]

@@ -58,22 +58,6 @@ def cache_of_run(
     return store
 
 
-def lacking(store: SignalStore, wanted: Wanted) -> str | None:
-    """What a run wants that a cache does not hold, in words; None for nothing."""
-    held, lacks = store.header.wanted, []
-    if layers := sorted(set(wanted.layers) - set(held.layers)):
-        lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
-    for name in ("queries", "keys"):
-        ours, theirs = getattr(wanted, name), getattr(held, name)
-        if wanted.layers and ours | theirs != theirs:
-            lacks.append(f"{name} of {ours}: it holds those of {theirs}")
-    same = held.logits or (not wanted.logits and wanted.top_k == held.top_k)
-    if wanted.answers and not same:
-        ours = wanted.top_k or "the logits of answers"
-        lacks.append(f"{ours}: it holds {held.top_k or 'none'}")
-    return f"the cache {store.folder} lacks " + " and ".join(lacks) if lacks else None
-
-
 class CachedTeacher(WeightlessTeacher):
     """The signals of a cache."""
 
@@ -99,7 +83,18 @@ class CachedTeacher(WeightlessTeacher):
             self._places[name] = shard, n, tokens
 
     def missing(self, wanted: Wanted) -> str | None:
-        return lacking(self._store, wanted)
+        held, lacks = self._store.header.wanted, []
+        if layers := sorted(set(wanted.layers) - set(held.layers)):
+            lacks.append(f"teacher layers {layers}: it holds {sorted(held.layers) or 'none'}")
+        for name in ("queries", "keys"):
+            ours, theirs = getattr(wanted, name), getattr(held, name)
+            if wanted.layers and ours | theirs != theirs:
+                lacks.append(f"{name} of {ours}: it holds those of {theirs}")
+        same = held.logits or (not wanted.logits and wanted.top_k == held.top_k)
+        if wanted.answers and not same:
+            ours = wanted.top_k or "the logits of answers"
+            lacks.append(f"{ours}: it holds {held.top_k or 'none'}")
+        return f"the cache {self._store.folder} lacks " + " and ".join(lacks) if lacks else None
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:
         """Raises:

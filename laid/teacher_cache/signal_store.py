@@ -142,16 +142,13 @@ class SignalStore:
 
     @property
     def teacher(self) -> Path:
-        """The folder of the teacher's configuration."""
         return self.folder / TEACHER
 
     @property
     def shards(self) -> range:
-        """Numbers of its shards."""
         return range(-(-self.header.entries // self.header.entries_per_shard))
 
     def place(self, shard: int) -> Path:
-        """The folder of a shard."""
         return self._tensors.place(_name(shard))
 
     def entries_of(self, shard: int) -> range:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,8 +65,12 @@ class CacheRequest:
             UserError: one is there twice.
         """
         ids = list(self.data.train_entries["id"])
-        if len(set(ids)) < len(ids):
-            raise UserError("data.train.source: an id is there twice; expected one for each entry")
+        twice = next((name for name, count in Counter(ids).items() if count > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"data.train: the id {twice!r} is there twice, and a cache needs one for each "
+                "entry; ids begin with the file's name: give files of one name other names"
+            )
         return ids
 
     def begun(

@@ -143,8 +143,9 @@ class LaidModule(L.LightningModule):
         # Lightning keeps the mode it finds; activation checkpointing works in train mode only.
         self.student.train()
         theirs = self.chosen_teacher.shape if self.objective_args.of_teacher else None
-        turns = self.student.turn, lambda *x, **how: self.teacher.turn(*x, **how)  # type: ignore[union-attr]
-        models = ModelPair(self.student.shape, theirs, len(self.tokenizer), *turns)
+        own = self.student.shape, theirs, len(self.tokenizer), self.student.rotate
+        # The teacher is built after the objective, which says what is asked of it.
+        models = ModelPair(*own, lambda *x, **how: self.teacher.rotate(*x, **how))  # type: ignore[union-attr]
         self.objective = placement.objective(Objective(self.objective_args, models))
         if self.student_args.compile:
             self.student.compile_layers(left_out=self.objective.of_student.layers)
@@ -232,7 +233,6 @@ class LaidModule(L.LightningModule):
         self._tally = ValidationTally(self.trainer.datamodule.validate_entries, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Greedy answers to the validation entries."""
         self._tally.add(self.scored(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -250,7 +250,6 @@ class LaidModule(L.LightningModule):
         return self.answer(batch)
 
     def answer(self, batch: Batch) -> list[Answer]:
-        """The model's answer to each haystack of the batch."""
         ids_BT = self.student.answer(batch.inputs, self.max_new_tokens)
         texts = self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)
         ended_B = self.student.ended(ids_BT).tolist()

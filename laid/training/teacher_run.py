@@ -31,19 +31,16 @@ class TeacherRun(L.LightningModule):
         self.args, self.wanted = teacher, wanted
 
     def prepare_data(self) -> None:
-        """Brings the teacher from the hub to this machine."""
         if not self.args.random_weights:
             model_folder(self.args.path, self.args.revision)
 
     def configure_model(self) -> None:
-        """Builds the teacher."""
         if not hasattr(self, "vlm") and self.trainer.datamodule.missing:
             check_precision(self.trainer)
             self.vlm = placement_of(self.trainer).teacher(self.args)
             self.teacher = OnlineTeacher(self.vlm)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Stops on signals."""
         return [StopRequest()]
 
     def on_predict_end(self) -> None:
@@ -51,7 +48,6 @@ class TeacherRun(L.LightningModule):
         self.trainer.strategy.barrier()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """Gives the signals of an entry to the cache."""
         signals = self.teacher.signals(batch.inputs, self.wanted)
         if batch.counted[0]:
             entries = self.trainer.datamodule
@@ -77,7 +73,6 @@ class CacheEntries(L.LightningDataModule):
         self.filling: ShardFilling | None = None
 
     def prepare_data(self) -> None:
-        """Draws the mini-COCO if it is asked for."""
         self.data.prepare_data()
 
     def setup(self, stage: str) -> None:

@@ -44,7 +44,7 @@ def write_model(
         raise UserError(f"the checkpoint's student is not a {args.path!r}: {reason}") from reason
     model.tie_weights()
     if dtype is not None:
-        # Parameters only: the rotary frequencies of the folder's reader are made anew anyway.
+        # Parameters only: the rotary frequencies of the folder's reader are computed again anyway.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
     if (name := first_not_finite(model.named_parameters())) is not None:

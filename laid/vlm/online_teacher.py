@@ -27,8 +27,8 @@ class OnlineTeacher(TeacherSource):
     def any_input(self) -> bool:
         return True
 
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
-        return self.vlm.turn(x_BLHD, positions_3BL, layer)
+    def rotate(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        return self.vlm.rotate(x_BLHD, positions_3BL, layer)
 
     def missing(self, wanted: Wanted) -> str | None:
         beyond = [layer for layer in wanted.layers if not 0 <= layer < self.layers]

@@ -68,7 +68,7 @@ def check_pair(
                 f", or leave out {', '.join(f'objective.{name}' for name in of_heads)}, which "
                 "compares queries and keys as vectors before RoPE: that says what attention "
                 "compares only if head_dim and rotation are the same."
-                if heads
+                if heads and not differing
                 else "."
             )
         )

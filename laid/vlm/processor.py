@@ -40,7 +40,6 @@ class ImageTextProcessor:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The stock processor's."""
         return self.stock.tokenizer
 
     @property
@@ -140,7 +139,6 @@ class ImageTextProcessor:
         return token
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text."""
         ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return [len(one) for one in ids]
 

@@ -100,10 +100,10 @@ class Rotations:
             for one_PBS in (positions_PBS, query_PBS, key_PBS)
         )
 
-    def turn(self, x_BHLD: Tensor, rotation: Rotation) -> Tensor:
-        """``x_BHLD`` turned by the last L of the rotations."""
+    def rotate(self, x_BHLD: Tensor, rotation: Rotation) -> Tensor:
+        """``x_BHLD`` rotated by the last L of the rotations."""
         cos_BLD, sin_BLD = (one[:, -x_BHLD.shape[2] :] for one in rotation)
-        return self.family.turn(x_BHLD, cos_BLD, sin_BLD, 1)
+        return self.family.apply_rope(x_BHLD, cos_BLD, sin_BLD, 1)
 
 
 class KeptRotary(nn.Module):
@@ -203,10 +203,10 @@ def _attention(
     assert rotations.args.window is not None
     assert rotations.near[0].shape[1] == key.shape[2]
     out_BLHD = attend(
-        rotations.turn(query, rotations.near),
-        rotations.turn(query, rotations.far_query),
-        rotations.turn(key, rotations.near),
-        rotations.turn(key, rotations.far_key),
+        rotations.rotate(query, rotations.near),
+        rotations.rotate(query, rotations.far_query),
+        rotations.rotate(key, rotations.near),
+        rotations.rotate(key, rotations.far_key),
         value,
         rotations.args.window,
         scaling,
@@ -217,5 +217,5 @@ def _attention(
 
 AttentionInterface.register(NAME, _attention)
 # The padding alone, [B, S]. With a name that it doesn't know, transformers would drop the padding
-# without a word; with sdpa's mask it would make one of S x S.
+# silently; with sdpa's mask it would make one of S x S.
 AttentionMaskInterface.register(NAME, flash_attention_mask)

@@ -64,7 +64,6 @@ class StoredFeatures:
 
     @property
     def empty(self) -> bool:
-        """As that of ``ImageFeatures``."""
         return not self._ids
 
     def find(self, remove_damaged: bool) -> None:

@@ -68,7 +68,6 @@ class VLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
         return next(self.parameters()).device
 
     @property
@@ -91,7 +90,6 @@ class VLM(nn.Module):
         return gains_of(self.hf)
 
     def compile_layers(self, left_out: Collection[int], **how: str) -> None:
-        """``laid.vlm.layer_options.compile_layers``."""
         compile_layers(self.hf, self.family, left_out, **how)
 
     def forget_images(self) -> None:
@@ -117,9 +115,9 @@ class VLM(nn.Module):
         for name, features in zip(names, self.seen(pixel_values_PC, grid_I3), strict=True):
             self.features.add(name, features, limit_gib)
 
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
-        """Captured queries or keys turned by positions of one's own choice, as
-        ``laid.signals.model_signals.Turn``."""
+    def rotate(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+        """Captured queries or keys rotated by positions of one's own choice, as
+        ``laid.signals.model_signals.Rotate``."""
         return self.family.rotate(self.hf, x_BLHD, positions_3BL, layer)
 
     def signals(self, inputs: ModelInputs, wanted: Wanted) -> Signals:

@@ -151,16 +151,20 @@ def shard_names(folder: Path) -> list[str]:
     return sorted(set(found.values()))
 
 
-def local_fingerprint(path: str, revision: str | None) -> str | None:
-    """``weights_fingerprint`` of a model whose weights are all on this machine, else None; nothing
-    is downloaded."""
+def local_weights(path: str, revision: str | None) -> list[Path]:
+    """A model's weight files where all are on this machine, else none; nothing is downloaded."""
     try:
         folder = model_folder(path, revision, local_files_only=True)
-        if not all((folder / name).is_file() for name in shard_names(folder)):
-            return None
+        files = [folder / name for name in shard_names(folder)]
     except UserError:
-        return None
-    return weights_fingerprint(str(folder), None)
+        return []
+    return files if all(file.is_file() for file in files) else []
+
+
+def local_fingerprint(path: str, revision: str | None) -> str | None:
+    """``weights_fingerprint`` of ``local_weights``; None where there are none."""
+    files = local_weights(path, revision)
+    return weights_fingerprint(str(files[0].parent), None) if files else None
 
 
 def _files(folder: Path, path: str) -> list[Path]:

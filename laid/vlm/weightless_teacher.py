@@ -11,7 +11,7 @@ from laid.vlm.model_loading import ModelArgs, empty_model
 
 
 class WeightlessTeacher(TeacherSource):
-    """A teacher of which only the configuration is there: it can turn queries and keys."""
+    """A teacher of which only the configuration is there: it can rotate queries and keys."""
 
     def __init__(self, args: ModelArgs):
         """Raises ``UserError`` as ``laid.vlm.model_loading.load_config``."""
@@ -23,12 +23,10 @@ class WeightlessTeacher(TeacherSource):
 
     @property
     def config(self) -> Config:
-        """The teacher's configuration."""
         return self._family.config
 
     @property
     def shape(self) -> AttentionShape:
-        """The teacher's attention."""
         return self._family.shape
 
     @property
@@ -39,7 +37,7 @@ class WeightlessTeacher(TeacherSource):
     def any_input(self) -> bool:
         return False
 
-    def turn(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
+    def rotate(self, x_BLHD: Tensor, positions_3BL: Tensor, layer: int = 0) -> Tensor:
         return self._family.rotate(self._hf, x_BLHD, positions_3BL, layer)
 
     def to(self, device: torch.device) -> None:

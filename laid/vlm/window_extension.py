@@ -103,7 +103,7 @@ def set_rotation(config: Config, args: Settings) -> None:
 
     The settings are replaced rather than added to: what a hub's configuration has beside them (a
     ``type`` of transformers 4) would contradict ``rope_type``. YaRN's original length has to be
-    given, since transformers takes ``max_position_embeddings`` for it without a word.
+    given, since transformers takes ``max_position_embeddings`` for it silently.
 
     Raises:
         UserError: the family is without that extension, or YaRN meets another rotary embedding

@@ -13,6 +13,7 @@ from laid.common.errors import UserError
 class Inner:
     pair: tuple[float, float] = (0.0, 1.0)
     limit: int | None = 3
+    names: list[str] | None = None
 
 
 @dataclass
@@ -43,6 +44,14 @@ def test_null_is_refused_where_the_type_has_none(word, message):
     """Else it would be met where the setting is used, in an error that does not name it."""
     with pytest.raises(UserError, match=f"^{message}$"):
         parsed(word)
+
+
+def test_a_wrong_value_is_told_in_one_line_with_its_setting_and_types():
+    words = r"outer.names one: expected one of list\[str\], NoneType, in brackets: \[A, B\] "
+    parser = CommandParser(prog="test")
+    parser.add_argument("--outer", type=Inner | None, default=None)
+    with pytest.raises(UserError, match=f"^{words}.*lists the options.$"):
+        parser.parse_args(["--outer.names", "one"])
 
 
 def test_null_is_taken_where_the_type_has_it():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.file_hashes import file_hashes
 
 

@@ -219,6 +219,14 @@ def test_a_report_has_them_beside_haystacks_and_alone(made, harness, tmp_path, c
     assert "mmstar" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", [["--look", "look"], ["--threshold", "0.9"]])
+def test_what_is_of_haystacks_is_refused_with_benchmarks_alone(harness, tmp_path, capsys, option):
+    given = harness("base", "mmstar", RIGHTS)
+    with pytest.raises(SystemExit):
+        main(["compare", "--benchmarks", given, *option, "--out", str(tmp_path / "report")])
+    assert f"{option[0]} is of results of laid test" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("given", ["here", "=here", "base=", "base=not/there"])
 def test_what_is_not_a_name_and_a_file_is_refused(given):
     with pytest.raises(ValueError, match="--benchmarks"):

@@ -111,8 +111,11 @@ def test_a_tsv_has_vlmevalkits_columns(made, entries, drawn, size):
 
 
 def test_options_that_do_nothing_are_refused(drawn, tmp_path):
-    with pytest.raises(ValueError, match="has test entries only"):
-        build(str(drawn), str(tmp_path / "a"), train_entries=4, format="vlmeval")
+    for more in ({"train_entries": 4}, {"max_size": 9}, {"train_split": "val2017"}):
+        with pytest.raises(ValueError, match="has test entries only"):
+            build(str(drawn), str(tmp_path / "a"), format="vlmeval", **more)
+    with pytest.raises(ValueError, match="nothing to write"):
+        build(str(drawn), str(tmp_path / "a"), format="vlmeval", sizes=[])
     with pytest.raises(ValueError, match="have none"):
         build(str(drawn), str(tmp_path / "a"), prefix="")
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from laid.common.atomic_files import atomic_dir, atomic_write_text
-from laid.common.cache_folder import cache_root
+from laid.common.cached_files import cache_root
 from laid.common.errors import UserError
 from laid.data.coco_index import CocoIndex
 from laid.data.image_names import check_present

@@ -168,6 +168,17 @@ def test_a_mixture_that_makes_no_sense_is_refused(given, message):
         TrainArgs(**given)
 
 
+def test_settings_of_conversations_are_refused_where_there_are_haystacks_alone(
+    drawn, pair, small_coco
+):
+    with pytest.raises(ValueError, match=r"data\.train\.turns all is of conversations"):
+        module(drawn, pair, small_coco, TrainArgs(entries=12, max_size=3, turns="all"))
+    test = EvaluationArgs(sizes=[2], per_size=2, scoring="exact")
+    data = HaystackDataModule(str(drawn), str(pair[0]), test=test)
+    with pytest.raises(ValueError, match=r"data\.test\.scoring 'exact': built has haystacks"):
+        data.setup("test")
+
+
 def test_built_haystacks_are_tested_beside_a_source_which_is_asked_whole(
     drawn, pair, small_coco, own
 ):

@@ -26,7 +26,7 @@ def test_shares_are_the_models_own_attention_on_each_images_tokens(student, prom
     qk = student.signals(prompt, Wanted(layers=tuple(range(student.shape.layers)))).qk
     for layer, p_1HLL in enumerate(own):
         expected_HRI = p_1HLL[0][:, rows.columns_BR[0]] @ image_LI
-        share_HRI = head_shares(qk[layer], rows, student.turn, image_LI)
+        share_HRI = head_shares(qk[layer], rows, student.rotate, image_LI)
         torch.testing.assert_close(share_HRI, expected_HRI, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found.layer_NI[layer], share_HRI.mean((0, 1)))
     assert ((found.layer_NI > 0).all() and found.layer_NI.sum(1).max() <= 1).item()

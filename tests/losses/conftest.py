@@ -16,8 +16,8 @@ def models(student=(3, 4, 2), teacher=(4, 6, 3), head_dim=8):
         AttentionShape(*student, head_dim),
         AttentionShape(*teacher, head_dim),
         vocabulary=700,
-        turn=lambda x_BLHD, _: x_BLHD.float(),
-        teacher_turn=lambda x_BLHD, _: x_BLHD.float(),
+        rotate=lambda x_BLHD, _: x_BLHD.float(),
+        teacher_rotate=lambda x_BLHD, _: x_BLHD.float(),
     )
 
 
@@ -42,7 +42,7 @@ def build_retrieval(student, teacher):
     """The term for the two tiny models, by its settings."""
 
     def term(**settings):
-        turns = student.turn, teacher.turn
+        turns = student.rotate, teacher.rotate
         models = ModelPair(student.shape, teacher.shape, 700, *turns)
         return RetrievalArgs(weight=1.0, **settings).build(models)
 

@@ -213,7 +213,7 @@ def test_both_models_are_compared_at_the_chosen_tokens_alone(
     """As if there were no others; whatever stands there, and as all tokens where it is all. An
     entry without images has no question, and its other tokens as any entry."""
     inputs = haystacks(rows=[0, BARE, 3]).inputs
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     term = AlignmentArgs(tokens=tokens, reduction=reduction).build(models)
     whole = AlignmentArgs(reduction=reduction).build(models)
     assert term.of_teacher.keys == term.of_teacher.queries == tokens_named(tokens, "")
@@ -235,7 +235,7 @@ def test_both_models_are_compared_at_the_chosen_tokens_alone(
 
 def test_mixing_weights_are_fitted_at_the_chosen_tokens(student, teacher, haystacks):
     inputs = haystacks(rows=[0, 3]).inputs
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     mixing = MixingArgs(normalisation="none", initial="least-squares")
     fitted = []
     for tokens in ("all", "sample:20"):

@@ -19,7 +19,7 @@ def eager():
 def test_rows_are_the_attention_of_the_model(eager, haystacks, full_forward):
     """Of every layer, head and token after the last image, and no other."""
     inputs = haystacks().inputs
-    rows, turn = question_rows(inputs), eager.turn
+    rows, rotate = question_rows(inputs), eager.rotate
     qk = eager.signals(inputs, Wanted(layers=(0, 1, 2))).qk
     seen = full_forward(eager, inputs, output_attentions=True).attentions
     for b in range(len(inputs.input_ids_BL)):
@@ -27,7 +27,7 @@ def test_rows_are_the_attention_of_the_model(eager, haystacks, full_forward):
         end = int(inputs.attention_mask_BL[b].sum())
         assert rows.columns_BR[b][rows.valid_BR[b]].tolist() == list(range(last + 1, end))
     for layer, found in qk.items():
-        ours_BHRL = row_logits(found, rows, turn).softmax(-1)
+        ours_BHRL = row_logits(found, rows, rotate).softmax(-1)
         for b, columns_R in enumerate(rows.columns_BR):
             valid_R = rows.valid_BR[b]
             theirs_HRL = seen[layer][b][:, columns_R[valid_R]]
@@ -57,7 +57,7 @@ def random_batch(seed=0):
     return inputs, q_BLHD, k_BLKD
 
 
-def turn(x_BLHD, positions_3BL):
+def rotate(x_BLHD, positions_3BL):
     """RoPE of four pairs, of which time turns two, height one and width one."""
     places_BLF = positions_3BL[torch.tensor([0, 0, 1, 2])].movedim(0, -1)
     angle_BL1F = (places_BLF * 10.0 ** -torch.arange(4.0)).unsqueeze(2)
@@ -76,17 +76,17 @@ def test_it_does_not_see_the_basis_of_a_head():
         pairs = torch.complex(*x.chunk(2, dim=-1)) * c
         return torch.cat([pairs.real, pairs.imag], dim=-1)
 
-    turned_k = times(k_BLKD, c_KF)
-    turned_q = times(q_BLHD, (1 / c_KF.conj()).repeat_interleave(2, dim=0))
+    rotated_k = times(k_BLKD, c_KF)
+    rotated_q = times(q_BLHD, (1 / c_KF.conj()).repeat_interleave(2, dim=0))
     rows = question_rows(inputs)
-    before = row_logits(QK(q_BLHD, k_BLKD), rows, turn)
-    torch.testing.assert_close(row_logits(QK(turned_q, turned_k), rows, turn), before)
+    before = row_logits(QK(q_BLHD, k_BLKD), rows, rotate)
+    torch.testing.assert_close(row_logits(QK(rotated_q, rotated_k), rows, rotate), before)
 
 
 def test_likeness_finds_the_head_that_looks_at_the_same_images():
     inputs, q_BLHD, k_BLKD = random_batch()
     rows = question_rows(inputs)
-    teacher = row_logits(QK(3 * q_BLHD, k_BLKD), rows, turn)
+    teacher = row_logits(QK(3 * q_BLHD, k_BLKD), rows, rotate)
     product_ST, energy_H = likeness(teacher[:, [3, 1]], teacher, rows)
     alike_ST = product_ST / (energy_H[:2, None] * energy_H[2:]).sqrt()
     assert alike_ST.argmax(1).tolist() == [3, 1]

@@ -59,7 +59,7 @@ def test_without_distractors_and_reach_it_is_the_attention_of_the_model(haystack
     seen = full_forward(eager, inputs, output_attentions=True).attentions
     for layer, found in qk.items():
         keys_NKD = found.k[images.haystack_N, images.column_N]
-        ours_BRHM = place.logits(found.q, keys_NKD, eager.turn).softmax(-1)
+        ours_BRHM = place.logits(found.q, keys_NKD, eager.rotate).softmax(-1)
         theirs_HRL = seen[layer][0][:, rows.columns_BR[0]]
         shares_HRM = torch.zeros(*theirs_HRL.shape[:2], images.images)
         shares_HRM.index_add_(2, images.image_N, theirs_HRL[..., images.column_N])
@@ -87,8 +87,8 @@ def test_virtual_positions_are_those_of_a_real_haystack(student, haystacks, enco
     )
     ours, theirs = (student.signals(one, Wanted(layers=(0,))).qk[0] for one in (inputs, real))
     at = images.haystack_N, images.column_N
-    virtual = place.logits(ours.q, ours.k[at], student.turn)
-    shown = as_shown(rows, images_of(real)).logits(theirs.q, theirs.k[at], student.turn)
+    virtual = place.logits(ours.q, ours.k[at], student.rotate)
+    shown = as_shown(rows, images_of(real)).logits(theirs.q, theirs.k[at], student.rotate)
     expected = torch.empty_like(shown)
     expected[..., order] = shown
     torch.testing.assert_close(virtual.softmax(-1), expected.softmax(-1), atol=1e-5, rtol=1e-4)
@@ -114,14 +114,14 @@ def test_the_loss_is_the_plain_loop(build_retrieval, student, teacher, haystacks
     term.heads.copy_(torch.rand(term.heads.shape, generator=torch.Generator().manual_seed(0)))
     asked = student.signals(inputs, term.of_student), teacher.signals(inputs, term.of_teacher)
     images = images_of(inputs)
-    rows = looking_rows(asked[1], inputs, images, teacher.turn, 1)
+    rows = looking_rows(asked[1], inputs, images, teacher.rotate, 1)
     place = slotted(rows, images, slots=40, seed=term.step)
     at = images.haystack_N, images.column_N
     total = 0.0
     for pair, (s, t) in enumerate(term.pairs):
         ours, theirs = asked[0].qk[s], asked[1].qk[t]
-        logits_BSM = place.logits(ours.q, ours.k[at], student.turn)[:, 0]
-        logits_BTM = place.logits(theirs.q, theirs.k[at], teacher.turn)[:, 0]
+        logits_BSM = place.logits(ours.q, ours.k[at], student.rotate)[:, 0]
+        logits_BTM = place.logits(theirs.q, theirs.k[at], teacher.rotate)[:, 0]
         for b in range(len(inputs.input_ids_BL)):
             pool = place.candidate_BM[b].nonzero()[:, 0].tolist()
             own = [m for m in pool if place.own_BM[b, m]]
@@ -226,7 +226,7 @@ def test_the_rows_that_look_for_an_image_are_those_of_the_objects(drawn):
         inputs, entry = batch.inputs, batch.entries[0]
         with torch.no_grad():
             signals = teacher.signals(inputs, Wanted(layers=(0, 1, 2, 3)))
-        rows = looking_rows(signals, inputs, images_of(inputs), teacher.turn, 1)
+        rows = looking_rows(signals, inputs, images_of(inputs), teacher.rotate, 1)
         token = inputs.input_ids_BL[0, rows.columns_BR[0, 0]]
         word = data.encoder.processor.tokenizer.decode([token]).strip()
         anchors += word == entry.anchor.split()[-1]
@@ -270,7 +270,7 @@ def test_teacher_and_student_may_have_other_heads_and_head_dims(student, haystac
         for layer in range(5)
     }
     shape = replace(student.shape, layers=5, heads=6, kv_heads=3, head_dim=8)
-    models = ModelPair(student.shape, shape, 700, student.turn, lambda x, *_, **__: x.float())
+    models = ModelPair(student.shape, shape, 700, student.rotate, lambda x, *_, **__: x.float())
     term = RetrievalArgs(weight=1.0).build(models)
     value = term(ours, Signals(theirs, None), inputs)
     assert torch.isfinite(value)

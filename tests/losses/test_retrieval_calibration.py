@@ -16,7 +16,7 @@ from laid.signals.model_signals import QK, Signals, Wanted
 def test_calibration_finds_the_heads_that_retrieve(build_retrieval, student, haystacks):
     """Of a teacher that is the student, every head is like itself; one that looks at nothing is
     like none."""
-    turns = student.turn, student.turn
+    turns = student.rotate, student.rotate
     models = ModelPair(student.shape, student.shape, 700, *turns)
     term = RetrievalArgs(weight=1.0, calibration=3, layers="all").build(models)
     batches = [haystacks(rows=[row]).inputs for row in (1, 2, 5)]
@@ -37,7 +37,7 @@ def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haysta
     """The teacher: a layer that looks at nothing, then the student's own. Calibration pairs each
     student layer with its equal, which is another one than before."""
     shape = replace(student.shape, layers=3)
-    models = ModelPair(student.shape, shape, 700, student.turn, student.turn)
+    models = ModelPair(student.shape, shape, 700, student.rotate, student.rotate)
     args = RetrievalArgs(weight=1.0, calibration=2, layers="matched")
 
     def shifted(inputs, wanted):
@@ -86,15 +86,15 @@ def test_pairs_are_matched_with_each_models_own_rotation(student, haystacks):
     shape = replace(student.shape, head_dim=2 * student.shape.head_dim)
     half = student.shape.head_dim
 
-    def narrow_turn(x_BLHD, positions_3BL, layer=0):
-        return pad(student.turn(x_BLHD[..., :half], positions_3BL), (0, half))
+    def narrow_rotate(x_BLHD, positions_3BL, layer=0):
+        return pad(student.rotate(x_BLHD[..., :half], positions_3BL), (0, half))
 
     def wide(inputs, wanted):
         found = student.signals(inputs, wanted).qk.items()
         qk = {s: QK(pad(one.q * 2**0.5, (0, half)), pad(one.k, (0, half))) for s, one in found}
         return Signals(qk, None)
 
-    models = ModelPair(student.shape, shape, 700, student.turn, narrow_turn)
+    models = ModelPair(student.shape, shape, 700, student.rotate, narrow_rotate)
     term = RetrievalArgs(weight=1.0, calibration=2, layers="matched").build(models)
     batches = [haystacks(rows=[row]).inputs for row in (2, 5)]
     with torch.no_grad():

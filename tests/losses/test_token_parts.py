@@ -79,7 +79,7 @@ def test_attention_rows_and_retrieval_are_the_same_part_by_part(
     monkeypatch, student, teacher, haystacks
 ):
     inputs = haystacks().inputs
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
 
     def found():
         term = RetrievalArgs(weight=1.0, bank_tokens=64).build(models).train()
@@ -89,7 +89,7 @@ def test_attention_rows_and_retrieval_are_the_same_part_by_part(
         student.zero_grad()
         loss.backward()
         weight = student.family.layers(student.hf)[0].self_attn.k_proj.weight
-        rows = row_logits(theirs.qk[0], question_rows(inputs), teacher.turn)
+        rows = row_logits(theirs.qk[0], question_rows(inputs), teacher.rotate)
         return loss.detach(), weight.grad.clone(), rows.detach()
 
     expected = found()
@@ -102,7 +102,7 @@ def test_the_losses_of_a_step_read_nothing_back_from_the_device(student, teacher
     """But for retrieval, which chooses images by their names."""
     inputs = haystacks().inputs
     args = ObjectiveArgs(laid=AlignmentArgs(layers="all"), kl=DivergenceArgs(weight=1.0))
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     objective = Objective(args, models)
     with host_reads() as reads:
         inputs.answers  # noqa: B018  # once a batch

@@ -29,7 +29,7 @@ def wide(tmp_path_factory):
 
 def pair_with(teacher):
     student = VLM.load(ModelArgs("tiny/student-positions"))
-    return student, ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    return student, ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
 
 
 def test_it_is_the_same_function_with_twice_the_head_dim(wide, haystacks):

@@ -60,7 +60,7 @@ def steps(
     student = VLM.load(args, run.lora, gain=run.gain).train().to(to)
     teacher = OnlineTeacher(VLM.load(ModelArgs(str(models[1]))))
     teacher.to(to)
-    pair = ModelPair(student.shape, teacher.vlm.shape, 700, student.turn, teacher.turn)
+    pair = ModelPair(student.shape, teacher.vlm.shape, 700, student.rotate, teacher.rotate)
     objective = Objective(run.objective, pair).to(to)
     found = Found([], {}, [])
     there = [

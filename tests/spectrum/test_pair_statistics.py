@@ -23,7 +23,7 @@ def random_qk(length, heads=4, kv_heads=2, head_dim=8):
     return QK(q_BLHD, torch.randn(1, length, kv_heads, head_dim, generator=generator))
 
 
-def turn(x_BLHD, positions_3BL):
+def rotate(x_BLHD, positions_3BL):
     """RoPE of four pairs, of which time turns two, height one and width one."""
     position_BLF = positions_3BL[[0, 0, 1, 2]].permute(1, 2, 0).float()
     angle_BLF = position_BLF * torch.tensor([1.0, 0.3, 0.1, 0.01])
@@ -58,7 +58,9 @@ def test_usage_and_query_sum_to_one_in_every_layer_and_head(student, inputs):
 def test_where_one_pair_is_not_zero_all_usage_and_all_logits_are_its(inputs):
     qk = random_qk(inputs.input_ids_BL.shape[1])
     only = torch.tensor([0.0, 0.0, 1.0, 0.0])
-    made = pair_statistics(QK(of_pairs(only, qk.q), of_pairs(only, qk.k)), asked_rows(inputs), turn)
+    made = pair_statistics(
+        QK(of_pairs(only, qk.q), of_pairs(only, qk.k)), asked_rows(inputs), rotate
+    )
     assert torch.equal(made.usage_HF, only.double().expand(4, 4))
     for x_HF in (made.mean_HF, made.variance_HF):
         assert (x_HF[:, 2].abs() > 1e-3).all()
@@ -71,7 +73,7 @@ def test_of_equal_keys_at_equal_positions_a_logit_has_a_mean_and_no_variance(inp
     still = replace(inputs, position_ids_3BL=torch.zeros_like(inputs.position_ids_3BL))
     one = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0])
     qk = QK((2 * one).expand(1, length, 4, 8), (3 * one).expand(1, length, 2, 8))
-    made = pair_statistics(qk, asked_rows(still), turn)
+    made = pair_statistics(qk, asked_rows(still), rotate)
     torch.testing.assert_close(made.mean_HF, torch.full((4, 4), 6 / math.sqrt(8)).double())
     torch.testing.assert_close(made.variance_HF, torch.zeros(4, 4).double())
     torch.testing.assert_close(made.usage_HF, torch.full((4, 4), 0.25).double())
@@ -81,8 +83,8 @@ def test_another_basis_of_a_pair_changes_nothing(inputs):
     """A rotation of queries and keys inside a pair commutes with RoPE."""
     rows, qk = asked_rows(inputs), random_qk(inputs.input_ids_BL.shape[1])
     basis = torch.polar(torch.ones(4), torch.tensor([0.3, -1.2, 2.0, 0.7]))
-    plain = pair_statistics(qk, rows, turn)
-    other = pair_statistics(QK(of_pairs(basis, qk.q), of_pairs(basis, qk.k)), rows, turn)
+    plain = pair_statistics(qk, rows, rotate)
+    other = pair_statistics(QK(of_pairs(basis, qk.q), of_pairs(basis, qk.k)), rows, rotate)
     for name, x_HF in vars(plain).items():
         torch.testing.assert_close(getattr(other, name), x_HF, atol=1e-5, rtol=1e-5)
 
@@ -92,6 +94,6 @@ def test_the_answer_changes_nothing(inputs):
     answer_L = inputs.labels_BL[0] != IGNORED
     changed = QK(qk.q.clone(), qk.k.clone())
     changed.q[:, answer_L], changed.k[:, answer_L] = 9.0, 9.0
-    plain, other = pair_statistics(qk, rows, turn), pair_statistics(changed, rows, turn)
+    plain, other = pair_statistics(qk, rows, rotate), pair_statistics(changed, rows, rotate)
     for name, x_HF in vars(plain).items():
         assert torch.equal(getattr(other, name), x_HF)

@@ -1,17 +1,22 @@
 """What a cache of signals depends on."""
 
+import json
+
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
 from laid.teacher_cache.cache_identity import reading_identity, teacher_differences
 
 
-def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair):
+def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair, tmp_path):
+    said = ("user", "Why?"), ("assistant", "So.")
+    row = json.dumps({"messages": [{"role": role, "content": text} for role, text in said]})
+    (tmp_path / "my.jsonl").write_text("\n".join([row] * 8))
     found = []
     for turns in ("last", "all"):
         data = HaystackDataModule(
             str(drawn),
             str(pair[0]),
-            train=TrainArgs(entries=8, max_size=3, turns=turns),
+            train=TrainArgs(str(tmp_path / "my.jsonl"), turns=turns),
             validate=EvaluationArgs(sizes=[2], per_size=2),
         )
         data.setup("fit")

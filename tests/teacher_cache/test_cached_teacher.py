@@ -77,7 +77,7 @@ def test_it_rotates_as_the_teacher_without_its_weights(cached, teacher, haystack
     inputs = haystacks().inputs
     x_BLHD = torch.randn(*inputs.input_ids_BL.shape, 6, teacher.shape.head_dim)
     positions_3BL = inputs.position_ids_3BL
-    assert torch.equal(cached.turn(x_BLHD, positions_3BL), teacher.turn(x_BLHD, positions_3BL))
+    assert torch.equal(cached.rotate(x_BLHD, positions_3BL), teacher.rotate(x_BLHD, positions_3BL))
     assert cached.shape == teacher.shape
 
 

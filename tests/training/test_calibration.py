@@ -47,7 +47,7 @@ def objective_of(base, layers="matched"):
         kl=DivergenceArgs(weight=0),
     )
     teacher = AttentionShape(layers=4, heads=4, kv_heads=2, head_dim=32)
-    return Objective(args, ModelPair(base.shape, teacher, 700, base.turn, base.turn))
+    return Objective(args, ModelPair(base.shape, teacher, 700, base.rotate, base.rotate))
 
 
 def calibrated(base, teacher, data, layers="matched"):

@@ -16,7 +16,7 @@ from laid.training.objective import Objective, ObjectiveArgs, wanted_of_teacher
 
 def test_a_term_is_the_same_beside_others_that_ask_for_more(student, teacher, haystacks):
     """Of two steps: terms may keep state. Each is run alone, and with all."""
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     chosen = {
         "laid": AlignmentArgs(weight=1.0, layers="all"),
         "retrieval": RetrievalArgs(weight=1.0, layers="final"),
@@ -64,7 +64,7 @@ def test_labels_need_the_needles_of_every_entry_with_images():
 def test_terms_are_computed_in_float32_under_autocast(student, teacher, haystacks):
     """Autocast is for the models: products of the terms would be rounded to 8 bits, and on CUDA be
     of another dtype than what they are added to."""
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     args = ObjectiveArgs(
         laid=AlignmentArgs(weight=1.0, layers="all"),
         retrieval=RetrievalArgs(weight=1.0, layers="all"),
@@ -96,7 +96,7 @@ def test_what_a_run_may_ask_of_the_teacher_is_known_without_building_its_terms(
     student, teacher, mixing, layers
 ):
     """Once the alignment has matched layers, it may ask for any; it alone asks for all queries."""
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     retrieval, kl = RetrievalArgs(weight=1.0, layers="final"), DivergenceArgs(weight=1.0)
     laid = AlignmentArgs(weight=1.0, layers=layers, mixing=mixing)
     found = wanted_of_teacher(ObjectiveArgs(laid=laid, retrieval=retrieval, kl=kl), models)

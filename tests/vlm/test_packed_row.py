@@ -181,7 +181,7 @@ MODELS = {
 def gradients_and_losses(pair, batches, terms, **how):
     """Of two steps, since terms may keep state; the teacher runs them as the student does."""
     student, teacher = load(pair[0], **how), load(pair[1]).requires_grad_(False)
-    models = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    models = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     objective = Objective(ObjectiveArgs(**(OFF | terms)), models)
     losses = []
     for inputs in batches:

@@ -60,9 +60,9 @@ def test_before_rope_it_is_what_it_would_be_after(pair, haystacks):
     vlm, positions = strong(loaded(pair)), haystacks().inputs.position_ids_3BL
     q_BLHD = torch.randn(*positions.shape[1:], 4, vlm.shape.head_dim)
     gain = vlm.hf.model.language_model.layers[1].self_attn.rope_gain
-    before, after = vlm.turn(gain(q_BLHD), positions), gain(vlm.turn(q_BLHD, positions))
+    before, after = vlm.rotate(gain(q_BLHD), positions), gain(vlm.rotate(q_BLHD, positions))
     torch.testing.assert_close(before, after)
-    assert (before - vlm.turn(q_BLHD, positions)).abs().mean() > 0.5
+    assert (before - vlm.rotate(q_BLHD, positions)).abs().mean() > 0.5
 
 
 def test_captured_queries_of_the_chosen_layer_have_it_and_keys_have_not(student, pair, haystacks):

@@ -85,7 +85,6 @@ class Family(ABC):
         return hf.model.language_model
 
     def layers(self, hf: PreTrainedModel) -> Sequence[nn.Module]:
-        """The decoder's layers."""
         return self.decoder(hf).layers
 
     @abstractmethod
@@ -159,9 +158,9 @@ class Family(ABC):
         x_BLHD = x_BLHD.float()
         positions = self.position_argument(positions_RBL)
         cos_BLD, sin_BLD = self.decoder(hf).rotary_emb(x_BLHD, positions)
-        return self.turn(x_BLHD, cos_BLD, sin_BLD, 2)
+        return self.apply_rope(x_BLHD, cos_BLD, sin_BLD, 2)
 
-    def turn(self, x: Tensor, cos_BLD: Tensor, sin_BLD: Tensor, heads: int) -> Tensor:
+    def apply_rope(self, x: Tensor, cos_BLD: Tensor, sin_BLD: Tensor, heads: int) -> Tensor:
         """``apply_rotary`` to one tensor, of which dimension ``heads`` is that of heads."""
         # It takes queries and keys together: no heads stand for the other one.
         return self.apply_rotary(x, x.narrow(heads, 0, 0), cos_BLD, sin_BLD, heads)[0]

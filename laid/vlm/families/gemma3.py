@@ -64,13 +64,13 @@ class Gemma3(TiledImages):
     def rotate(
         self, hf: PreTrainedModel, x_BLHD: Tensor, positions_RBL: Tensor, layer: int
     ) -> Tensor:
-        """As ``Family.rotate``. 27B divides its logits by √168, and whoever computes them from
-        queries and keys by √head_dim; what is between is in queries and keys alike."""
+        """As ``Family.rotate``. 27B divides its logits by √168, and terms that compute them from
+        queries and keys divide by √head_dim: the ratio goes into both."""
         scalar = self.config.text_config.query_pre_attn_scalar
         x_BLHD = x_BLHD.float() * (self.shape.head_dim / scalar) ** 0.25
         positions_BL = self.position_argument(positions_RBL)
         cos_BLD, sin_BLD = self.decoder(hf).rotary_emb(x_BLHD, positions_BL, self.shape.kind(layer))
-        return self.turn(x_BLHD, cos_BLD, sin_BLD, 2)
+        return self.apply_rope(x_BLHD, cos_BLD, sin_BLD, 2)
 
     def arguments(self, inputs: ModelInputs) -> dict[str, Any]:
         # Without them, an image's tokens would not see each other in both directions.

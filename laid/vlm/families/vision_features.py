@@ -17,9 +17,7 @@ class VisionFeatures:
 
     @property
     def bytes(self) -> int:
-        """Memory of all tensors."""
         return sum(x.numel() * x.element_size() for x in (self.tokens_VE, *self.more_VE))
 
     def clone(self) -> "VisionFeatures":
-        """A copy with memory of its own."""
         return VisionFeatures(self.tokens_VE.clone(), tuple(x.clone() for x in self.more_VE))

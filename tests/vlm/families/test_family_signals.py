@@ -37,8 +37,8 @@ def test_captured_queries_and_keys_make_the_models_own_attention_logits(
     for layer, qk in found.items():
         assert qk.q.shape[2:] == (shape.heads, shape.head_dim)
         assert qk.k.shape[2:] == (shape.kv_heads, shape.head_dim)
-        turn = partial(vlm.family.rotate, vlm.hf, layer=layer)
-        q, k = (turn(x, inputs.position_ids_3BL) for x in (qk.q, qk.k))
+        rotate = partial(vlm.family.rotate, vlm.hf, layer=layer)
+        q, k = (rotate(x, inputs.position_ids_3BL) for x in (qk.q, qk.k))
         k = k.repeat_interleave(shape.heads // shape.kv_heads, dim=2)
         ours = torch.einsum("bqhd,bkhd->bhqk", q, k) / shape.head_dim**0.5
         torch.testing.assert_close(ours, spy.logits_BHLL[layer], atol=1e-5, rtol=1e-5)
@@ -65,16 +65,16 @@ def test_the_loss_is_the_same_before_and_after_rope(vlm, teacher, batch):
         def loss(x_s, x_t, weights_ST=weights_ST):
             return alignment_loss(x_s, partial(mixture, weights_ST), x_t, mask, args)
 
-        turned_s = vlm.turn(x_s, inputs.position_ids_3BL)
-        turned_t = teacher.turn(x_t, inputs.position_ids_3BL)
-        assert not torch.allclose(turned_s, x_s, atol=1e-2)
-        torch.testing.assert_close(loss(turned_s, turned_t), loss(x_s, x_t), rtol=1e-5, atol=0)
+        rotated_s = vlm.rotate(x_s, inputs.position_ids_3BL)
+        rotated_t = teacher.rotate(x_t, inputs.position_ids_3BL)
+        assert not torch.allclose(rotated_s, x_s, atol=1e-2)
+        torch.testing.assert_close(loss(rotated_s, rotated_t), loss(x_s, x_t), rtol=1e-5, atol=0)
 
 
 @pytest.fixture
 def gradients(vlm, teacher):
     """Loss and gradients of a batch, with every layer aligned, KL and cross-entropy."""
-    models = ModelPair(vlm.shape, teacher.vlm.shape, 700, vlm.turn, teacher.turn)
+    models = ModelPair(vlm.shape, teacher.vlm.shape, 700, vlm.rotate, teacher.rotate)
     args = ObjectiveArgs(
         laid=AlignmentArgs(weight=1.0, layers="all"),
         kl=DivergenceArgs(weight=1.0),

@@ -31,7 +31,7 @@ def gradients_of(mesh, models, rows):
         kl=DivergenceArgs(weight=1.0),
         sft=CrossEntropyArgs(weight=1.0),
     )
-    pair = ModelPair(student.shape, teacher.shape, 700, student.turn, teacher.turn)
+    pair = ModelPair(student.shape, teacher.shape, 700, student.rotate, teacher.rotate)
     objective = place.objective(Objective(args, pair))
     inputs = rows[0 if mesh is None else mesh.get_rank()]
     with torch.no_grad():

@@ -58,7 +58,7 @@ def inputs(gemma):
 
 def pair_of(ours, theirs):
     """A pair of the same weights' kind, for terms."""
-    return ModelPair(ours.shape, theirs.shape, 700, ours.turn, theirs.turn)
+    return ModelPair(ours.shape, theirs.shape, 700, ours.rotate, theirs.rotate)
 
 
 @pytest.mark.parametrize("scalar", [32, 42])
@@ -75,8 +75,8 @@ def test_rows_of_the_question_see_what_the_model_lets_them_see(tokenizer, inputs
     found = eager.signals(inputs, Wanted(layers=(0, 1, 2, 3))).qk
     rows = question_rows(inputs)
     for layer, qk in found.items():
-        turn = lambda x, at, n=layer: eager.turn(x, at, n)  # noqa: E731
-        made = row_logits(qk, rows.within(eager.shape.window(layer)), turn).softmax(-1)
+        rotate = lambda x, at, n=layer: eager.rotate(x, at, n)  # noqa: E731
+        made = row_logits(qk, rows.within(eager.shape.window(layer)), rotate).softmax(-1)
         index_BHRL = rows.columns_BR[:, None, :, None].expand_as(made)
         torch.testing.assert_close(made, seen[layer].gather(2, index_BHRL), atol=1e-5, rtol=1e-4)
     near = rows.within(eager.shape.window(0)).visible_BRL.sum(-1)

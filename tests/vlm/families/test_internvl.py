@@ -89,8 +89,8 @@ def test_attention_beyond_the_window_is_not_computed_from_queries_and_keys(short
     inputs = haystack(short, 2)
     found = short.signals(inputs, Wanted(layers=(0,))).qk[0]
     with pytest.raises(ValueError, match=r"max_position_embeddings 20: its rotation \(dynamic"):
-        short.turn(found.q, inputs.position_ids_3BL)
-    short.turn(found.q[:, :20], inputs.position_ids_3BL[..., :20])
+        short.rotate(found.q, inputs.position_ids_3BL)
+    short.rotate(found.q[:, :20], inputs.position_ids_3BL[..., :20])
 
 
 def longlm(attention, x_LE, window, group):

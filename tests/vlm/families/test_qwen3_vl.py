@@ -123,8 +123,8 @@ def test_a_mixture_of_experts_teaches_a_dense_student(qwen3, inputs, tokenizer):
     teacher = OnlineTeacher(VLM(tiny_model(config)))
     signals = teacher.signals(inputs, Wanted(layers=(2,), logits=True))
     assert signals.qk[2].q.shape[2:] == (6, 32)
-    ours = qwen3.turn(signals.qk[2].q, inputs.position_ids_3BL)
-    torch.testing.assert_close(teacher.turn(signals.qk[2].q, inputs.position_ids_3BL), ours)
+    ours = qwen3.rotate(signals.qk[2].q, inputs.position_ids_3BL)
+    torch.testing.assert_close(teacher.rotate(signals.qk[2].q, inputs.position_ids_3BL), ours)
 
 
 @torch.no_grad()

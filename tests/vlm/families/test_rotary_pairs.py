@@ -33,8 +33,8 @@ def test_rotary_pairs_add_up_to_the_models_own_attention_logits(vlm, batch, monk
     columns_R = rows.columns_BR[0]
     axes = len(inputs.position_ids_3BL)
     for layer in layers:
-        turn, window = partial(vlm.turn, layer=layer), vlm.shape.window(layer)
-        pairs = rotary_pairs(turn, axes, vlm.shape.head_dim, torch.device("cpu"))
+        rotate, window = partial(vlm.rotate, layer=layer), vlm.shape.window(layer)
+        pairs = rotary_pairs(rotate, axes, vlm.shape.head_dim, torch.device("cpu"))
         qk, positions_3L = found[layer], inputs.position_ids_3BL[:, 0]
         c_LMHF = pair_logits(qk.q[0], qk.k[0], positions_3L, pairs)
         logits_HLM = spy.logits_BHLL[layer][0]
@@ -47,7 +47,7 @@ def test_rotary_pairs_add_up_to_the_models_own_attention_logits(vlm, batch, monk
         mean_LHF = torch.einsum("hlm,lmhf->lhf", p_HLM, c_LMHF)
         apart_LMHF = (c_LMHF - mean_LHF[:, None]).square()
         variance_LHF = torch.einsum("hlm,lmhf->lhf", p_HLM, apart_LMHF)
-        made = pair_statistics(qk, rows.within(window), turn)
+        made = pair_statistics(qk, rows.within(window), rotate)
         expected = mean_LHF[columns_R].mean(0), variance_LHF[columns_R].mean(0)
         torch.testing.assert_close((made.mean_HF, made.variance_HF), expected, atol=1e-5, rtol=1e-4)
 
@@ -57,8 +57,8 @@ def test_rotary_pairs_have_the_frequencies_and_sections_of_the_configuration(vlm
     pairs = shape.head_dim // 2
     for layer in range(shape.layers):
         rope = ropes[shape.kind(layer)] if shape.kinds else ropes
-        turn = partial(vlm.turn, layer=layer)
-        made = rotary_pairs(turn, shape.position_rows, shape.head_dim, torch.device("cpu"))
+        rotate = partial(vlm.rotate, layer=layer)
+        made = rotary_pairs(rotate, shape.position_rows, shape.head_dim, torch.device("cpu"))
         slower = rope["factor"] if rope["rope_type"] == "linear" else 1
         expected = [rope["rope_theta"] ** (-f / pairs) / slower for f in range(pairs)]
         torch.testing.assert_close(torch.tensor(made.frequency), torch.tensor(expected))

@@ -1,4 +1,5 @@
-"""What can be made again, kept with checksums: what is damaged or swapped counts as missing."""
+"""Files that can be made again, kept with checksums: one that is damaged or swapped counts as
+missing."""
 
 import hashlib
 import logging
