@@ -8,7 +8,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from laid.checkpoints.sharded_checkpoints import read_whole
 from laid.common.atomic_files import discard, replacing
-from laid.common.errors import UserError
+from laid.common.disk_space import not_written
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -35,9 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             except (OSError, RuntimeError) as reason:  # torch hides the first behind the second
                 told = reason.__context__ or reason
-                raise UserError(
-                    f"cannot write the checkpoint {path}: {told}. Is the disk full?"
-                ) from None
+                raise not_written(f"the checkpoint {path}", told, Path(path)) from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -52,6 +52,7 @@ from laid.checkpoints.shard_index import (
     metadata_of,
 )
 from laid.common.atomic_files import atomic_dir
+from laid.common.disk_space import not_written
 from laid.common.errors import UserError
 from laid.distributed.process_group import gather, on_rank_zero, this_rank, world_size
 from laid.distributed.sharded_tensors import local_rows, shard_like
@@ -78,9 +79,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
         try:
             metadata = dcp.save(tensors, checkpoint_id=folder)
         except CheckpointException as reason:  # on every rank, whichever could not write
-            raise UserError(
-                f"cannot write the checkpoint {path}: {first_failure(reason)}. Is the disk full?"
-            ) from None
+            raise not_written(f"the checkpoint {path}", first_failure(reason), path) from None
         prints = ChainMap(*gather(fingerprints(folder, metadata, this_rank())))
 
         def finish() -> None:

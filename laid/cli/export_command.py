@@ -12,6 +12,7 @@ from laid.checkpoints.module_state import part_of
 from laid.checkpoints.runs import Found, find_checkpoint
 from laid.checkpoints.sharded_checkpoints import WEIGHTS, read_whole
 from laid.common.atomic_files import atomic_dir, only_writer
+from laid.common.disk_space import not_written
 from laid.common.errors import UserError
 from laid.sharing.export_card import write_card
 from laid.sharing.hub_push import check_repo, push
@@ -96,7 +97,7 @@ def _export(ckpt_path: str, out: str, dtype: str | None, overwrite: bool) -> Non
         try:
             write_card(folder, found, *_write(folder, found, dtype))
         except SafetensorError as reason:
-            raise UserError(f"cannot write {target}: {reason}. Is the disk full?") from None
+            raise not_written(target, reason, target) from None
         mark_export(folder, str(found.path))
     log.info("%s -> %s", found.path, out)
 
