@@ -1,19 +1,18 @@
 """A tiny student and teacher of every family."""
 
 import pytest
-import torch
 from bare_entry import batch_of
 from cli.conftest import laid, work  # noqa: F401  # fixtures
 from distributed.conftest import on_ranks  # noqa: F401
 from tiny_families import CASES
+from tiny_pairs import write_pair
 
 from laid.data.coco_index import CocoIndex
 from laid.data.haystack_builder import build_entries
 from laid.data.prompt import PromptEncoder
-from laid.miniature.tiny_models import tiny_model, write_tiny
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.online_teacher import OnlineTeacher
-from laid.vlm.processor import ImageTextProcessor, ProcessorArgs, load_processor
+from laid.vlm.processor import ProcessorArgs, load_processor
 from laid.vlm.vision_language_model import VLM
 
 
@@ -25,25 +24,7 @@ def family(request):
 @pytest.fixture(scope="session")
 def models(family, tmp_path_factory):
     """Folders of a student and a teacher with weights; heads and layers differ."""
-    root = tmp_path_factory.mktemp(family.model_type)
-    shapes = {
-        "student": {"layers": 2, "heads": 4, "kv_heads": 2},
-        "teacher": {"layers": 3, "heads": 6, "kv_heads": 3},
-    }
-    stock = CASES[family].processor()
-    for seed, (name, shape) in enumerate(shapes.items()):
-        config = CASES[family].config(stock.tokenizer, **shape)
-        write_tiny(root / name, config, ImageTextProcessor(family(config), stock))
-        torch.manual_seed(seed)
-        model = tiny_model(config)
-        with torch.no_grad():  # a new norm does nothing
-            for name_of, parameter in model.named_parameters():
-                if "q_norm" in name_of or "k_norm" in name_of:
-                    parameter.add_(torch.empty_like(parameter).uniform_(-0.5, 1))
-                if "mm_input_projection" in name_of:  # a new one is 0
-                    parameter.normal_(std=0.3)
-        model.save_pretrained(root / name)
-    return root / "student", root / "teacher"
+    return write_pair(family, tmp_path_factory.mktemp(family.model_type))
 
 
 @pytest.fixture
