@@ -33,6 +33,8 @@ from laid.signals.token_choice import QUESTION
 
 MOST = 10_000_000
 """Of rows, slots and tokens; whoever asks for more made a mistake."""
+_IDLE = 0.05
+"""Weight of a head below which the message after calibration says so."""
 
 
 @dataclass
@@ -172,7 +174,17 @@ class Retrieval(LayerPairTerm):
                 f"{len(data.batches)} training entries has {min(tokens)} tokens with its marks; "
                 "expected room for at least one image, or distractors batch"
             )
-        return found
+        idle = [pair for pair, x in zip(self.pairs, self.heads.amax(1), strict=True) if x < _IDLE]
+        if not idle:
+            return found
+        said = (
+            f"objective.retrieval.layers {self.args.layers}: in the layer pairs (student, teacher) "
+            f"{idle} no head of the student attends to images as one of the teacher does, and "
+            f"next to nothing is taught there"
+        )
+        if not self.is_matched:
+            said += "; with layers matched the teacher's layers are those that attend alike"
+        return "; ".join(filter(None, (found, said)))
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """The loss of a batch: a mean over the taught rows, haystacks and layer pairs. An entry

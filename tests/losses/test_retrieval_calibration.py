@@ -48,8 +48,18 @@ def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haysta
     term = args.build(models)
     before = term.of_teacher.layers
     batches = [haystacks(rows=[row]).inputs for row in (2, 5)]
+    data = CalibrationData(batches, student.signals, shifted)
     with torch.no_grad():
-        term.calibrate(CalibrationData(batches, student.signals, shifted))
+        by_depth = replace(args, layers="all").build(models).calibrate(data)
+        assert by_depth is not None
+        assert "[(0, 0)] no head of the student attends to images" in by_depth
+        assert by_depth.endswith(
+            "with layers matched the teacher's layers are those that attend alike"
+        )
+        assert (
+            term.calibrate(data)
+            == "layer pairs (student, teacher) by attention rows: [(0, 1), (1, 2)]"
+        )
         assert term.of_teacher.layers == (1, 2) != before
         first, second = (
             (student.signals(x, term.of_student), shifted(x, term.of_teacher), x)
