@@ -100,7 +100,7 @@ def mixing_figure(
             colours, low = ("RdBu_r", -top) if signed else ("Blues", 0.0)
             image = axis.imshow(matrix, cmap=colours, vmin=low, vmax=top, aspect="auto")
             for of in (axis.xaxis, axis.yaxis):
-                of.set_major_locator(MaxNLocator(integer=True))
+                of.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             figure.colorbar(image, ax=axis, shrink=0.85)
             axis.set_title(f"{titles[name]}, {stage}", fontsize=10)
             axis.set_xlabel("teacher head", fontsize=8)
@@ -124,7 +124,7 @@ def gain_figure(gains: dict[str, list[list[float]]]) -> Figure:
     for axis, (layer, matrix) in zip(axes.flat, gains.items(), strict=False):
         image = axis.imshow(matrix, cmap="RdBu_r", norm=LogNorm(1 / top, top), aspect="auto")
         for of in (axis.xaxis, axis.yaxis):
-            of.set_major_locator(MaxNLocator(integer=True))
+            of.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_title(f"RoPE response gain, {layer.replace('_', ' ')}", fontsize=10)
         axis.set_xlabel("rotary pair, fast to slow", fontsize=8)
         axis.set_ylabel("query head", fontsize=8)

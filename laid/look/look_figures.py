@@ -80,8 +80,8 @@ def layers_figure(report: LookReport) -> Figure:
         drawn = axes.imshow(shares_NI, vmin=0, vmax=most, aspect="auto", extent=extent)
         axes.set_title(shown_name(model.name, 40), fontsize=10)
         axes.set_xlabel("image")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for needle in report.needles:
             axes.plot(needle + 1, -0.5, marker="v", color=_NEEDLE, clip_on=False)
     panels[0].set_ylabel("layer")

@@ -47,13 +47,14 @@ def look_page(report: LookReport, thumbnails: Sequence[Image.Image], layers_png:
         for at, model in enumerate(report.models)
     )
     needles = "<th>on the needle</th>" if report.needles else ""
+    count = len(thumbnails)
     images = "\n".join(_image(report, at, image) for at, image in enumerate(thumbnails))
     earlier = "\n".join(f"<p><b>{role}</b>: {escape(said)}</p>" for role, said in report.earlier)
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     body = f"""\
 {earlier}
 <h1>{escape(report.question)}</h1>
-<p>{len(thumbnails)} images, entry {escape(report.entry)}. {expected}</p>
+<p>{count} image{"s" * (count != 1)}, entry {escape(report.entry)}. {expected}</p>
 <table>
 <tr><th>model</th><th>answer</th>{needles}<th>on all images</th><th>what it is</th></tr>
 {rows}

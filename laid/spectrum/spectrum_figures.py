@@ -84,7 +84,7 @@ def mixed_figure(mixed: Sequence[MixedSpectrum], section: Sequence[str]) -> Figu
 
 def _heat_map(axes: Axes, values: np.ndarray, most: float) -> AxesImage:
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return axes.imshow(values, cmap="viridis", vmin=0, vmax=most, aspect="auto")
 
 
@@ -95,7 +95,7 @@ def _mark_pairs(axes: Axes, model: ModelSpectrum) -> None:
         if low:
             axes.axvspan(pair - 0.5, pair + 0.5, color="#EEEEEE", zorder=0, linewidth=0)
     axes.set_xlim(-0.5, len(model.low) - 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     starts = [at for at in range(len(model.section)) if model.section[at] not in model.section[:at]]
     for start in starts:
         axes.text(start, 1.01, model.section[start], transform=axes.get_xaxis_transform(), size=8)
