@@ -75,7 +75,7 @@ def compare(witnessed, name, ranks, *options):
     (one_by_one,) = witnessed(f"{name}-one", *alone, 1)
     (batched,) = witnessed(f"{name}-batch", *alone, ranks)
     sharded = witnessed(f"{name}-{ranks}", ranks, *alone[1:], 1)
-    check(one_by_one, sharded, gradients=1e-7, parameters=1e-6)
+    check(one_by_one, sharded, gradients=2e-7, parameters=1e-6)  # float32 itself: 1.2e-7
     check(batched, sharded, gradients=1e-6, parameters=1e-5)
 
 
