@@ -47,22 +47,24 @@ def server() -> Iterator[Server]:
     server.close()
 
 
+def _beside(name: str, what: str) -> Path:
+    """A folder beside the project; a test that needs it is skipped without it."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {what} in {name}/ beside the project")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
     """159 real COCO images."""
-    folder = SHARED / "coco-mini"
-    if not folder.is_dir():
-        pytest.skip(f"needs real COCO images in {folder.name}/ beside the project")
-    return folder
+    return _beside("coco-mini", "real COCO images")
 
 
 @pytest.fixture(scope="session")
 def qwen() -> Path:
     """Qwen2.5-VL's own configurations and tokenizer."""
-    folder = SHARED / "qwen2.5-vl"
-    if not folder.is_dir():
-        pytest.skip(f"needs Qwen2.5-VL's configurations in {folder.name}/ beside the project")
-    return folder
+    return _beside("qwen2.5-vl", "Qwen2.5-VL's configurations")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from laid.common.atomic_files import atomic_dir, only_writer
 from laid.common.errors import UserError
 from laid.data.benchmark_tasks import SHARED_FILES, TEST_FILES, Format, task_files
 from laid.data.coco_index import CocoIndex
-from laid.data.entry_args import SIZES, TRAIN_ENTRIES
+from laid.data.entry_args import SIZES, TRAIN_ENTRIES, TrainArgs
 from laid.data.haystack_builder import build_entries, build_training_entries
 from laid.data.prompt import PREFIX
 from laid.data.vhs_files import write_vhs
@@ -28,14 +28,14 @@ def build(
     out: str,
     seed: int = 0,
     train_entries: int | None = None,
-    min_size: int = 2,
-    max_size: int = 20,
+    min_size: int = TrainArgs.min_size,
+    max_size: int = TrainArgs.max_size,
     test_per_size: int = 100,
     sizes: Sequence[int] = SIZES,
     needles: Sequence[int] = (1,),
     categories: Sequence[str] | None = None,
     min_area: float = 0.001,
-    train_split: str = "train2017",
+    train_split: str = TrainArgs.split,
     test_split: str = "val2017",
     overwrite: bool = False,
     format: Format = "vhs",
@@ -75,8 +75,8 @@ def build(
     folder = Path(out).resolve()
     if format == "vhs" and prefix is not None:
         raise UserError("--prefix is of a benchmark's task: Visual Haystacks files have none")
-    of_training = (min_size, max_size, train_split) != (2, 20, "train2017")
-    if format != "vhs" and (train_entries or of_training):
+    usual = TrainArgs.min_size, TrainArgs.max_size, TrainArgs.split
+    if format != "vhs" and (train_entries or (min_size, max_size, train_split) != usual):
         raise UserError(
             f"--format {format} has test entries only: leave out --train_entries, --min_size, "
             "--max_size and --train_split"
