@@ -16,13 +16,13 @@ HANDLED = (signal.SIGTERM, signal.SIGINT)
 Laid = Callable[..., Done]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the commands run in."""
+    """The folder that a module's commands run in: no other module's run has its names there."""
     return tmp_path_factory.mktemp("work")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def laid(server: Server, work: Path) -> Laid:
     """Runs ``laid ARGS``; fails the test unless it exits as expected."""
 
@@ -70,9 +70,13 @@ def start(server: Server, work: Path) -> Iterator[Callable[..., Running]]:
         running.send(signal.SIGKILL, group=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config(work: Path, drawn: Path, pair: tuple[Path, Path]) -> Path:
     """Two epochs of six steps, each of two haystacks one by one."""
+    return write_config(work, drawn, pair)
+
+
+def write_config(folder: Path, drawn: Path, pair: tuple[Path, Path]) -> Path:
     content = {
         "name": "small",
         "model": {
@@ -101,25 +105,30 @@ def config(work: Path, drawn: Path, pair: tuple[Path, Path]) -> Path:
         "checkpoint": {"every_n_train_steps": 1, "save_top_k": -1},
         "head_flow": {"sizes": [1, 2], "per_size": 2},
     }
-    path = work / "small.yaml"
+    path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
 
 
 @pytest.fixture(scope="session")
-def fitted(laid: Laid, config: Path, work: Path) -> Iterator[Path]:
+def fitted(
+    server: Server, drawn: Path, pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A finished run's folder, which every module reads and none writes in."""
-    laid("fit", "--config", config)
-    folder = work / "runs" / "small"
+    place = tmp_path_factory.mktemp("fitted")
+    words = ("fit", "--config", write_config(place, drawn, pair))
+    done = Running(server, words, place / "logs", place).wait()
+    assert done.code == 0, str(done)
+    folder = place / "runs" / "small"
     before = states(folder)
     yield folder
     assert states(folder) == before, "a test wrote in the run that all modules share"
 
 
 @pytest.fixture(scope="module")
-def own_run(fitted: Path, request: pytest.FixtureRequest, work: Path) -> Path:
+def own_run(fitted: Path, work: Path) -> Path:
     """A copy of the finished run, for a module that writes in it."""
-    folder = work / request.module.__name__ / fitted.name
+    folder = work / "own" / fitted.name
     shutil.copytree(fitted, folder)
     return folder
 

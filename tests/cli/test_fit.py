@@ -192,6 +192,7 @@ def test_a_run_asked_to_stop_saves_first(start, config, work):
 
 
 def test_the_next_run_of_a_name_gets_a_folder_of_its_own(laid, config, fitted, work):
+    shutil.copytree(fitted, work / "runs" / "small")
     done = laid("fit", "--config", config, "--trainer.max_steps", 1, "--head_flow.enabled", "false")
     said = [line for line in done.err.splitlines() if line.startswith("laid: ")]
     order = "run runs/small-2", "student ", "12 entries; 1 steps of 2 haystacks on 1 device(s)"
