@@ -152,8 +152,12 @@ class HaystackDataModule(L.LightningDataModule):
         self._place: dict[str, int] | None = None
 
     def prepare_data(self) -> None:
-        """Draws the mini-COCO if ``coco_root`` names it; Lightning calls it once a node."""
-        coco_folder(self.coco_root)
+        """Draws the mini-COCO if ``coco_root`` names it; Lightning calls it once a node.
+
+        Not where all images are those of a question about a folder.
+        """
+        if self.predict_args.images is None:
+            coco_folder(self.coco_root)
 
     def setup(self, stage: str) -> None:
         """Loads or builds the entries of a stage: fit, validate, test or predict.
@@ -168,8 +172,7 @@ class HaystackDataModule(L.LightningDataModule):
         tokens = processor.tokenizer.get_added_vocab()
         check = QuestionCheck(tokens, lambda x: len(processor.ids(x)), self.max_answer_tokens)
         options = (self.needles, self.min_area, self.seed, check, self.image_root)
-        self.source = EntrySource(coco_folder(self.coco_root), *options)
-        self.root = self.source.roots
+        self.source = EntrySource(self.coco_root, *options)
         check.text(self.prefix, "data.prefix")
         if stage == "fit":
             self.train_entries, self._mixture = self.source.mixed(self.train_args)
@@ -181,6 +184,8 @@ class HaystackDataModule(L.LightningDataModule):
             self.test_entries, self.test_available = self.source.evaluation("test", self.test_args)
         if stage == "predict":
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
+        else:
+            self.root = self.source.roots
         self._image_sizes = {}
         for part, entries in self.entries_of(stage).items():
             self._check(f"data.{part}", entries, trained=part == "train")

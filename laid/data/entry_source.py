@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from laid.data.image_names import ImageRoots, resolve_under, without_source
 from laid.data.mixture import Mixture
 from laid.data.question_text import QuestionCheck
 from laid.data.vhs_files import load_entries
+from laid.minicoco.drawing import coco_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class EntrySource:
     """Entries over one COCO folder, and of conversations.
 
     Attributes:
-        root: COCO folder.
+        coco_root: COCO folder, or ``MINICOCO``.
         needles: numbers of needles that a built haystack may have.
         min_area: smallest share of an image that an object asked about covers.
         seed: of entries that are built, and of the order of images that have none.
@@ -42,7 +44,7 @@ class EntrySource:
         loaded: what was read, by source, role and what was wanted of it.
     """
 
-    root: Path
+    coco_root: str | Path
     needles: Sequence[int]
     min_area: float
     seed: int
@@ -50,6 +52,11 @@ class EntrySource:
     image_root: str | None = None
     folders: dict[str, Path] = field(default_factory=dict)
     loaded: dict[tuple[str, str, Wanted], Dataset] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def root(self) -> Path:
+        """COCO folder; the drawn one is drawn when it is first asked for."""
+        return coco_folder(self.coco_root)
 
     @property
     def roots(self) -> ImageRoots:

@@ -150,7 +150,7 @@ def load_columns(source: str, role: str) -> Dataset:
         UserError: there is no such dataset or split.
     """
     source = source.removeprefix("hf:")
-    name, _, split = source.partition(":")
+    name, _, split = (source, "", "") if Path(source).exists() else source.partition(":")
     try:
         if not any((Path(source) / known).is_file() for known in _SAVED):
             return load_dataset(name, split=split or role)

@@ -15,7 +15,7 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import shown_images
 from laid.data.entry_source import EntrySource
 from laid.doctor.findings import Finding, gib
-from laid.minicoco.drawing import MINICOCO, coco_folder
+from laid.minicoco.drawing import MINICOCO
 from laid.settings.run_settings import RUNS
 from laid.training.module import LaidModule
 from laid.vlm.model_loading import ModelArgs, empty_model, load_config
@@ -155,7 +155,7 @@ def _data(data: HaystackDataModule) -> Iterator[Finding]:
         if not any((*typed, data.validate_args.source, data.test_args.source)):
             return
     built = data.needles, data.min_area, data.seed
-    source = EntrySource(coco_folder(data.coco_root), *built, image_root=data.image_root)
+    source = EntrySource(data.coco_root, *built, image_root=data.image_root)
     parts = {
         "training data": lambda: source.mixed(data.train_args)[0],
         "validation data": lambda: source.evaluation("validate", data.validate_args)[0],

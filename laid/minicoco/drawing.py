@@ -37,7 +37,7 @@ def ensure_minicoco(seed: int = 0, images: Mapping[str, int] = DEFAULT_IMAGES) -
     return root
 
 
-def coco_folder(named: str) -> Path:
+def coco_folder(named: str | Path) -> Path:
     """The folder that ``data.coco_root`` names: ``MINICOCO`` is the drawn one."""
     return ensure_minicoco() if named == MINICOCO else Path(named)
 

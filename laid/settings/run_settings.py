@@ -33,6 +33,7 @@ from laid.training.module import LaidModule
 RUNS = "runs"
 PROBED = ("head_flow.sizes", "spectrum.sizes")
 """Sizes of validation entries: as ``LIMITS``."""
+_STAGES = ("train", "validate", "test", "predict")
 
 
 class SettingsParser(CommandParser, LightningArgumentParser):
@@ -149,6 +150,12 @@ def _check_sources(config: Namespace, layers: list[Namespace]) -> list[str]:
     """Where a source gives a stage's entries, settings of built entries are refused if typed, and
     limits hold if they are given beside the source or over it; a weaker file's are for others, and
     the keys of these are given back."""
+    stages = [args for name in _STAGES if (args := config.data[name]) is not None]
+    if config.data.image_root and not any(a.source or a.get("mixture") for a in stages):
+        raise UserError(
+            f"data.image_root {config.data.image_root} is of the images that conversations name, "
+            "and no data.*.source gives any: give one, or leave it out"
+        )
     void = []
     for stage, limits in LIMITS.items():
         args = config.data[stage]

@@ -107,7 +107,7 @@ def test_a_damaged_file_of_weights_is_named(doctor, config, pair, tmp_path):
 def test_own_data_are_read_whatever_the_haystacks_are_built_from(
     doctor, config, drawn, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("laid.doctor.run_checks.coco_folder", lambda _: drawn)
+    monkeypatch.setattr("laid.data.entry_source.coco_folder", lambda _: drawn)
     (tmp_path / "my.jsonl").write_text('{"messages": 3}')
     given = "--data.train.source", tmp_path / "my.jsonl", "--data.coco_root", "minicoco"
     code, out, _ = doctor("--config", config, *given)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from laid.data.entry_args import EvaluationArgs, TrainArgs
+from laid.data.datamodule import HaystackDataModule
+from laid.data.entry_args import EvaluationArgs, PredictArgs, TrainArgs
 from laid.data.entry_source import EntrySource
 
 
@@ -77,3 +78,11 @@ def test_probes_are_of_the_sizes_that_the_validations_source_has(source, tmp_pat
 def test_entries_that_are_built_are_all_asked(source):
     entries, available = source.evaluation("test", EvaluationArgs(sizes=[2, 3], per_size=4))
     assert (len(entries), available) == (8, {"": {2: 4, 3: 4}})
+
+
+def test_a_question_about_a_folder_draws_no_images(small_coco, own_cache):
+    data = HaystackDataModule(predict=PredictArgs(None, str(small_coco / "val2017"), "A cat?"))
+    data.prepare_data()
+    data.setup("predict")
+    assert len(list(data.predict_dataloader())) == 1
+    assert not (own_cache / "minicoco").exists()

@@ -170,6 +170,13 @@ def test_a_mixture_is_a_source_unless_it_has_built_entries(write):
     assert mixed.config.data.train.entries == 8
 
 
+@pytest.mark.parametrize(
+    "stage", ["train.source=a", "test.source=[a]", "train.mixture={a: 1, b: 1}"]
+)
+def test_a_folder_of_images_is_of_any_source(stage):
+    assert read("--data.image_root=x", f"--data.{stage}").config.data.image_root == "x"
+
+
 VALUES = {"entries": 8, "sizes": [2], "per_size": 6}
 
 
@@ -212,6 +219,7 @@ def test_a_limit_holds_for_a_source_only_if_it_is_given_beside_it_or_over_it(sta
         (["--trainer.max_epochs=three"], "trainer.max_epochs"),
         (["--config=nowhere.yaml"], "nowhere.yaml"),
         (["--model.lora.rank", "x"], "model.lora"),
+        (["--data.image_root=x"], r"no data\.\*\.source gives any"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
