@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 
-from laid.common.errors import UserError
+from laid.common.errors import UserError, is_from_another_rank
+from laid.common.first_rank import is_first_of_node
 from laid.common.logging_setup import set_up_logging
 from laid.common.stopping import Stopped, stops_raised
 
@@ -116,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("LAID_TRACEBACK") or not is_users(error):
             raise
-        log.error("error: %s", reason(error))
+        said = is_from_another_rank(error) and not is_first_of_node()
+        log.log(logging.DEBUG if said else logging.ERROR, "error: %s", reason(error))
         sys.exit(2)
     finally:
         threading.excepthook = hook

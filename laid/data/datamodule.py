@@ -30,7 +30,7 @@ from laid.data.mixture import Mixture
 from laid.data.packing import Packing, packing_of
 from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEncoder
 from laid.data.question_text import QuestionCheck
-from laid.distributed.process_group import on_rank_zero, raised_on_all
+from laid.distributed.process_group import kept_for_setup, on_rank_zero, raise_kept, raised_on_all
 from laid.minicoco.drawing import MINICOCO, coco_folder
 from laid.vlm.processor import ProcessorArgs, load_processor
 
@@ -152,20 +152,20 @@ class HaystackDataModule(L.LightningDataModule):
         self._mixture: Mixture | None = None
         self._place: dict[str, int] | None = None
 
+    @kept_for_setup
     def prepare_data(self) -> None:
-        """Draws the mini-COCO if ``coco_root`` names it; Lightning calls it once a node.
-
-        Not where all images are those of a question about a folder.
-        """
+        """Draws the mini-COCO if ``coco_root`` names it; not for a question about own images."""
         if self.predict_args.images is None:
             coco_folder(self.coco_root)
 
+    @raised_on_all
     def setup(self, stage: str) -> None:
         """Loads or builds the entries of a stage: fit, validate, test or predict.
 
         Of a test, ``test_entries`` are asked; ``test_available`` counts, by haystack size, all that
         the sources have.
         """
+        raise_kept(self.trainer)
         self.grids, self._packing = {}, None  # of this stage; the models learn its images again
         processor = load_processor(self.processor_args)
         every_turn = self.train_args.turns == "all"

@@ -8,8 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from laid.common.errors import from_another_rank
+
 T = TypeVar("T")
 P = ParamSpec("P")
+_KEPT, _ON_ALL = "laid_unprepared", "laid_raised_on_all"
 
 
 def world_size() -> int:
@@ -65,7 +68,7 @@ def gather_tensors(mine: Tensor, rows: Sequence[int]) -> list[Tensor]:
 
 def raised_on_all(check: Callable[P, None]) -> Callable[P, None]:
     """Of a check that all ranks make together: the ``ValueError`` or ``OSError`` of one is raised
-    on each, which would otherwise wait for it."""
+    on each, which would otherwise wait for it. One check may be part of another."""
 
     @wraps(check)
     def on_all(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -73,12 +76,37 @@ def raised_on_all(check: Callable[P, None]) -> Callable[P, None]:
         try:
             check(*args, **kwargs)
         except (ValueError, OSError) as error:
+            if hasattr(error, _ON_ALL):  # by a check that is part of this one
+                raise
             mine = error
-        for raised in gather(mine):
+        for rank, raised in enumerate(gather(mine)):
             if raised is not None:
-                raise raised
+                setattr(raised, _ON_ALL, True)
+                raise raised if rank == this_rank() else from_another_rank(raised)
 
     return on_all
+
+
+def kept_for_setup(prepare: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Of ``prepare_data``, which Lightning calls on one process of each node: with several ranks
+    its ``ValueError`` or ``OSError`` is kept for ``raise_kept``, as the others wait for it."""
+
+    @wraps(prepare)
+    def keeps(self: Any) -> None:
+        try:
+            prepare(self)
+        except (ValueError, OSError) as error:
+            if world_size() == 1:
+                raise
+            setattr(self.trainer, _KEPT, error)
+
+    return keeps
+
+
+def raise_kept(trainer: Any) -> None:
+    """Raises what ``kept_for_setup`` kept, if anything; to be called where ``raised_on_all``."""
+    if (error := getattr(trainer, _KEPT, None)) is not None:
+        raise error
 
 
 def on_rank_zero(make: Callable[[], T]) -> T:
@@ -100,5 +128,5 @@ def on_rank_zero(make: Callable[[], T]) -> T:
             sent[1] = RuntimeError(f"{type(error).__name__} on rank 0: {error}")
     dist.broadcast_object_list(sent, src=0)
     if sent[1] is not None:
-        raise sent[1]
+        raise sent[1] if this_rank() == 0 else from_another_rank(sent[1])
     return sent[0]

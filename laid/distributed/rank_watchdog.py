@@ -26,8 +26,8 @@ from laid.distributed.process_group import this_rank
 log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
-"""Seconds that a rank gets to end by itself after another rank has reported its error: where all
-ranks fail alike, each then prints its own traceback."""
+"""Seconds that a rank gets to end by itself after another rank has reported its error, as all do
+where all fail alike; then it says why it exits too."""
 _CONNECT_S = 60.0
 _END = b"\n"
 _OWN, _FORWARDED = b"!", b">"
@@ -110,13 +110,13 @@ class RankWatchdog:
 
 
 def _end_process(message: str, reported: bool) -> None:
+    if reported:
+        time.sleep(GRACE_S)
     log.error(
         "%s; rank %d exits too. Resume the run from its last checkpoint with --ckpt_path",
         message,
         this_rank(),
     )
-    if reported:
-        time.sleep(GRACE_S)
     sys.stdout.flush()
     # The main thread may be waiting in a collective, from which no exception would wake it.
     os._exit(1)

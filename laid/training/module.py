@@ -13,6 +13,7 @@ from laid.callbacks.throughput import Throughput
 from laid.checkpoints.module_state import OBJECTIVE, check_fits, drop, held, without_frozen
 from laid.common.errors import UserError
 from laid.data.prompt import Batch
+from laid.distributed.process_group import kept_for_setup, raised_on_all
 from laid.distributed.sharded_tensors import full_tensor
 from laid.distributed.stop_request import StopRequest
 from laid.evaluation.records import Record
@@ -102,6 +103,7 @@ class LaidModule(L.LightningModule):
         self._seen: list[dict[str, Tensor]] = []
         self._asked: list[str] = []
 
+    @kept_for_setup
     def prepare_data(self) -> None:
         """Brings models from the hub to this machine; Lightning asks one process of each node."""
         if not self.student_args.random_weights:
@@ -109,6 +111,7 @@ class LaidModule(L.LightningModule):
         if self.trainer.state.fn == "fit" and self.objective_args.of_teacher:
             self.chosen_teacher.fetch()
 
+    @raised_on_all
     def setup(self, stage: str) -> None:
         """Refuses an objective that its training entries say nothing to."""
         if stage == "fit":

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from laid.data.datamodule import HaystackDataModule
 from laid.data.prompt import Batch
-from laid.distributed.process_group import on_rank_zero
+from laid.distributed.process_group import kept_for_setup, on_rank_zero
 from laid.distributed.stop_request import StopRequest
 from laid.signals.model_signals import Wanted
 from laid.teacher_cache.entry_signals import entry_item
@@ -30,6 +30,7 @@ class TeacherRun(L.LightningModule):
         super().__init__()
         self.args, self.wanted = teacher, wanted
 
+    @kept_for_setup
     def prepare_data(self) -> None:
         if not self.args.random_weights:
             model_folder(self.args.path, self.args.revision)
@@ -72,6 +73,7 @@ class CacheEntries(L.LightningDataModule):
         self.stored_as: StoredAs = stored_as
         self.filling: ShardFilling | None = None
 
+    @kept_for_setup
     def prepare_data(self) -> None:
         self.data.prepare_data()
 
