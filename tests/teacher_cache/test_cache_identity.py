@@ -33,7 +33,8 @@ def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair,
 
 
 @pytest.mark.parametrize(
-    ("dtype", "autocast"), [("float32", "bf16-mixed"), ("float16", "bf16-mixed"), ("bfloat16", None)]
+    ("dtype", "autocast"),
+    [("float32", "bf16-mixed"), ("float16", "bf16-mixed"), ("bfloat16", None)],
 )
 def test_the_dtype_in_which_a_teacher_computes_is_known(pair, dtype, autocast):
     trainer = L.Trainer(
