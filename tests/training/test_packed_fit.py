@@ -163,6 +163,6 @@ def test_contradictions_are_refused(fit):
 
 @pytest.mark.parametrize("how", [{"pack_tokens": 130}, {"batch_size": 2}], ids=str)
 def test_an_epoch_that_would_end_within_a_step_is_refused(fit, how):
-    with pytest.raises(ValueError, match=r"limit_train_batches 4: 4 micro-batches an .* has 3; exp"):
+    with pytest.raises(ValueError, match=r"limit_train_batches 4: 4 micro-batches .* has 3; exp"):
         fit(**how, trainer={"limit_train_batches": 4})
     assert len(fit(**how, trainer={"limit_train_batches": 3}).tokens) == STEPS * 3
