@@ -10,10 +10,9 @@ from laid.common.atomic_files import atomic_write_text
 from laid.common.cached_folders import folder_files
 from laid.sharing.hub_push import check_repo, push
 from laid.teacher_cache.cache_size import described
-from laid.teacher_cache.signal_store import HEADER, SignalStore
+from laid.teacher_cache.signal_store import CARD, HEADER, SignalStore
 
 _TEMPLATE = (files("laid.sharing") / "cache_card.txt").read_text("utf-8")
-_CARD = "README.md"
 
 
 def push_cache(folder: str, push_to: str, private: bool = True, dry_run: bool = False) -> None:
@@ -34,12 +33,12 @@ def push_cache(folder: str, push_to: str, private: bool = True, dry_run: bool = 
     check_repo(push_to)
     store = SignalStore.open(Path(folder))
     store.check_whole()
-    atomic_write_text(store.folder / _CARD, _card(store, push_to))
+    atomic_write_text(store.folder / CARD, _card(store, push_to))
     parts = [store.teacher, *(store.place(shard) for shard in store.shards)]
     names = [
         path.relative_to(store.folder).as_posix() for part in parts for path in folder_files(part)
     ]
-    push(store.folder, [_CARD, HEADER, *names], push_to, "dataset", private, dry_run)
+    push(store.folder, [CARD, HEADER, *names], push_to, "dataset", private, dry_run)
 
 
 def _card(store: SignalStore, repo: str) -> str:

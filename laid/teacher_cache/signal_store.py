@@ -30,6 +30,8 @@ from laid.teacher_cache.entry_signals import HeldSignals, held_signals
 from laid.teacher_cache.stored_numbers import StoredAs
 
 HEADER, TEACHER, SHARDS = "cache.json", "teacher", "shards"
+CARD = "README.md"
+"""What ``laid cache push`` writes beside them."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class SignalStore:
         with locked(folder.absolute().parent):
             if not (folder / HEADER).is_file():
                 names = {path.name for path in folder.iterdir() if path.name[0] != "."}
-                if other := names - {TEACHER, SHARDS}:
+                of_cache = {TEACHER, SHARDS} | ({CARD} if SHARDS in names else set())
+                if other := names - of_cache:
                     raise UserError(
                         f"{folder} is not empty and no cache (it holds {min(other)}): name a "
                         "folder for the cache alone"

@@ -149,4 +149,5 @@ def test_a_torn_header_is_made_again_and_the_shards_stay(store):
     with pytest.raises(UserError, match=r"cache\.json .*Remove it and run `laid cache`"):
         new_store(store.folder)
     header.unlink()
+    (store.folder / "README.md").touch()  # of a cache that was pushed
     new_store(store.folder).check_whole()
