@@ -17,6 +17,7 @@ from laid.vlm.processor import ProcessorArgs, load_processor
 
 WIDTH, HEIGHT = 640, 480
 VOCABULARY = 152_064
+QUESTION = "For the image with a dog, is there a cat?"
 LAYERS = {"teacher": 8, "student": 4}
 
 
@@ -57,8 +58,8 @@ def dataset(folder: Path, sizes: Sequence[int], with_answer: bool = True) -> Hay
         shown = tuple(name(image) for image in range(first, first + size))
         entries.append(
             HaystackEntry(
-                id=str(number), question="For the image with a dog, is there a cat?", answer="yes",
-                size=size, images=shown, needles=(0,),
+                id=str(number), question=QUESTION, answer="yes", size=size, images=shown,
+                needles=(0,),
             )
         )  # fmt: skip
         first += size
