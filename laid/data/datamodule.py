@@ -145,7 +145,8 @@ class HaystackDataModule(L.LightningDataModule):
         self.answered: Callable[[], Collection[str]] = tuple
         """Gives the ids of test entries to leave out; called when the test begins, after the
         checkpoint is read."""
-        self._image_sizes: dict[str, tuple[int, int]] = {}
+        self.image_sizes: dict[str, tuple[int, int]] = {}
+        """Width and height of each image of the stage, upright; on one process of each node."""
         self._packing: Packing | None = None
         self._train_loader: HaystackLoader | None = None
         self._mixture: Mixture | None = None
@@ -186,7 +187,7 @@ class HaystackDataModule(L.LightningDataModule):
             self.root, self.predict_entries = self.source.prediction(self.predict_args)
         else:
             self.root = self.source.roots
-        self._image_sizes = {}
+        self.image_sizes = {}
         for part, entries in self.entries_of(stage).items():
             self._check(f"data.{part}", entries, trained=part == "train")
 
@@ -194,9 +195,9 @@ class HaystackDataModule(L.LightningDataModule):
     def _check(self, setting: str, entries: Dataset, trained: bool) -> None:
         """Before the first step, so that no entry ends a run in the middle."""
         if self.trainer is None or self.trainer.local_rank == 0:  # one process of each node
-            shown = shown_images(entries) - self._image_sizes.keys()
-            self._image_sizes |= check_images(self.root, shown, self.encoder.patches)
-            check_entries(setting, self.encoder, entries, self._image_sizes, trained)
+            shown = shown_images(entries) - self.image_sizes.keys()
+            self.image_sizes |= check_images(self.root, shown, self.encoder.patches)
+            check_entries(setting, self.encoder, entries, self.image_sizes, trained)
 
     def probes(
         self, role: str, sizes: Sequence[int] | None, per_size: int, of_built: Sequence[int]
@@ -224,7 +225,7 @@ class HaystackDataModule(L.LightningDataModule):
         """How the haystacks of a step are packed, as ``packing_of``; None where they are padded.
         All ranks ask for it together."""
         if self._packing is None and self.pack_tokens is not None:
-            shown, encoder = (self.train_entries, self._image_sizes), self.encoder
+            shown, encoder = (self.train_entries, self.image_sizes), self.encoder
             tokens = on_rank_zero(lambda: encoder.lengths(*shown))
             step = self.global_batch_size, self.rank()["world_size"]
             family, mixture = encoder.processor.family, self._mixture

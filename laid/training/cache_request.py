@@ -35,7 +35,7 @@ SHARD_BYTES, SHARD_ENTRIES = 256 * 2**20, 64
 """About the most of a shard, which has at least one entry. What a process that dies has not written
 of its shard is computed again."""
 _MEASURED = 16
-"""Entries whose tokens are counted to estimate the size of all."""
+"""Entries whose questions and answers are counted to estimate those of all."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,17 @@ class CacheRequest:
         return there, missing
 
     def _bytes_each(self) -> float:
-        """Mean bytes of an entry, from the tokens of some: they go with the images."""
-        entries = self.data.train_entries
+        """Mean bytes of an entry; called where the sizes of its images are known."""
+        data, entries = self.data, self.data.train_entries
         some = entries.select(range(0, len(entries), math.ceil(len(entries) / _MEASURED)))
-        inputs = [batch.inputs for batch in self.data.probe(some, torch.device("cpu"))]
-        per_image = sum(one.tokens for one in inputs) / max(1, sum(some["size"]))
-        question = sum(int(QUESTION.mask(one).sum()) for one in inputs) / len(some)
+        inputs = [batch.inputs for batch in data.probe(some, torch.device("cpu"))]
+        shown = sum(bool(size) for size in some["size"])
+        question = sum(int(QUESTION.mask(one).sum()) for one in inputs) / max(1, shown)
         answers = sum(len(one.answers.labels_N) for one in inputs) / len(some)
+        lengths = data.encoder.lengths(entries, data.image_sizes)
+        each = list(zip(lengths, entries["size"], strict=True))
         queries, keys = (
-            sum(tokens.count(per_image * size, question) for size in entries["size"])
+            sum(tokens.count(length, question * bool(size)) for length, size in each)
             for tokens in (self.wanted.queries, self.wanted.keys)
         )
         counts = queries, keys, answers * len(entries)

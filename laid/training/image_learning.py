@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -58,12 +60,15 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
     for model in models:
         model.forget_images()
     names = data.images_of(stage)
-    if isinstance(data.cache_features, str):
-        _on_disk(models, data, names, Path(data.cache_features).expanduser())
-        return
-    for some, patches_PC, grid_I3 in _batches(data, names):
-        for model in models:
-            model.learn(some, patches_PC, grid_I3, data.feature_gib)
+    # In the precision of a step, so that they are the features that it would compute.
+    plugin = data.trainer and data.trainer.precision_plugin
+    with plugin.forward_context() if plugin else nullcontext():
+        if isinstance(data.cache_features, str):
+            _on_disk(models, data, names, Path(data.cache_features).expanduser())
+            return
+        for some, patches_PC, grid_I3 in _batches(data, names):
+            for model in models:
+                model.learn(some, patches_PC, grid_I3, data.feature_gib)
 
 
 def _batches(
@@ -91,7 +96,7 @@ def _on_disk(
     processor = data.encoder.processor.identity()["image_processor"]
     stores = []
     for model in models:
-        key = vision_identity(model.hf, model.family, processor)
+        key = vision_identity(model.hf, model.family, processor, _precision(model))
         stores.append(StoredFeatures(folder, key, model.device))
 
     def lacking() -> list[set[str]]:
@@ -117,6 +122,14 @@ def _on_disk(
     log.info("the features of %s images are in %s", f"{len(names):,}", folder)
 
 
+def _precision(model: VLM) -> str:
+    """In which a vision tower multiplies now; empty: as its weights are held."""
+    kind = model.device.type
+    if torch.is_autocast_enabled(kind):
+        return f"autocast to {torch.get_autocast_dtype(kind)}"
+    return "" if model.computes is None else f"sharded in {model.computes}"
+
+
 def _make(
     each: list[tuple[VLM, StoredFeatures, set[str]]],
     data: HaystackDataModule,
@@ -127,8 +140,19 @@ def _make(
     others, since a sharded model runs on all of them together."""
     some = list(islice(cycle(wanted), _LEAST))
     pieces = patches_of(data.root, some, data.encoder.patches)
-    takes = [sum(f.bytes for f in model.seen(*pieces)) / _LEAST for model, _, _ in each]
-    on_rank_zero(lambda: _check_space(each, takes, data.feature_gib))
+    takes = [sum(f.bytes for f in model.seen(*pieces)) for model, _, _ in each]
+
+    def check() -> None:
+        tokens = data.encoder.processor.image_tokens(data.image_sizes[name] for name in ids)
+        of = {one: tokens[data.image_sizes[name]] for name, one in ids.items()}
+        measured = sum(of[ids[name]] for name in some)
+        more = [
+            bytes_ * sum(of[one] for one in missing) / measured
+            for bytes_, (_, _, missing) in zip(takes, each, strict=True)
+        ]
+        _check_space(each, more, data.feature_gib)
+
+    on_rank_zero(check)
     place = data.rank()
     length = -(-len(wanted) // place["world_size"])
     mine = wanted[place["rank"] * length :][:length]
@@ -158,17 +182,19 @@ def _make(
 def _check_space(
     each: list[tuple[VLM, StoredFeatures, set[str]]], takes: list[float], limit_gib: float
 ) -> None:
-    """Says what will be stored, and refuses what is not allowed or does not fit."""
-    total = 0.0
-    for (_, store, missing), bytes_ in zip(each, takes, strict=True):
-        more = bytes_ * len(missing)
-        total += more
+    """Says what will be stored, and refuses what is not allowed or does not fit.
+
+    Args:
+        takes: bytes of what is missing, for each.
+    """
+    for (_, store, _), more in zip(each, takes, strict=True):
         if store.bytes + more > limit_gib * 2**30:
             raise UserError(
                 f"data.cache_features: {store.folder} would take "
                 f"{(store.bytes + more) / 2**30:,.2f} GiB, more than data.feature_gib "
                 f"{limit_gib:g}: raise it, or set data.cache_features false"
             )
+    total = sum(takes)
     folder = each[0][1].folder.parent
     free, counts = free_bytes(folder), [len(missing) for _, _, missing in each]
     text = (

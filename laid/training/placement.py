@@ -97,6 +97,7 @@ class Placement:
         # The vision tower is also run by itself, to compute each distinct image once.
         register_fsdp_forward_method(vlm.hf, "get_image_features")
         vlm.in_step = self.mesh.size() > 1
+        vlm.computes = policy.param_dtype
         materialise(vlm.hf, args, _device(self.mesh), local_rows if self.weights else None)
         if self.weights:
             begin_gains(vlm.hf)

@@ -2,8 +2,9 @@
 
     FOLDER/KEY/SHARD/...    features of some images (``laid.common.tensor_shards``)
 
-KEY depends on the vision tower's weights and settings and on the image processor, and an image is
-known by the content of its file: what is stored for others is never taken.
+KEY depends on the vision tower's weights and settings, on the precision in which it computes and on
+the image processor, and an image is known by the content of its file: what is stored for others is
+never taken.
 """
 
 import hashlib
@@ -28,15 +29,21 @@ log = logging.getLogger(__name__)
 _NOT_SETTINGS = ("transformers_version", "dtype", "torch_dtype")
 
 
-def vision_identity(hf: Any, family: Family, processor: Json) -> str:
+def vision_identity(hf: Any, family: Family, processor: Json, precision: str) -> str:
     """A hash of what decides an image's features: the vision tower's weights by their content, its
-    configuration, and the image processor's settings. All ranks of a sharded model call it."""
+    configuration, the image processor's settings, and the precision. All ranks of a sharded model
+    call it.
+
+    Args:
+        precision: in which the tower multiplies; empty: as its weights are held.
+    """
     settings = {
         key: value
         for key, value in family.config.vision_config.to_dict().items()
         if key not in _NOT_SETTINGS and not key.startswith("_")
     }
     content = [family.model_type, settings, processor]
+    content += [precision] if precision else []
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     for part in family.vision_parts(hf):
         for name, parameter in part.named_parameters():

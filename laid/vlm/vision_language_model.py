@@ -45,6 +45,8 @@ class VLM(nn.Module):
         self.features: ImageFeatures | StoredFeatures = ImageFeatures()
         self.in_step = False
         """Whether the model is sharded, so that each rank must run it as often as the others."""
+        self.computes: torch.dtype | None = None
+        """In which dtype a sharded model multiplies; None: as its weights are held."""
 
     @classmethod
     def load(

@@ -3,9 +3,11 @@
 import os
 import shutil
 
+import lightning as L
 import pytest
 import torch
 from command_line.faults import DIED, inject
+from PIL import Image
 
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
@@ -140,6 +142,19 @@ def test_what_is_more_than_allowed_is_refused_before_it_is_made(data_of, student
         learn_images([student], data, "fit")
 
 
+def test_what_images_of_many_sizes_take_is_known_before(data_of, images, student, tmp_path):
+    """The first ones are small and all others larger."""
+    for name in data_of().images_of("fit")[8:]:
+        with Image.open(images / name) as image:
+            image.resize((140, 112)).save(images / name)
+    learn_images([student], data_of(cache_features=str(tmp_path / "made")), "fit")
+    takes = sum(path.stat().st_size for path in (tmp_path / "made").glob("*/*/tensors.*")) / 2**30
+    refused = data_of(cache_features=str(tmp_path / "refused"), feature_gib=0.8 * takes)
+    with pytest.raises(UserError, match=r"more than data\.feature_gib"):
+        learn_images([student], refused, "fit")
+    learn_images([student], data_of(cache_features=str(tmp_path / "b"), feature_gib=takes), "fit")
+
+
 @pytest.mark.parametrize(("error", "code"), [(None, DIED), ("ENOSPC", FULL)])
 def test_a_run_that_dies_or_meets_a_full_disk_leaves_nothing_half_made(
     data_of, student, tmp_path, error, code
@@ -191,3 +206,23 @@ def test_several_tensors_of_an_image_come_back(tmp_path):
     (found,) = made.of(["a.jpg"])
     assert torch.equal(found.tokens_VE, tensors[0])
     assert torch.equal(torch.stack(found.more_VE), tensors[1:])
+
+
+def test_in_mixed_precision_they_are_those_of_a_step_and_others_than_in_float32(
+    data_of, student, tmp_path
+):
+    """A step multiplies in bfloat16 then, and so do the features, in memory and on disk."""
+    trainer = L.Trainer(
+        accelerator="cpu", precision="bf16-mixed", logger=False, enable_checkpointing=False
+    )
+    folder = str(tmp_path / "features")
+    learn_images([student], data_of(cache_features=folder), "fit")
+    said = []
+    for kept in (False, True, folder):
+        data = data_of(cache_features=kept)
+        data.trainer = trainer
+        learn_images([student], data, "fit")
+        with trainer.precision_plugin.forward_context():
+            said.append(student.signals(batch(data), WANTED).logits_NV)
+    assert all(torch.equal(one, said[0]) for one in said[1:])
+    assert len(os.listdir(folder)) == 2
