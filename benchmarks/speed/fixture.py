@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import torch
@@ -38,6 +39,15 @@ def write(folder: Path, images: int) -> None:
             processor.tokenizer, layers=layers, heads=8, kv_heads=4, vocab_size=VOCABULARY
         )
         write_tiny(folder / role, config, processor)
+
+
+def take(folder: Path, photographs: Path, images: int) -> None:
+    """Puts so many JPEG files of a folder in the place of the drawn ones."""
+    found = sorted(photographs.glob("*.jpg"))[:images]
+    if len(found) < images:
+        raise SystemExit(f"{photographs} has {len(found)} files *.jpg, expected {images}")
+    for number, path in enumerate(found):
+        copyfile(path, folder / name(number))
 
 
 def name(number: int) -> str:

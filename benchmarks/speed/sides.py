@@ -131,7 +131,7 @@ def answer(folder: Path, haystacks: Haystacks) -> Step:
 def measure(side: str, folder: Path, haystacks: Haystacks, steps: int) -> list[float]:
     """Seconds of the processor in each of some steps after the first: other jobs do not count."""
     if side in WORKERS:
-        return seconds_of_reading(folder, WORKERS[side])
+        return seconds_of_reading(folder, side)
     if side == CACHED:
         return cached_steps(folder, steps)
     if side not in SIDES:

@@ -54,7 +54,10 @@ def packed(folder: Path, args: argparse.Namespace) -> Report:
 
 def read(folder: Path, args: argparse.Namespace) -> Report:
     """Images from files to patches."""
-    title = f"{HAYSTACK} images of {SIZE}, from files to patches, by the clock"
+    if args.photographs is not None:
+        fixture.take(folder, args.photographs, HAYSTACK)
+    of = SIZE if args.photographs is None else args.photographs.name
+    title = f"{HAYSTACK} images of {of}, from files to patches, by the clock"
     settings = {"haystacks": [HAYSTACK], "steps": 1}
     return compare("input", title, [*WORKERS], args.rounds, settings, folder, args.out)
 
@@ -110,6 +113,9 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 5, 10, 20, 50, 100, 150])
     parser.add_argument("--growth_rounds", type=int, default=1)
+    parser.add_argument(
+        "--photographs", type=Path, help="a folder of JPEG files, for input in place of drawn ones"
+    )
     parser.add_argument("--entries", type=int, default=400, help="of epoch")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     args = parser.parse_args()
