@@ -85,7 +85,8 @@ def growth(folder: Path, args: argparse.Namespace) -> Report:
         tokens = [own[0]["tokens"] for own in whole.values()]
         slope, intercept, off = linear(tokens, [own[0]["peak_gib"] for own in whole.values()])
         fit = (
-            f"{slope * 1000:.3f} GiB a thousand tokens + {intercept:.2f}; off by {off:.1%} at most"
+            f"{slope * 1000:.3f} GiB a thousand tokens + {intercept:.2f}; off by {off:.1%} of the "
+            "largest at most"
         )
         rows.append([what, "", "", "", "memory:", fit])
         content[what] = {"found": each, "memory": [slope, intercept, off]}

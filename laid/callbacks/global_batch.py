@@ -34,6 +34,21 @@ class GlobalBatch(Callback):
             )
         trainer.accumulate_grad_batches = accumulation
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Once the batches of an epoch are counted.
+
+        Raises:
+            UserError: an epoch ends within an optimizer step, which would have fewer haystacks.
+        """
+        batches, step = trainer.num_training_batches, trainer.accumulate_grad_batches
+        if batches % step and not trainer.fast_dev_run:
+            name = "overfit_batches" if trainer.overfit_batches else "limit_train_batches"
+            raise UserError(
+                f"trainer.{name} {getattr(trainer, name)}: {batches} micro-batches an epoch, and a "
+                f"step of data.global_batch_size has {step}; expected a multiple of {step}, or "
+                "data.train.entries and trainer.max_steps for a short run"
+            )
+
     def _packed(self, trainer: Trainer, data: Any) -> int:
         if trainer.overfit_batches:
             raise UserError(

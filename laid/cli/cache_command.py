@@ -13,8 +13,10 @@ from laid.common.stopping import Stopped
 from laid.losses.term import ModelPair
 from laid.settings.run_settings import RUNS, read_settings, settings_parser
 from laid.signals.model_signals import Wanted
+from laid.teacher_cache.hub_cache import HUB
 from laid.training.module import LaidModule
 from laid.training.objective import wanted_of_teacher
+from laid.training.teacher_choice import CACHE
 from laid.training.teacher_run import CacheEntries, TeacherRun
 from laid.vlm.families.registry import family_of
 from laid.vlm.model_loading import load_config
@@ -46,6 +48,11 @@ def run(words: Sequence[str]) -> None:
     config.trainer.default_root_dir = config.trainer.default_root_dir or RUNS
     made = parser.instantiate(config)
     module: LaidModule = made.model
+    if config.out is not None and (not config.out or config.out.startswith((HUB, f"{CACHE}:"))):
+        raise UserError(
+            f"--out {config.out!r}: expected a folder on this machine, such as runs/cache; laid "
+            "cache push brings it to the hub"
+        )
     out = Path(config.out) if config.out is not None else module.chosen_teacher.folder
     if out is None:
         raise UserError("--out is missing: name the folder of the cache")

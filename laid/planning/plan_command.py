@@ -96,11 +96,7 @@ class _Plan:
         ]
         if teacher is not None:
             lines.append(self._cache(teacher, setting, tokens))
-        if data.cache_features:
-            lines.append(
-                "data.cache_features is planned as false: vision towers at work in every step; "
-                f"else up to {data.feature_gib:g} GiB of features are kept for each model"
-            )
+        lines += self._not_followed(setting)
         tested = options.test_images
         if tested is None:
             tested = max(data.test_args.sizes or SIZES)
@@ -120,6 +116,26 @@ class _Plan:
                 *("", verdict("the test", tracker, limit, remedies)),
             ]
         return "\n".join(lines)
+
+    def _not_followed(self, setting: Setting) -> list[str]:
+        """What of the settings is planned otherwise."""
+        data, trainer, lines = self.data, self.config.trainer, []
+        if data.cache_features:
+            lines.append(
+                "data.cache_features is planned as false: vision towers at work in every step; "
+                f"else up to {data.feature_gib:g} GiB of features are kept for each model"
+            )
+        for name in ("source", "mixture"):
+            if getattr(data.train_args, name) is not None:
+                lines.append(
+                    f"data.train.{name} is not read: planned as {data.train_args.count:,} "
+                    f"haystacks of {setting.images} images; for others, leave it out and give "
+                    "data.train.entries, min_size and max_size"
+                )
+        for name in ("limit_train_batches", "overfit_batches", "fast_dev_run", "max_time"):
+            if trainer[name] and repr(trainer[name]) != "1.0":  # 1.0 is all batches, 1 is one
+                lines.append(f"trainer.{name} {trainer[name]} is not followed: epochs are whole")
+        return lines
 
     def _trained(self, setting: Setting, rounds: int, tokens: Callable[[int], int]) -> str:
         """What a device's micro-batch is."""

@@ -19,12 +19,13 @@ Differing = dict[str, tuple[Any, Any]]
 _CONTENT = ("weights", "config")
 _NAMED = ("path", "revision")
 _COMPUTED = ("dtype", "autocast")
+_AUTOCAST = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
 def teacher_identity(args: ModelArgs, trainer: Trainer) -> Json:
     """Of a teacher under a trainer's precision: its name, hashes of its weights and of its
-    config.json (None for what is not on this machine), dtype, and of a teacher in float32 the
-    precision that it is autocast to: one in 16 bits computes in 16 bits with or without."""
+    config.json (None for what is not on this machine), dtype, and the precision that it is autocast
+    to, where its numbers have another dtype by that."""
     weights, config = f"random, seed {args.seed}", None
     try:
         folder = model_folder(args.path, args.revision, local_files_only=True)
@@ -32,7 +33,7 @@ def teacher_identity(args: ModelArgs, trainer: Trainer) -> Json:
     except UserError:
         pass  # it is not here
     plugin = trainer.precision_plugin
-    autocast = args.dtype == "float32" and isinstance(plugin, MixedPrecision)
+    autocast = isinstance(plugin, MixedPrecision) and args.dtype != _AUTOCAST[plugin.precision]
     return {
         "path": args.path,
         "revision": args.revision,

@@ -120,6 +120,8 @@ class SignalStore:
             UserError: the folder holds something else.
             OSError: it can't be written.
         """
+        if folder.is_file():
+            raise UserError(f"{folder} is a file: name a folder for the cache")
         folder.mkdir(parents=True, exist_ok=True)
         # Not the folder itself, which is locked for what is written into it.
         with locked(folder.absolute().parent):

@@ -51,8 +51,9 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
         )
     if data.cache_features is False:
         return
-    if data.cache_features == "":
-        raise UserError("data.cache_features '': expected true, false or a folder")
+    kept = data.cache_features
+    if kept == "" or (isinstance(kept, str) and Path(kept).expanduser().is_file()):
+        raise UserError(f"data.cache_features {kept!r}: expected true, false or a folder")
     if not frozen:
         raise UserError(
             "data.cache_features: the features of a vision tower that is trained change; set it "

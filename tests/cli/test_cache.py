@@ -235,6 +235,10 @@ def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
     code, said = run("cache", "--config", config)
     assert code == 2
     assert "--out is missing" in said
+    for name in ("hf://me/signals", "cache:made", ""):
+        code, said = run("cache", "--config", config, f"--out={name}")
+        assert code == 2
+        assert f"--out {name!r}: expected a folder on this machine" in said
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ def planned(pair, tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(planned):
     return planned(
-        "--trainer.strategy=laid_fsdp", "--devices=4", "--tflops=0.001", "--test_images=5"
+        *("--trainer.strategy=laid_fsdp", "--devices=4", "--tflops=0.001", "--test_images=5"),
+        "--trainer.limit_train_batches=1.0",
     )
 
 
@@ -72,6 +73,16 @@ def test_a_teacher_from_a_cache_takes_no_memory_and_no_flops(planned, text):
     for said in (text, cached):
         assert "laid cache of 5,000 entries: " in said
         assert "(teacher layers 2 and logits)" in said
+
+
+def test_settings_that_a_plan_does_not_follow_are_named(planned, text):
+    typed = "--trainer.limit_train_batches=5", "--data.cache_features=true"
+    mixture = "--data.train.mixture={built: 0.8, my.jsonl: 0.2}"
+    said = planned("--devices=1", mixture, *typed)
+    assert "data.train.mixture is not read: planned as 5,000 haystacks of 3 images; for" in said
+    assert "trainer.limit_train_batches 5 is not followed: epochs are whole" in said
+    assert "data.cache_features is planned as false" in said
+    assert " is not " not in text
 
 
 def test_what_does_not_fit_comes_with_what_to_turn(planned):

@@ -2,9 +2,17 @@
 
 import json
 
+import lightning as L
+import pytest
+
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
-from laid.teacher_cache.cache_identity import reading_identity, teacher_differences
+from laid.teacher_cache.cache_identity import (
+    reading_identity,
+    teacher_differences,
+    teacher_identity,
+)
+from laid.vlm.model_loading import ModelArgs
 
 
 def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair, tmp_path):
@@ -22,6 +30,17 @@ def test_answers_of_all_turns_are_another_cache_than_the_last_alone(drawn, pair,
         data.setup("fit")
         found.append(reading_identity(data))
     assert found[1] == {**found[0], "turns": "all"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast"),
+    [("float32", "bf16-mixed"), ("float16", "bf16-mixed"), ("bfloat16", None)],
+)
+def test_the_dtype_in_which_a_teacher_computes_is_known(pair, dtype, autocast):
+    trainer = L.Trainer(
+        accelerator="cpu", precision="bf16-mixed", logger=False, enable_checkpointing=False
+    )
+    assert teacher_identity(ModelArgs(str(pair[1]), dtype=dtype), trainer)["autocast"] == autocast
 
 
 def test_a_cache_that_does_not_say_whose_it_is_is_another_teachers():

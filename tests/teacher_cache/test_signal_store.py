@@ -133,6 +133,8 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path):
         SignalStore.begin(tmp_path, HEADER)
     with pytest.raises(UserError, match=r"it has no cache\.json"):
         SignalStore.open(tmp_path)
+    with pytest.raises(UserError, match=r"notes\.txt is a file: name a folder"):
+        SignalStore.begin(tmp_path / "notes.txt", HEADER)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -159,3 +159,10 @@ def test_contradictions_are_refused(fit):
         fit(pack_tokens=130, trainer={"accumulate_grad_batches": 7})
     with pytest.raises(ValueError, match=r"overfit_batches 2 and data\.pack_tokens"):
         fit(pack_tokens=130, trainer={"overfit_batches": 2})
+
+
+@pytest.mark.parametrize("how", [{"pack_tokens": 130}, {"batch_size": 2}], ids=str)
+def test_an_epoch_that_would_end_within_a_step_is_refused(fit, how):
+    with pytest.raises(ValueError, match=r"limit_train_batches 4: 4 micro-batches .* has 3; exp"):
+        fit(**how, trainer={"limit_train_batches": 4})
+    assert len(fit(**how, trainer={"limit_train_batches": 3}).tokens) == STEPS * 3

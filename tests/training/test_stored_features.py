@@ -155,8 +155,10 @@ def test_what_is_more_than_allowed_is_refused_before_it_is_made(data_of, student
     with pytest.raises(UserError, match=r"would take .* GiB, more than data\.feature_gib 1e-06"):
         learn_images([student], data, "fit")
     assert not list((tmp_path / "features").glob("*/*"))
-    with pytest.raises(UserError, match="expected true, false or a folder"):
-        learn_images([student], data_of(cache_features=""), "fit")
+    (tmp_path / "file").touch()
+    for name in ("", str(tmp_path / "file")):
+        with pytest.raises(UserError, match="expected true, false or a folder"):
+            learn_images([student], data_of(cache_features=name), "fit")
     student.requires_grad_(True)
     with pytest.raises(UserError, match="a vision tower that is trained"):
         learn_images([student], data, "fit")
