@@ -47,3 +47,10 @@ def test_a_cache_that_does_not_say_whose_it_is_is_another_teachers():
     ours = {"weights": "1a", "config": "2b", "dtype": "float32", "autocast": None}
     found = teacher_differences({"dtype": "float32"}, ours)
     assert found == {"teacher.weights": (None, "1a"), "teacher.config": (None, "2b")}
+
+
+def test_a_teacher_on_this_machine_is_known_by_its_content_and_one_that_is_not_by_its_name():
+    stored = {"path": "a", "revision": None, "weights": "1a", "config": "2b", "dtype": "float32"}
+    assert teacher_differences(stored, stored | {"path": "elsewhere/a"}) == {}
+    away = stored | {"path": "b", "weights": None, "config": None}
+    assert teacher_differences(stored, away) == {"teacher.path": ("a", "b")}

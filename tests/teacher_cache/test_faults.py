@@ -17,9 +17,8 @@ def in_child(folder, log, at, error):
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 1
     try:
-        store = new_store(folder)
         inject(str(folder), str(log), at, error)
-        filled(store)
+        filled(new_store(folder))
         code = 0
     except OSError as reason:
         code = reason.errno
@@ -43,4 +42,5 @@ def test_what_was_whole_stays_and_the_next_writer_makes_the_rest(tmp_path, error
         store.check_whole()
         names = sorted(path.name for path in (folder / "shards").iterdir())
         assert names == ["00000", "00001", "00002"]
+        assert sorted(path.name for path in folder.iterdir()) == ["cache.json", "shards", "teacher"]
         shutil.rmtree(folder)

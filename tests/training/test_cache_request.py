@@ -41,8 +41,8 @@ def request_of(data, pair, tmp_path):
     """A function of the tokens that are held."""
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
 
-    def make(choice):
-        wanted, teacher = Wanted((0, 2), queries=choice, keys=choice), ModelArgs(str(pair[1]))
+    def make(choice, layers=(0, 2)):
+        wanted, teacher = Wanted(layers, queries=choice, keys=choice), ModelArgs(str(pair[1]))
         return CacheRequest(tmp_path / "cache", teacher, wanted, "teacher", trainer, data)
 
     return make
@@ -70,3 +70,14 @@ def test_entries_of_one_id_are_refused(data, request_of):
     data.train_entries = data.train_entries.select([*range(20), 3])
     with pytest.raises(UserError, match=r"the id 'train-\d-000003' is there twice"):
         assert request_of(ALL).ids
+
+
+def test_a_run_may_fill_a_cache_of_more_and_laid_cache_may_not(request_of):
+    header, missing = request_of(ALL).begun(by_entry=True)
+    assert missing == list(range(50))
+    fewer = request_of(DRAWN, layers=(2,))
+    assert fewer.begun(by_entry=True, may_hold_more=True) == (header, missing)
+    with pytest.raises(UserError, match=r"(?s)layers: the cache \(0, 2\), now \(2,\).*queries: "):
+        fewer.begun()
+    with pytest.raises(UserError, match=r"layers: the cache \(0, 2\), now \(1, 2\)"):
+        request_of(ALL, layers=(1, 2)).begun(by_entry=True, may_hold_more=True)
