@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from laid.vlm.processor import ProcessorArgs, load_processor
 
 WIDTH, HEIGHT = 640, 480
 VOCABULARY = 152_064
+QUESTION = "For the image with a dog, is there a cat?"
 LAYERS = {"teacher": 8, "student": 4}
 
 
@@ -39,6 +41,15 @@ def write(folder: Path, images: int) -> None:
         write_tiny(folder / role, config, processor)
 
 
+def take(folder: Path, photographs: Path, images: int) -> None:
+    """Puts so many JPEG files of a folder in the place of the drawn ones."""
+    found = sorted(photographs.glob("*.jpg"))[:images]
+    if len(found) < images:
+        raise SystemExit(f"{photographs} has {len(found)} files *.jpg, expected {images}")
+    for number, path in enumerate(found):
+        copyfile(path, folder / name(number))
+
+
 def name(number: int) -> str:
     """The name of an image."""
     return f"train2017/{number:012}.jpg"
@@ -57,8 +68,8 @@ def dataset(folder: Path, sizes: Sequence[int], with_answer: bool = True) -> Hay
         shown = tuple(name(image) for image in range(first, first + size))
         entries.append(
             HaystackEntry(
-                id=str(number), question="For the image with a dog, is there a cat?", answer="yes",
-                size=size, images=shown, needles=(0,),
+                id=str(number), question=QUESTION, answer="yes", size=size, images=shown,
+                needles=(0,),
             )
         )  # fmt: skip
         first += size

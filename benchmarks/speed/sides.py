@@ -16,6 +16,7 @@ from typing import Any
 import fixture
 import torch
 import torch.nn.functional as F
+from cached_side import CACHED, cached_steps
 from image_input import WORKERS, seconds_of_reading
 
 from laid.losses.alignment import AlignmentArgs
@@ -130,7 +131,9 @@ def answer(folder: Path, haystacks: Haystacks) -> Step:
 def measure(side: str, folder: Path, haystacks: Haystacks, steps: int) -> list[float]:
     """Seconds of the processor in each of some steps after the first: other jobs do not count."""
     if side in WORKERS:
-        return seconds_of_reading(folder, WORKERS[side])
+        return seconds_of_reading(folder, side)
+    if side == CACHED:
+        return cached_steps(folder, steps)
     if side not in SIDES:
         from trl_sides import trl_trainer  # an extra
 

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import fixture
+from cached_side import CACHED, make_cache
 from epochs import epochs
 from image_input import HAYSTACK, WORKERS
 from side_by_side import Measured, Report, Runs, compare, in_turn, linear, median, run
@@ -35,11 +36,11 @@ def step(folder: Path, args: argparse.Namespace) -> Report:
 
 
 def trl(folder: Path, args: argparse.Namespace) -> Report:
-    """laid and TRL's trainers."""
+    """laid, with and without caches, and TRL's trainers."""
+    make_cache(folder, args.images, args.steps)
     settings = {"haystacks": [args.images], "steps": args.steps}
     title = f"A training step of KL and SFT on {args.images} images of {SIZE}"
-    sides = ["laid", "DistillationTrainer", "GOLDTrainer"]
-    return compare("trl", title, sides, args.rounds, settings, folder, args.out)
+    return compare("trl", title, args.trl_sides, args.rounds, settings, folder, args.out)
 
 
 def packed(folder: Path, args: argparse.Namespace) -> Report:
@@ -53,7 +54,10 @@ def packed(folder: Path, args: argparse.Namespace) -> Report:
 
 def read(folder: Path, args: argparse.Namespace) -> Report:
     """Images from files to patches."""
-    title = f"{HAYSTACK} images of {SIZE}, from files to patches, by the clock"
+    if args.photographs is not None:
+        fixture.take(folder, args.photographs, HAYSTACK)
+    of = SIZE if args.photographs is None else args.photographs.name
+    title = f"{HAYSTACK} images of {of}, from files to patches, by the clock"
     settings = {"haystacks": [HAYSTACK], "steps": 1}
     return compare("input", title, [*WORKERS], args.rounds, settings, folder, args.out)
 
@@ -103,10 +107,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="measured in a round")
     parser.add_argument("--sides", nargs="+", default=["laid", "naive", "compiled"], help="of step")
     parser.add_argument(
+        "--trl_sides", nargs="+", default=["laid", "DistillationTrainer", "GOLDTrainer", CACHED]
+    )
+    parser.add_argument(
         "--haystacks", type=int, nargs="+", default=[1, 2, 2, 3, 4, 5, 5, 6], help="of packed"
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 5, 10, 20, 50, 100, 150])
     parser.add_argument("--growth_rounds", type=int, default=1)
+    parser.add_argument(
+        "--photographs", type=Path, help="a folder of JPEG files, for input in place of drawn ones"
+    )
     parser.add_argument("--entries", type=int, default=400, help="of epoch")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     args = parser.parse_args()

@@ -11,11 +11,13 @@ asked for.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -55,6 +57,10 @@ class ShardIndex:
     numbers: tuple[tuple[int, ...], ...]
 
 
+_PAGE = 4096
+"""Bytes, at most, that the operating system reads at a time."""
+
+
 def _opener() -> Callable[[Path], Any]:
     return lru_cache(_OPEN)(partial(safe_open, framework="pt"))
 
@@ -72,6 +78,9 @@ class TensorShards:
     key: str
     advice: str
     _opened: Callable[[Path], Any] = field(default_factory=_opener, repr=False, compare=False)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.folder, self.key, self.advice)  # what is open stays here
 
     def place(self, shard: str) -> Path:
         return self.folder / shard
@@ -114,6 +123,15 @@ class TensorShards:
             return from_json(ShardIndex, read_json(path))
         except UserError as reason:
             raise UserError(f"{path}: {reason}") from reason
+
+    def read_ahead(self, shard: str, n: int) -> None:
+        """Brings a shard's item number ``n`` into the operating system's page cache, for another
+        process. What can't be read is left for that to say."""
+        with suppress(OSError, SafetensorError):
+            opened = self._opened(self.place(shard) / TENSORS)
+            for name in opened.keys():  # noqa: SIM118  # it is no dictionary
+                if name.startswith(f"{n}."):
+                    opened.get_tensor(name).reshape(-1).view(torch.uint8)[::_PAGE].sum()
 
     def reader(self, shard: str, n: int) -> Callable[[str], Tensor]:
         """Gives tensors, by name, of a shard's item number ``n``, and raises ``UserError`` where

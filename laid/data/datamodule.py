@@ -32,6 +32,7 @@ from laid.data.prompt import PREFIX, Batch, Collate, HaystackDataset, PromptEnco
 from laid.data.question_text import QuestionCheck
 from laid.distributed.process_group import kept_for_setup, on_rank_zero, raise_kept, raised_on_all
 from laid.minicoco.drawing import MINICOCO, coco_folder
+from laid.signals.model_inputs import ReadAhead
 from laid.vlm.processor import ProcessorArgs, load_processor
 
 
@@ -142,9 +143,9 @@ class HaystackDataModule(L.LightningDataModule):
         self.order_seed = order_seed
         check_numbers(vars(self))
         self.grids: dict[str, Tensor] = {}
+        self.ahead: list[ReadAhead] = []
         self.answered: Callable[[], Collection[str]] = tuple
-        """Gives the ids of test entries to leave out; called when the test begins, after the
-        checkpoint is read."""
+        """Ids of test entries to leave out; called once a test's checkpoint is read."""
         self.image_sizes: dict[str, tuple[int, int]] = {}
         """Width and height of each image of the stage, upright; on one process of each node."""
         self._packing: Packing | None = None
@@ -166,7 +167,11 @@ class HaystackDataModule(L.LightningDataModule):
         the sources have.
         """
         raise_kept(self.trainer)
-        self.grids, self._packing = {}, None  # of this stage; the models learn its images again
+        self.grids, self.ahead, self._packing = (
+            {},
+            [],
+            None,
+        )  # of this stage; the models learn its images again
         processor = load_processor(self.processor_args)
         every_turn = self.train_args.turns == "all"
         self.encoder = PromptEncoder(processor, self.prefix, self.max_length, every_turn)
@@ -216,10 +221,6 @@ class HaystackDataModule(L.LightningDataModule):
         parts = ("train", "validate") if stage == "fit" else (stage,)
         return {part: getattr(self, part + "_entries") for part in parts}
 
-    def images_of(self, stage: str) -> list[str]:
-        """Names of the images of a stage, in order."""
-        return sorted(set().union(*map(shown_images, self.entries_of(stage).values())))
-
     @property
     def packing(self) -> Packing | None:
         """How the haystacks of a step are packed, as ``packing_of``; None where they are padded.
@@ -240,9 +241,8 @@ class HaystackDataModule(L.LightningDataModule):
         packing, rank = self.packing, self.rank()
         how = {"seed": self.order_seed, "mixture": self._mixture, **({} if packing else rank)}
         order = training_order(self._epoch_length, step, sizes, **how)
-        self._train_loader = training_loader(
-            data, order, self.batch_size, packing, rank["rank"], self.workers
-        )
+        how_read = self.batch_size, packing, rank["rank"], self.workers
+        self._train_loader = training_loader(data, order, *how_read)
         if self._place is not None:
             self._train_loader.seek(self._place)
         return self._train_loader
@@ -289,7 +289,9 @@ class HaystackDataModule(L.LightningDataModule):
         return padded_loader(data, sampler, self.eval_batch_size, "left", self.workers)
 
     def _dataset(self, entries: Dataset, with_answer: bool) -> HaystackDataset:
-        return HaystackDataset(entries, self.root, self.encoder, with_answer, self.grids)
+        return HaystackDataset(
+            entries, self.root, self.encoder, with_answer, self.grids, self.ahead
+        )
 
     def rank(self) -> dict[str, Any]:
         """Rank and world size, as options of ``EpochSampler``."""

@@ -208,7 +208,12 @@ def training_loader(
         log.info(text, packing.rounds, size)
     collate = Collate(data.encoder.pad_id, "right", mean_haystacks)
     return HaystackLoader(
-        data, **how, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
+        data,
+        **how,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
     )
 
 
@@ -217,4 +222,11 @@ def padded_loader(
 ) -> DataLoader:
     """Batches of ``size`` haystacks, padded on one side."""
     collate = Collate(data.encoder.pad_id, side)
-    return DataLoader(data, batch_size=size, sampler=order, collate_fn=collate, num_workers=workers)
+    return DataLoader(
+        data,
+        batch_size=size,
+        sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )

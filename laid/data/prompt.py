@@ -9,16 +9,17 @@ from typing import Literal
 import datasets
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.fabric.utilities.apply_func import apply_to_collection
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from tqdm import tqdm
 
 from laid.common.errors import UserError
 from laid.data.entries import HaystackEntry, shown_images
 from laid.data.image_files import patches_of
 from laid.data.image_names import ImageRoots
-from laid.signals.model_inputs import IGNORED, Answers, ModelInputs, pad_batch
+from laid.signals.model_inputs import IGNORED, Answers, ModelInputs, ReadAhead, pad_batch
 from laid.vlm.processor import ImageTextProcessor, user_turn
 
 PREFIX = "You are given a set of images. Please answer the following question in Yes or No: "
@@ -62,6 +63,10 @@ class Batch:
         # Found before: there, the host would wait for the device.
         inputs.answers = Answers(**move_data_to_device(vars(self.inputs.answers), device))
         return replace(self, inputs=inputs)
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that a GPU copies from while it computes; a DataLoader calls it."""
+        return replace(self, inputs=apply_to_collection(self.inputs, Tensor, Tensor.pin_memory))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +193,8 @@ class HaystackDataset(Dataset):
     asked for.
 
     Where the grids of all an entry's images are in ``grids``, the models know these images and
-    their files are not read. Index ``~i`` is entry ``i`` once more, not to be counted.
+    their files are not read. Data workers call each of ``ahead``. Index ``~i`` is entry ``i`` once
+    more, not to be counted.
     """
 
     entries: datasets.Dataset
@@ -196,6 +202,7 @@ class HaystackDataset(Dataset):
     encoder: PromptEncoder
     with_answer: bool
     grids: Mapping[str, Tensor] = field(default_factory=dict)
+    ahead: Sequence[ReadAhead] = ()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -211,6 +218,9 @@ class HaystackDataset(Dataset):
         else:
             pixels_PC, grid_I3 = patches_of(self.root, names, self.encoder.patches)
         inputs = self.encoder.encode(entry, pixels_PC, grid_I3, self.with_answer)
+        if get_worker_info() is not None:
+            for read in self.ahead:
+                read(entry.id, names)
         return Sample(inputs, entry, counted)
 
 

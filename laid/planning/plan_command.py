@@ -194,6 +194,8 @@ class _Plan:
                     "attn_implementation flash_attention_2: a plan runs without a GPU; plan with "
                     "sdpa, whose flash kernel takes the same memory"
                 )
+            if args is not None and args.liger:
+                raise UserError("liger true: a plan runs without a GPU; plan without it")
 
     def _devices(self) -> int | None:
         """Ranks that the models are sharded across; None: one device, no sharding."""

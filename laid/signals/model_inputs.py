@@ -5,13 +5,16 @@ one-dimensional positions has one row), P the pieces that images are cut into (p
 for Qwen2.5-VL: 3 colours x 2 frames x 14 x 14), I images of the whole batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+ReadAhead = Callable[[str, Sequence[str]], None]
+"""Takes an entry's id and the names of its images. A data worker calls it, so that the process that
+trains need not wait for a disk; nothing is sent between them."""
 IGNORED = -100
 """Label of a token that is not part of the answer."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_inputs import ModelInputs, ReadAhead
 from laid.signals.model_signals import Signals, Wanted
 
 
@@ -41,6 +41,11 @@ class TeacherSource(ABC):
     @property
     def vision(self) -> Any:
         """The model (``laid.vlm``) whose vision tower sees images; None where none does."""
+        return None
+
+    @property
+    def ahead(self) -> ReadAhead | None:
+        """Reads what is stored of an entry into the page cache; None where nothing is stored."""
         return None
 
     @abstractmethod

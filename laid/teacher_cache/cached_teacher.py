@@ -5,7 +5,8 @@ heads, D head_dim, N answer tokens of the whole batch, V vocabulary.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from laid.common.differences import differences
 from laid.common.errors import UserError
 from laid.common.json_codec import Json
-from laid.signals.model_inputs import ModelInputs
+from laid.signals.model_inputs import ModelInputs, ReadAhead
 from laid.signals.model_signals import QK, Signals, Wanted
 from laid.signals.top_logits import joined
 from laid.teacher_cache.cache_identity import refuse, teacher_differences
@@ -58,6 +59,13 @@ def cache_of_run(
     return store
 
 
+def _read_ahead(
+    store: SignalStore, places: Mapping[str, tuple[int, int, int]], entry: str, _: Sequence[str]
+) -> None:
+    if entry in places:  # else it is asked for, and stored, by the process that trains
+        store.read_ahead(*places[entry][:2])
+
+
 class CachedTeacher(WeightlessTeacher):
     """The signals of a cache."""
 
@@ -81,6 +89,10 @@ class CachedTeacher(WeightlessTeacher):
     def _know(self, shard: int) -> None:
         for n, (name, tokens) in enumerate(self._store.tokens(shard).items()):
             self._places[name] = shard, n, tokens
+
+    @property
+    def ahead(self) -> ReadAhead:
+        return partial(_read_ahead, self._store, self._places)
 
     def missing(self, wanted: Wanted) -> str | None:
         held, lacks = self._store.header.wanted, []

@@ -211,6 +211,10 @@ class SignalStore:
         stored = self._tensors.reader(_name(shard), n)
         return held_signals(stored, self.header.wanted, wanted, self.header.stored_as)
 
+    def read_ahead(self, shard: int, n: int) -> None:
+        """As ``TensorShards.read_ahead``."""
+        self._tensors.read_ahead(_name(shard), n)
+
     @property
     def advice(self) -> str:
         """How to make again what is missing or damaged."""

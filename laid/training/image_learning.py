@@ -16,6 +16,7 @@ from laid.common.errors import UserError
 from laid.common.file_hashes import file_hashes
 from laid.common.tensor_shards import Item
 from laid.data.datamodule import HaystackDataModule
+from laid.data.entries import shown_images
 from laid.data.image_files import patches_of
 from laid.data.image_names import resolve_under
 from laid.distributed.process_group import gather, on_rank_zero
@@ -60,7 +61,7 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
         )
     for model in models:
         model.forget_images()
-    names = data.images_of(stage)
+    names = images_of(data, stage)
     # In the precision of a step, so that they are the features that it would compute.
     plugin = data.trainer and data.trainer.precision_plugin
     with plugin.forward_context() if plugin else nullcontext():
@@ -70,6 +71,11 @@ def learn_images(models: Sequence[VLM], data: HaystackDataModule, stage: str) ->
         for some, patches_PC, grid_I3 in _batches(data, names):
             for model in models:
                 model.learn(some, patches_PC, grid_I3, data.feature_gib)
+
+
+def images_of(data: HaystackDataModule, stage: str) -> list[str]:
+    """Names of the images of a stage, in order."""
+    return sorted(set().union(*map(shown_images, data.entries_of(stage).values())))
 
 
 def _batches(
@@ -119,6 +125,7 @@ def _on_disk(
                 "after they were made; expected a folder that all machines share"
             )
         data.grids |= store.show(ids)
+        data.ahead.append(store.read_ahead)
         model.features = store
     log.info("the features of %s images are in %s", f"{len(names):,}", folder)
 

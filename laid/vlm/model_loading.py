@@ -13,6 +13,7 @@ from laid.common.errors import UserError
 from laid.vlm.export_marker import check_export
 from laid.vlm.families.family import Config
 from laid.vlm.families.registry import family_of
+from laid.vlm.fused_layers import fuse_layers, liger_kernels
 from laid.vlm.layer_options import Checkpointing, checkpoint_layers
 from laid.vlm.model_paths import cannot_load, resolve_model
 from laid.vlm.self_extend import set_self_extend
@@ -51,6 +52,9 @@ class ModelArgs:
     compile: bool = False
     """Compile the decoder's layers for training, each by itself (torch.compile), but for those
     whose queries and keys a loss compares. Only of a student that is not sharded."""
+    liger: bool = False
+    """Liger's kernels for the norms and MLPs of the decoder's layers: the liger-kernel package and
+    a GPU."""
     random_weights: bool = False
     """Build from config.json with random weights of `seed`, reading none: for tests, and for
     measuring speed and memory without the weights."""
@@ -100,7 +104,7 @@ def load_model(
         model = empty_model(args, extension)
         materialise(model, args, "cpu", all_rows if weights else None)
         return model
-    _check_attention(args)
+    _check_kernels(args)
     config = _extended_config(args, extension)
     if Path(folder := resolve_model(args.path)).is_dir():
         check_export(Path(folder))
@@ -125,7 +129,7 @@ def empty_model(args: ModelArgs, extension: Settings | None = None) -> PreTraine
     Raises:
         UserError: as ``load_config``, or an attention implementation that is not installed.
     """
-    _check_attention(args)
+    _check_kernels(args)
     config = _extended_config(args, extension)
     with torch.device("meta"):
         model = family_of(config).model_class._from_config(
@@ -178,7 +182,9 @@ def _extended_config(args: ModelArgs, extension: Settings | None) -> Config:
     return config
 
 
-def _check_attention(args: ModelArgs) -> None:
+def _check_kernels(args: ModelArgs) -> None:
+    if args.liger:
+        liger_kernels()
     if args.attn_implementation == "flash_attention_2" and not flash_attention_installed():
         raise UserError(
             "attn_implementation flash_attention_2: there is no GPU, or neither flash-attn nor the "
@@ -197,6 +203,8 @@ def _as_asked(
         set_self_extend(model, extension)
     family = family_of(model.config)
     family.built(model)
+    if args.liger:
+        fuse_layers(model, family, *liger_kernels())
     if args.freeze_vision:
         for part in family.vision_parts(model):
             part.requires_grad_(False)

@@ -128,6 +128,11 @@ class StoredFeatures:
         """
         return [self._read(self._ids[name]) for name in names]
 
+    def read_ahead(self, _: str, names: Sequence[str]) -> None:
+        """As ``ReadAhead``."""
+        for name in names:
+            self._shards.read_ahead(*self._places[self._ids[name]][:2])
+
     def _read(self, one: str) -> VisionFeatures:
         shard, n, (*_, more) = self._places[one]
         stored = self._shards.reader(shard, n)

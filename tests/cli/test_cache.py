@@ -82,7 +82,7 @@ def test_a_fit_from_a_cache_has_the_losses_of_a_fit_with_the_teacher(with_terms,
     (work / "made").rename(work / "used")
     shutil.rmtree(teacher)
     cached = ("--model.teacher_source", "cache:used")
-    fit(run, "--config", config, *cached, "--name", "cached")
+    fit(run, "--config", config, *cached, "--name", "cached", "--data.workers", 1)
     whole = losses(work / "runs" / "online")
     assert losses(work / "runs" / "cached") == whole
 

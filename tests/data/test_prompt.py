@@ -3,11 +3,13 @@
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import SequentialSampler
 
 from laid.data.coco_index import CocoIndex
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entries import HaystackEntry, dataset_of
 from laid.data.haystack_builder import build_entries
+from laid.data.loader import padded_loader
 from laid.data.prompt import PREFIX, Collate, HaystackDataset, PromptEncoder
 from laid.vlm.processor import ProcessorArgs, load_processor
 
@@ -112,6 +114,16 @@ def test_a_batch_holds_the_entries_and_which_of_them_count(encoder, drawn):
     moved = HaystackDataModule().transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert moved.inputs.input_ids_BL.is_meta
     assert (moved.entries, moved.counted) == (batch.entries, batch.counted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="memory is pinned for a GPU")
+def test_a_batch_that_a_gpu_takes_is_in_pinned_memory(encoder, drawn):
+    entries = build_entries(CocoIndex.load(drawn, "val2017"), "test", [2, 3], per_size=2)
+    data = HaystackDataset(entries, drawn, encoder, with_answer=False)
+    (first, *_) = padded_loader(data, SequentialSampler(data), 2, "left", workers=0)
+    assert first.inputs.input_ids_BL.is_pinned()
+    assert first.inputs.pixel_values_PC.is_pinned()
+    assert first.entries == [HaystackEntry.of(entries[0]), HaystackEntry.of(entries[1])]
 
 
 def test_entries_survive_the_way_into_a_dataset_and_back():

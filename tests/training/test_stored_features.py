@@ -14,7 +14,7 @@ from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
 from laid.data.prompt import Collate
 from laid.signals.model_signals import Wanted
-from laid.training.image_learning import learn_images
+from laid.training.image_learning import images_of, learn_images
 from laid.vlm.families.vision_features import VisionFeatures
 from laid.vlm.model_loading import ModelArgs
 from laid.vlm.stored_features import StoredFeatures, feature_item
@@ -100,13 +100,33 @@ def test_each_image_is_seen_once_whatever_runs_and_stages_there_are(
     assert len(os.listdir(folder)) == 4
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_workers_read_ahead_of_the_process_that_trains(
+    data_of, student, tmp_path, monkeypatch, workers
+):
+    data = data_of(cache_features=str(tmp_path / "features"))
+    monkeypatch.setattr(data, "workers", workers)
+    learn_images([student], data, "fit")
+    (of_features,), asked = data.ahead, tmp_path / "asked"
+
+    def noted(entry, images):
+        of_features(entry, images)
+        with open(asked, "a") as file:
+            file.write(f"{entry}\n")
+
+    data.ahead[:] = [noted]
+    entries = [entry.id for batch in data.train_dataloader() for entry in batch.entries]
+    assert (asked.read_text().split() if workers else []) == entries * workers
+    assert asked.exists() == bool(workers)
+
+
 def test_an_image_that_has_changed_is_seen_again_and_no_other(data_of, images, student, tmp_path):
     folder = tmp_path / "features"
     data = data_of(cache_features=str(folder))
     learn_images([student], data, "fit")
     (key,) = folder.iterdir()
     before = set(key.iterdir())
-    name, other = data.images_of("fit")[:2]
+    name, other = images_of(data, "fit")[:2]
     (of_name,) = student.features.of([name])
     shutil.copy(images / other, images / name)
     fresh = data_of(cache_features=str(folder))
@@ -121,7 +141,7 @@ def test_what_is_torn_is_made_again(data_of, student, tmp_path):
     folder = tmp_path / "features"
     data = data_of(cache_features=str(folder))
     learn_images([student], data, "fit")
-    names = data.images_of("fit")
+    names = images_of(data, "fit")
     before = [one.clone() for one in student.features.of(names)]  # not as the file is mapped
     (shard,) = folder.glob("*/*")
     (shard / "tensors.safetensors").write_bytes((shard / "tensors.safetensors").read_bytes()[:-9])
@@ -146,7 +166,7 @@ def test_what_is_more_than_allowed_is_refused_before_it_is_made(data_of, student
 
 def test_what_images_of_many_sizes_take_is_known_before(data_of, images, student, tmp_path):
     """The first ones are small and all others larger."""
-    for name in data_of().images_of("fit")[8:]:
+    for name in images_of(data_of(), "fit")[8:]:
         with Image.open(images / name) as image:
             image.resize((140, 112)).save(images / name)
     learn_images([student], data_of(cache_features=str(tmp_path / "made")), "fit")
@@ -164,7 +184,7 @@ def test_a_run_that_dies_or_meets_a_full_disk_leaves_nothing_half_made(
     """The next run makes what is missing; its features are those of an undisturbed one."""
     log, whole = tmp_path / "operations", data_of(cache_features=str(tmp_path / "whole"))
     learn_images([student], whole, "fit")
-    names = whole.images_of("fit")
+    names = images_of(whole, "fit")
     before = student.features.of(names)
     ended, at = code, 0
     while ended == code:

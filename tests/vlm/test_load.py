@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from laid.common.errors import UserError
 from laid.miniature.packaged_models import LAYERS, corpus, packaged_config, packaged_processor
 from laid.miniature.tiny_models import write_tiny
 from laid.signals.model_signals import AttentionShape
@@ -50,6 +51,11 @@ def test_another_architecture_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
     with pytest.raises(ValueError, match="qwen2 model: expected qwen2_5_vl"):
         load_config(ModelArgs(str(tmp_path)))
+
+
+def test_ligers_kernels_need_a_gpu(pair):
+    with pytest.raises(UserError, match="no GPU, or the liger-kernel package is not installed"):
+        load_model(ModelArgs(str(pair[0]), liger=True))
 
 
 def test_flash_attention_that_is_not_installed_is_refused(pair):
