@@ -167,11 +167,8 @@ class HaystackDataModule(L.LightningDataModule):
         the sources have.
         """
         raise_kept(self.trainer)
-        self.grids, self.ahead, self._packing = (
-            {},
-            [],
-            None,
-        )  # of this stage; the models learn its images again
+        # Of this stage; the models learn its images again.
+        self.grids, self.ahead, self._packing = {}, [], None
         processor = load_processor(self.processor_args)
         every_turn = self.train_args.turns == "all"
         self.encoder = PromptEncoder(processor, self.prefix, self.max_length, every_turn)

@@ -6,7 +6,7 @@ import torch
 
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs, TrainArgs
-from laid.training.image_learning import learn_images
+from laid.training.image_learning import images_of, learn_images
 from laid.training.placement import Placement
 from laid.vlm.model_loading import ModelArgs
 
@@ -19,7 +19,7 @@ def learned(mesh, path, data):
     for place in places:
         vlm = place.student(ModelArgs(path))
         learn_images([vlm], data, "fit")
-        name = data.images_of("fit")[0]
+        name = images_of(data, "fit")[0]
         found.append((len(os.listdir(data.cache_features)), vlm.features.of([name])[0].tokens_VE))
     return [(count, tokens_VE.clone()) for count, tokens_VE in found]
 
