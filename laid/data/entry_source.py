@@ -187,8 +187,12 @@ class EntrySource:
             digest.update(repr(sorted(_portable(entry).items())).encode())
         names = sorted(shown_images(entries))
         hashes = file_hashes(resolve_under(self.roots, name) for name in names)
-        own = [self.roots.split(name)[1] for name in names]
-        digest.update(repr(sorted(zip(own, hashes, strict=True))).encode())
+        content = dict(zip(names, hashes, strict=True))
+        own = [(self.roots.split(name)[1], content[name]) for name in names]
+        digest.update(repr(sorted(own)).encode())
+        if len({name for name, _ in own}) < len(own):  # else the entries say whose each is
+            of_entries = [content[name] for images in entries["images"] for name in images]
+            digest.update(repr(of_entries).encode())
         return digest.hexdigest()[:16]
 
     def prediction(self, args: PredictArgs) -> tuple[ImageRoots, Dataset]:

@@ -209,3 +209,23 @@ def test_what_was_asked_is_known_by_content_whatever_is_asked_beside_it(
         found.append({bool(of): data.source.fingerprint(part) for of, part in parts})
     assert found[0] == {False: found[1][False], True: found[2][True]}
     assert found[2] == found[3]
+
+
+def test_images_of_one_name_that_two_sources_exchange_make_other_entries(drawn, pair, tmp_path):
+    sources, images = [], sorted((drawn / "train2017").iterdir())[:2]
+    said = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "This."}]
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        sources.append(str(tmp_path / name / f"{name}.jsonl"))
+        row = json.dumps({"messages": said, "images": ["one.jpg"]})
+        Path(sources[-1]).write_text("\n".join([row] * 8))
+
+    found = []
+    for order in (images, images, images[::-1]):
+        for name, image in zip("ab", order, strict=True):
+            shutil.copy(image, tmp_path / name / "one.jpg")
+        train = TrainArgs(mixture=dict.fromkeys(sources, 0.5))
+        data = HaystackDataModule(str(drawn), str(pair[0]), train=train)
+        data.setup("fit")
+        found.append(data.source.fingerprint(data.train_entries))
+    assert found[0] == found[1] != found[2]
