@@ -56,6 +56,12 @@ def run(words: Sequence[str]) -> None:
     out = Path(config.out) if config.out is not None else module.chosen_teacher.folder
     if out is None:
         raise UserError("--out is missing: name the folder of the cache")
+    for name in ("fast_dev_run", "limit_predict_batches"):
+        if (given := config.trainer[name]) not in (None, False):
+            raise UserError(
+                f"--trainer.{name} {given}: laid cache stores all entries; for fewer, give "
+                "data.train.entries"
+            )
     wanted = _wanted(module)
     assert module.teacher_args is not None
     options = dict(vars(made.trainer))

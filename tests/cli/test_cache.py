@@ -239,6 +239,9 @@ def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
         code, said = run("cache", "--config", config, f"--out={name}")
         assert code == 2
         assert f"--out {name!r}: expected a folder on this machine" in said
+    code, said = run("cache", "--config", config, "--out", "x", "--trainer.fast_dev_run", "true")
+    assert code == 2
+    assert "--trainer.fast_dev_run True: laid cache stores all entries" in said
 
 
 @pytest.mark.slow
