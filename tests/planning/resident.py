@@ -5,6 +5,7 @@
 Run by ``test_simulated_step.py`` in a process of its own, whose peak is that of the step alone.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def main(root: Path) -> None:
     small = Setting(devices=None, precision="32-true", images=1, grid=(1, 8, 8), clip=1.0)
     large = Setting(devices=None, precision="32-true", images=8, grid=(1, 32, 32), clip=1.0)
     simulate_training(module(root), small, real=True)  # libraries allocate their own memory once
+    gc.collect()  # models are in cycles: they would be freed in the midst of what is measured
     before = of_process("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     simulate_training(module(root), large, real=True)
