@@ -8,6 +8,7 @@ from huggingface_hub import constants
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from laid.cli.main import main
+from laid.common.atomic_files import only_writer
 
 KL = ("--model.objective.laid.weight", 0, "--head_flow.enabled", "false", "--data.workers", 0)
 TERMS = ("retrieval", "kl", "sft")
@@ -186,11 +187,21 @@ def test_a_fit_from_a_cache_in_int8_has_nearly_the_losses(with_terms, run, work)
     assert found["train/kl"] == exact["train/kl"]
 
 
-def test_a_cache_that_is_not_complete_is_not_said_to_be(config, run):
-    words = ("cache", "--config", config, *KL, "--out", "limited")
-    code, said = run(*words, "--trainer.limit_predict_batches", 3)
+@pytest.mark.parametrize("limit", [("limit_predict_batches", 3), ("fast_dev_run", True)])
+def test_limits_with_which_a_cache_would_never_be_complete_are_refused(config, run, limit):
+    name, value = limit
+    code, said = run("cache", "--config", config, *KL, "--out", "x", f"--trainer.{name}={value}")
     assert code == 2
-    assert "limited lacks 12 entries: run the same command again" in said
+    assert f"--trainer.{name} {value}: laid cache stores all entries" in said
+
+
+def test_a_cache_that_is_not_complete_is_not_said_to_be(config, run, work):
+    words = ("cache", "--config", config, *KL, "--out", "held")
+    (work / "held" / "shards").mkdir(parents=True)
+    with only_writer(work / "held" / "shards" / "00000"):
+        code, said = run(*words)
+    assert code == 2
+    assert "held lacks 12 entries, some of which another process was writing: run the" in said
     assert run(*words)[0] == 0
 
 
@@ -239,9 +250,6 @@ def test_an_objective_without_a_teacher_has_nothing_to_store(config, run):
         code, said = run("cache", "--config", config, f"--out={name}")
         assert code == 2
         assert f"--out {name!r}: expected a folder on this machine" in said
-    code, said = run("cache", "--config", config, "--out", "x", "--trainer.fast_dev_run", "true")
-    assert code == 2
-    assert "--trainer.fast_dev_run True: laid cache stores all entries" in said
 
 
 @pytest.mark.slow
