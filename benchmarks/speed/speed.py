@@ -37,7 +37,8 @@ def step(folder: Path, args: argparse.Namespace) -> Report:
 
 def trl(folder: Path, args: argparse.Namespace) -> Report:
     """laid, with and without caches, and TRL's trainers."""
-    make_cache(folder, args.images, args.steps)
+    if CACHED in args.trl_sides:
+        make_cache(folder, args.images, args.steps)
     settings = {"haystacks": [args.images], "steps": args.steps}
     title = f"A training step of KL and SFT on {args.images} images of {SIZE}"
     return compare("trl", title, args.trl_sides, args.rounds, settings, folder, args.out)

@@ -56,8 +56,8 @@ def run(words: Sequence[str]) -> None:
     out = Path(config.out) if config.out is not None else module.chosen_teacher.folder
     if out is None:
         raise UserError("--out is missing: name the folder of the cache")
-    for name in ("fast_dev_run", "limit_predict_batches"):
-        if (given := config.trainer[name]) not in (None, False):
+    for name, all_of_them in (("fast_dev_run", "False"), ("limit_predict_batches", "1.0")):
+        if (given := config.trainer[name]) is not None and repr(given) != all_of_them:
             raise UserError(
                 f"--trainer.{name} {given}: laid cache stores all entries; for fewer, give "
                 "data.train.entries"

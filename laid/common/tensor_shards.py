@@ -58,7 +58,7 @@ class ShardIndex:
 
 
 _PAGE = 4096
-"""Bytes, at most, that the operating system reads at a time."""
+"""No page of memory has fewer bytes: one read in each brings all of them."""
 
 
 def _opener() -> Callable[[Path], Any]:

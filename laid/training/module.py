@@ -173,8 +173,8 @@ class LaidModule(L.LightningModule):
             self.teacher.to(self.device)
         self._learn_images()
         if self.teacher is not None:
-            if self.teacher.ahead is not None:
-                self.trainer.datamodule.ahead.append(self.teacher.ahead)
+            if (ahead := self.teacher.ahead) is not None:
+                self.trainer.datamodule.ahead.append(ahead)
             models = self.student.signals, self.teacher.signals
             self.objective.calibrate(*models, self.trainer.datamodule, self.device)
 

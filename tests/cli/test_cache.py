@@ -187,7 +187,9 @@ def test_a_fit_from_a_cache_in_int8_has_nearly_the_losses(with_terms, run, work)
     assert found["train/kl"] == exact["train/kl"]
 
 
-@pytest.mark.parametrize("limit", [("limit_predict_batches", 3), ("fast_dev_run", True)])
+@pytest.mark.parametrize(
+    "limit", [("limit_predict_batches", 3), ("limit_predict_batches", 0), ("fast_dev_run", True)]
+)
 def test_limits_with_which_a_cache_would_never_be_complete_are_refused(config, run, limit):
     name, value = limit
     code, said = run("cache", "--config", config, *KL, "--out", "x", f"--trainer.{name}={value}")
