@@ -156,8 +156,10 @@ class Retrieval(LayerPairTerm):
             shown, own = as_shown(rows, images), self._keyed(images, student, teacher)
             logits = self._logits(shown, own, student, teacher)
             tokens.append(int(images.tokens_M.min()))
+            # Of a question with fewer rows than are wanted, the others are of its answer.
+            taught_R = rows.valid_BR[0]
             for one, (ours, theirs) in zip(sums, logits, strict=True):
-                one.add(ours[0], theirs[0])
+                one.add(ours[0, taught_R], theirs[0, taught_R])
         for weights_S, one in zip(self.heads, sums, strict=True):
             weights_S.copy_(one.correlation_ST().amax(1).clamp(min=0).square())
         if not self.heads.any():

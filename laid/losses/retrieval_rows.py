@@ -21,11 +21,12 @@ def looking_rows(
     teacher: Signals, inputs: ModelInputs, images: BatchImages, rotate: Rotate, count: int
 ) -> Rows:
     """The ``count`` rows of each question from which the teacher looks for one image: where the sum
-    over heads of the squared attention to an image is highest above its mean over images.
+    over heads of the squared attention to an image is highest above its mean over images. Where
+    there is a single image, which is its own mean, above 0.
 
     In "For the image with a dog, is there a cat?" that is mostly the row of "dog", and else that of
-    "cat" (docs/methods.md). No label is needed. A row of the answer is never chosen, and an entry
-    without images has no rows.
+    "cat" (docs/methods.md). No label is needed. A row of the answer is never chosen, nor the mark
+    after the last image, which would look at itself; and an entry without images has no rows.
     """
     rows = question_rows(inputs)
     count_B = images.own_BM.sum(1)
@@ -37,11 +38,13 @@ def looking_rows(
         p_BTRL = row_logits(qk, rows, partial(rotate, layer=layer)).softmax(-1)
         squared_BRM += torch.einsum("btrl,blm->btrm", p_BTRL, image_BLM).square().sum(1)
     mean_BR = squared_BRM.sum(-1) / count_B[:, None].clamp(min=1)
-    sharp_BR = squared_BRM.amax(-1) - mean_BR
+    # Less its mean a single image is 0 from every row, and padding would decide which one is first.
+    sharp_BR = squared_BRM.amax(-1) - mean_BR * (count_B > 1)[:, None]
     asked_BR = inputs.labels_BL.gather(1, rows.columns_BR) == IGNORED
+    asked_BR &= image_BLM.amax(-1).gather(1, rows.columns_BR) == 0
     sharp_BR = sharp_BR.masked_fill(~(rows.valid_BR & asked_BR), -1.0)
     sharpest_BR, chosen_BR = sharp_BR.topk(min(count, sharp_BR.shape[1]))
-    return replace(rows.at(chosen_BR), valid_BR=sharpest_BR >= 0)
+    return replace(rows.at(chosen_BR), valid_BR=sharpest_BR > -0.5)  # rounded, it may be below 0
 
 
 def token_logits(q_BRHD: Tensor, k_NKD: Tensor) -> Tensor:
