@@ -135,7 +135,8 @@ class ImageBank(nn.Module):
 
     @torch.no_grad()
     def add(self, new: KeyedImages) -> None:
-        """Adds images, in the order of their names, so that the order of a batch does not matter.
+        """Adds images, in the order of their names, so that the order of a batch does not matter;
+        but of an image that several of its haystacks share, the first is kept.
 
         An image that is there already is replaced. The oldest make room; images that do not fit at
         all are not kept.
