@@ -32,10 +32,14 @@ class Spectrum(Callback):
                 low-frequency. None: the length of the longest haystack probed.
 
         Raises:
-            UserError: no sizes, or a wavelength that is not more than 0.
+            UserError: no sizes, one of no image, or a wavelength that is not finite and above 0.
         """
         if sizes is not None and not sizes:
             raise UserError("spectrum.sizes is empty: give sizes, or spectrum.enabled false")
+        if sizes and min(sizes) < 1:
+            raise UserError(
+                f"spectrum.sizes {sizes}: expected 1 image or more, which the question comes after"
+            )
         check_wavelength("spectrum.low_wavelength", low_wavelength)
         self.enabled = enabled
         self.sizes = sizes

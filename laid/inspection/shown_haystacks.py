@@ -1,5 +1,6 @@
 """The haystacks that several models are shown, and how they are encoded for all of them."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from laid.data.prompt import PREFIX, Batch
 from laid.inspection.named_models import NamedModel
 from laid.vlm.model_loading import ModelArgs
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ShownHaystacks:
@@ -25,7 +28,11 @@ class ShownHaystacks:
     device: torch.device
 
     def batches(self, args: ModelArgs) -> Iterator[Batch]:
-        """One haystack each."""
+        """One haystack each, of the entries that have images.
+
+        Raises:
+            UserError: none has.
+        """
         data = HaystackDataModule(
             coco_root=self.coco_root,
             processor=args.path,
@@ -35,7 +42,16 @@ class ShownHaystacks:
             **self.encoding,
         )
         data.setup("test")
-        yield from data.probe(data.test_entries, self.device)
+        entries = data.test_entries
+        with_images = [at for at, size in enumerate(entries["size"]) if size]
+        if not with_images:
+            raise UserError(
+                f"none of the {len(entries):,} entries of {', '.join(self.entries.source or [])} "
+                "has an image; expected some with images, which the question comes after"
+            )
+        if without := len(entries) - len(with_images):
+            log.info("left out: %d of %d entries, which have no image", without, len(entries))
+        yield from data.probe(entries.select(with_images), self.device)
 
 
 def encoding_of(

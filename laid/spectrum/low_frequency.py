@@ -5,6 +5,7 @@ Shape suffixes: E haystacks, F rotary pairs, R bootstrap replicates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,10 +40,10 @@ def check_wavelength(setting: str, given: float | None) -> None:
     """Refuses a wavelength that no pair can have.
 
     Raises:
-        UserError: it is not more than 0.
+        UserError: it is not a finite number above 0.
     """
-    if given is not None and not given > 0:
-        raise UserError(f"{setting} {given}: expected more than 0 positions, or null")
+    if given is not None and not 0 < given < inf:
+        raise UserError(f"{setting} {given}: expected a finite number above 0, or null")
 
 
 def low_pairs(pairs: RotaryPairs, wavelength: float) -> NDArray[np.bool_]:

@@ -40,7 +40,6 @@ from laid.spectrum.spectrum_report import (
     share_tables,
     summarised,
 )
-from laid.vlm.vision_language_model import VLM
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,8 @@ def spectrum(
         out: Folder to write into.
         base: Name of the model that the others are compared with. None: the first.
         coco_root: COCO folder, or minicoco.
-        source: Visual Haystacks JSONs to take haystacks from. None: built as for laid test.
+        source: Visual Haystacks JSONs, or conversations, to take haystacks from; entries without
+            images are left out. None: built as for laid test.
         split: Images of built haystacks. None: val2017.
         sizes: Haystack sizes. None: 2 10 20 where they are built, all of a source.
         per_size: How many of each size, an even number where they are built.
@@ -113,6 +113,7 @@ def spectrum(
         mixed: list[MixedSpectrum] = []
         for model in chosen:
             found = measure(model.load(haystacks.device), haystacks.batches(model.args))
+            _check_finite(model, found)
             log.info("%s: %d haystacks", model.name, len(found.sizes))
             measured[model.name] = found
             mixed += _mixed(model, found, haystacks, notes)
@@ -153,6 +154,17 @@ def spectrum(
         log.info("%s", line)
 
 
+def _check_finite(model: NamedModel, found: MeasuredSpectrum) -> None:
+    """Refuses numbers that no report can hold: weights that are finite may overflow in a layer."""
+    measured_N = [found.query_NHF, found.usage_NHF, found.mean_NHF, found.variance_NHF]
+    odd = [~np.isfinite(x_NHF).all((1, 2)) for x_NHF in measured_N]
+    if layers := np.any(odd, axis=0).nonzero()[0].tolist():
+        raise UserError(
+            f"--models {model.name}: in {model.args.dtype} the attention of its layers {layers} is "
+            "not finite; expected a dtype in which it is, such as --dtype bfloat16 or float32"
+        )
+
+
 def _mixed(
     model: NamedModel, measured: MeasuredSpectrum, haystacks: ShownHaystacks, notes: list[str]
 ) -> list[MixedSpectrum]:
@@ -167,13 +179,19 @@ def _mixed(
         notes.append(f"{model.name}: mixtures of teacher heads are left out: no teacher is named")
         return []
     try:
-        teacher = VLM.load(args).requires_grad_(False).to(haystacks.device)
+        teacher = NamedModel("teacher", args.path, args, None).load(haystacks.device)
     except UserError as reason:
         notes.append(f"{model.name}: mixtures of teacher heads are left out: {reason}")
         return []
     for mixing in mixings.values():
         mixing.to(haystacks.device)
     found = mixed_queries(teacher, haystacks.batches(model.args), mixings)
+    if not all(np.isfinite(mixed_SF).all() for mixed_SF in found.values()):
+        notes.append(
+            f"{model.name}: mixtures of teacher heads are left out: in {args.dtype} the teacher's "
+            "queries are not finite"
+        )
+        return []
     return [
         MixedSpectrum(
             model=model.name,

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 
 import matplotlib.image
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from laid.common.json_codec import from_json
@@ -106,6 +108,7 @@ def test_a_model_that_is_none_is_refused(run, tmp_path, models, words):
     [
         (["--base", "b"], "--base b: expected a name of --models: a"),
         (["--low_wavelength", 0], "--low_wavelength 0.0"),
+        (["--low_wavelength", ".inf"], "--low_wavelength inf: expected a finite number"),
         (["--per_size", 0], "per_size 0"),
         (["--split", "train2017", "--source", "x.json"], "--split"),
         (["--device", "abacus"], "--device abacus"),
@@ -119,6 +122,48 @@ def test_an_option_that_does_not_fit_is_refused(run, drawn, tmp_path, monkeypatc
     code, error = run("spectrum", "--models", "a=tiny/student", "--out", tmp_path / "out", *options)
     assert code == 2
     assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+def conversation(*images):
+    question = "<image>" * len(images) + "What is there?"
+    turns = {"user": question, "assistant": "A dog."}
+    return {
+        "messages": [{"role": role, "content": text} for role, text in turns.items()],
+        "images": list(images),
+    }
+
+
+def test_entries_without_images_are_left_out(run, pair, drawn, tmp_path):
+    """A spectrum is of the rows after the last image."""
+    shown = [path.name for path in sorted((drawn / "val2017").glob("*"))[:2]]
+    for name in shown:
+        shutil.copy(drawn / "val2017" / name, tmp_path)
+    bare, seen = tmp_path / "bare.jsonl", tmp_path / "seen.jsonl"
+    bare.write_text(json.dumps(conversation()) + "\n")
+    seen.write_text("".join(json.dumps(conversation(*x)) + "\n" for x in ([], shown, shown[:1])))
+    command = "spectrum", "--models", f"a={pair[0]}", "--device", "cpu", "--out", tmp_path / "out"
+    code, error = run(*command, "--source", bare)
+    assert code == 2
+    assert f"none of the 1 entries of {bare} has an image" in error
+    code, error = run(*command, "--source", seen)
+    assert code == 0, error
+    assert "left out: 1 of 3 entries, which have no image" in error
+    report = json.loads((tmp_path / "out" / "spectrum.json").read_text())
+    assert report["haystacks"] == {"1": 1, "2": 1}
+
+
+def test_a_model_that_overflows_in_its_dtype_is_refused(run, pair, drawn, tmp_path):
+    """Its weights are finite in float16, and what its first layer makes of them is not."""
+    folder = shutil.copytree(pair[0], tmp_path / "large")
+    (file,) = folder.glob("*.safetensors")
+    weights = load_file(file)
+    (name,) = (name for name in weights if name.endswith("layers.0.mlp.up_proj.weight"))
+    save_file(weights | {name: torch.full_like(weights[name], 6e4)}, file, {"format": "pt"})
+    command = "spectrum", "--models", f"a={folder}", *small(drawn, tmp_path / "out")
+    code, error = run(*command, "--dtype", "float16")
+    assert code == 2
+    assert "--models a: in float16 the attention of its layers [1] is not finite" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -144,6 +189,7 @@ def test_a_run_logs_the_spectrum_of_its_student_after_each_validation(run, confi
     ("options", "words"),
     [
         (["--spectrum.sizes", "[]"], "spectrum.sizes is empty"),
+        (["--spectrum.sizes", "[2, 0]"], "spectrum.sizes [2, 0]: expected 1 image or more"),
         (["--trainer.limit_val_batches", 0], "trainer.limit_val_batches 0: the spectrum is"),
     ],
 )

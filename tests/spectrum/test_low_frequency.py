@@ -72,7 +72,7 @@ def test_intervals_cover_the_mean_and_shrink_by_pairing():
     assert high - low > 0.02
 
 
-@pytest.mark.parametrize("given", [0.0, -1.0, math.nan])
-def test_a_wavelength_is_more_than_0(given):
-    with pytest.raises(UserError, match=r"--low_wavelength .*: expected more than 0"):
+@pytest.mark.parametrize("given", [0.0, -1.0, math.nan, math.inf])
+def test_a_wavelength_is_finite_and_above_0(given):
+    with pytest.raises(UserError, match=r"--low_wavelength .*: expected a finite number above 0"):
         check_wavelength("--low_wavelength", given)
