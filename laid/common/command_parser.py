@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from inspect import isclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
@@ -57,23 +57,46 @@ class CommandParser(jsonargparse.ArgumentParser):
 
 
 def _innermost(message: str) -> str:
-    """Of a setting of a dataclass that may be None, jsonargparse tells all that it tried, over
-    many lines; what matters is the setting, its types and what was given."""
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    inner = message.rpartition("Parser key")[2]
-    found = re.search(r"Subtypes: \[(.+)\]\n(?:.*\n)*?\s+Given value: (.*)", inner)
-    if len(keys) != 2 or found is None:
+    """Of a setting, jsonargparse tells all that it tried, over many lines where the setting is of a
+    dataclass that may be None; what matters is the setting, its types and what was given."""
+    # A file that is none is named twice.
+    keys = [key for key, _ in groupby(re.findall(r'Parser key "([^"]+)"', message))]
+    if not keys:
         return message
-    types = re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", found[1])
-    brackets = ", in brackets: [A, B]" if "list[" in types else ""
-    return f"{'.'.join(keys)} {found[2]}: expected one of {types}{brackets}"
+    key, inner = ".".join(keys), message.rpartition(f'Parser key "{keys[-1]}"')[2]
+    if odd := re.search(r"Option '(.+)' is not accepted|unrecognized arguments: --([\w.]+)", inner):
+        return f"{key}.{odd[1] or odd[2]}: there is no such setting"
+    if found := re.search(r"Expected an? (.+)\. Got value: (.*)", inner):
+        return f"{key} {found[2]}: expected {_types(found[1])}"
+    found = re.search(r"Subtypes: \[(.+)\]\n(?:.*\n)*?\s+Given value: (.*)", inner)
+    of_settings = "dot import path" in inner or "valid subclass" in inner
+    if found is not None and not of_settings:
+        brackets = ", in brackets: [A, B]" if "list[" in found[1] else ""
+        return f"{key} {found[2]}: expected one of {_types(found[1])}{brackets}"
+    if given := found[2] if found is not None else _of_file(message):
+        return f"{key} {given}: {_SETTINGS.format(key)}"
+    return message
+
+
+_SETTINGS = "expected its settings, as --{}.NAME VALUE or in a YAML file"
+
+
+def _types(text: str) -> str:
+    """Types as they are written in Python."""
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>|typing\.", r"\1", text)
+
+
+def _of_file(message: str) -> str | None:
+    """What was given in place of a file of settings."""
+    found = re.search(r"Unable to load config '(.*)'", message)
+    return found and found[1]
 
 
 def _refuse_null(key: str, hint: Any, value: Any) -> None:
-    """jsonargparse takes null for any setting of a dataclass.
+    """jsonargparse takes null for any setting of a dataclass, and a list for a dataclass.
 
     Raises:
-        UserError: a setting within ``value`` is null and its type is not.
+        UserError: a setting within ``value`` is null and its type is not, or is none of settings.
     """
     if not isinstance(value, jsonargparse.Namespace):
         return
@@ -84,6 +107,9 @@ def _refuse_null(key: str, hint: Any, value: Any) -> None:
             if value[name] is None and NoneType not in get_args(inner):
                 what = inner.__name__ if isclass(inner) else str(inner).removeprefix("typing.")
                 raise UserError(f"{key}.{name} null: expected {what}")
+            if is_dataclass(inner) and isinstance(value[name], list | str | float | int):
+                said = _SETTINGS.format(f"{key}.{name}")
+                raise UserError(f"{key}.{name} {value[name]}: {said}")
             _refuse_null(f"{key}.{name}", inner, value[name])
 
 

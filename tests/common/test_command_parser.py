@@ -27,6 +27,7 @@ class Outer:
 def parsed(*words):
     parser = CommandParser(prog="test")
     parser.add_argument("--outer", type=Outer | None, default=None)
+    parser.add_argument("--own", type=int, default=0)
     return parser.parse_args(words)
 
 
@@ -52,6 +53,27 @@ def test_a_wrong_value_is_told_in_one_line_with_its_setting_and_types():
     parser.add_argument("--outer", type=Inner | None, default=None)
     with pytest.raises(UserError, match=f"^{words}.*lists the options.$"):
         parser.parse_args(["--outer.names", "one"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--outer.rate=x", "outer.rate x: expected float"),
+        ("--outer.kind=c", r"outer.kind c: expected Literal\['a', 'b'\]"),
+        ("--outer.inner.limit=x", "outer.inner.limit x: expected one of int, NoneType"),
+        ("--outer.zzz=1", "outer.zzz: there is no such setting"),
+        ("--outer.inner.zzz=1", "outer.inner.zzz: there is no such setting"),
+        ("--outer=all", "outer all: expected its settings, as --outer.NAME VALUE or in a YAML"),
+        ("--outer=[1]", r"outer \[1\]: expected its settings, as --outer.NAME VALUE"),
+        ("--outer.inner=3", "outer.inner 3: expected its settings, as --outer.inner.NAME VALUE"),
+        ("--outer.inner=[1]", r"outer.inner \[1\]: expected its settings"),
+        ("--own=x", "own x: expected int"),
+    ],
+)
+def test_what_can_not_be_read_is_told_in_one_line(word, message):
+    with pytest.raises(UserError, match=f"^{message}") as raised:
+        parsed(word)
+    assert "\n" not in str(raised.value)
 
 
 def test_null_is_taken_where_the_type_has_it():
