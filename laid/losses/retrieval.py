@@ -83,8 +83,8 @@ class RetrievalArgs(TermArgs):
             raise UserError(
                 f"objective.retrieval.second_needle {self.second_needle}: expected 0 to 1"
             )
-        if not 0 <= self.gamma <= 100:  # 2^gamma is the highest weight, in float32
-            raise UserError(f"objective.retrieval.gamma {self.gamma}: expected 0 to 100")
+        if not 0 <= self.gamma <= 32:  # 2^gamma is the highest weight; a norm squares it in float32
+            raise UserError(f"objective.retrieval.gamma {self.gamma}: expected 0 to 32")
         if self.reach == 0 and (self.distractors == "bank" or self.growth):
             what = "distractors bank" if self.distractors == "bank" else f"growth {self.growth}"
             raise UserError(

@@ -167,6 +167,18 @@ def test_gamma_weighs_far_images_more(build_retrieval, batch_loss, haystacks):
     assert plain_loss < weighted < 2 * plain_loss
 
 
+def test_the_largest_gamma_has_a_gradient_whose_norm_is_finite(
+    build_retrieval, student, teacher, haystacks
+):
+    inputs = haystacks().inputs
+    term = build_retrieval(gamma=32.0)
+    with torch.no_grad():
+        theirs = teacher.signals(inputs, term.of_teacher)
+    term(student.signals(inputs, term.of_student), theirs, inputs).backward()
+    grads = [p.grad for p in student.parameters() if p.grad is not None]
+    assert 0 < torch.nn.utils.get_total_norm(grads) < torch.inf
+
+
 def test_the_teacher_s_basis_does_not_matter(build_retrieval, student, teacher, haystacks):
     """Each rotary pair of a teacher's key head turned and stretched, and of its queries the other
     way; heads in another order."""

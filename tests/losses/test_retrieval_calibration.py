@@ -133,7 +133,7 @@ def test_settings_that_need_slots_are_refused_without_any(setting):
         {"bank_tokens": 10**12},
         {"growth": 1.5},
         {"gamma": -0.1},
-        {"gamma": 101},
+        {"gamma": 33},
         {"second_needle": -0.1},
         {"second_needle": 1.5},
     ],
