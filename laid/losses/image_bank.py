@@ -5,6 +5,7 @@ heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,33 @@ from laid.common.errors import UserError
 from laid.distributed.process_group import gather, gather_tensors, this_rank, world_size
 from laid.losses.image_tokens import BatchImages, ImageTokens, begins, joined
 
+MOST = 10_000_000
+"""Of rows, slots and tokens; whoever asks for more made a mistake."""
+Distractors = Literal["none", "batch", "bank"]
+"""As ``RetrievalArgs.distractors`` says."""
 Keys = dict[str, Tensor]
 """``k_NKD`` before RoPE by model and layer pair, as "student.2"."""
+
+
+def check_slots(
+    term: str, distractors: Distractors, bank_tokens: int, reach: int, least: int = 0
+) -> None:
+    """Settings of the virtual haystack's slots and of what fills them.
+
+    Args:
+        least: of ``reach``.
+
+    Raises:
+        UserError: one is out of its range, or there is a bank and no slots for it.
+    """
+    for name, value, low in (("bank_tokens", bank_tokens, 1), ("reach", reach, least)):
+        if not low <= value <= MOST:
+            raise UserError(f"objective.{term}.{name} {value}: expected {low} to {MOST:,}")
+    if reach == 0 and distractors == "bank":
+        raise UserError(
+            f"objective.{term}.reach 0 with distractors bank: there would be no slots beside those "
+            "of the images there are; expected a reach of 1 or more, or distractors batch or none"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,12 +114,19 @@ class ImageBank(nn.Module):
     extent_C: Tensor
     offset_3C: Tensor
 
-    def __init__(self, capacity: int, shapes: dict[str, tuple[int, int]], position_rows: int = 3):
+    def __init__(
+        self,
+        capacity: int,
+        shapes: dict[str, tuple[int, int]],
+        position_rows: int = 3,
+        term: str = "retrieval",
+    ):
         """
         Args:
             capacity: tokens.
             shapes: KV heads and head_dim by model and layer pair.
             position_rows: 3 for M-RoPE, else 1.
+            term: whose it is, for messages.
 
         Raises:
             UserError: there is no memory for so many tokens.
@@ -113,7 +146,7 @@ class ImageBank(nn.Module):
         except RuntimeError as reason:
             gib = 4 * capacity * sum(heads * dim for heads, dim in shapes.values()) / 2**30
             raise UserError(
-                f"objective.retrieval.bank_tokens {capacity}: no memory for their keys, "
+                f"objective.{term}.bank_tokens {capacity}: no memory for their keys, "
                 f"{gib:,.1f} GiB in float32; expected fewer"
             ) from reason
 
@@ -157,6 +190,15 @@ class ImageBank(nn.Module):
         self.offset_3C[:, :used] = images.offset_3N
         for key, name in self.names.items():
             self.get_buffer(name)[:used] = everything.keys[key]
+
+
+def with_bank(step: KeyedImages, bank: ImageBank | None, slots: int) -> KeyedImages:
+    """The images of a step and the newest of the bank, no more than there are slots."""
+    held = bank.content() if bank is not None else None
+    if held is None:
+        return step
+    room = max(0, slots - step.images.distinct)
+    return joined_keys(step, newest(held, room, step.images.name_M))
 
 
 def newest(them: KeyedImages, count: int, beside: Tensor) -> KeyedImages:

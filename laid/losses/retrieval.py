@@ -19,7 +19,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from laid.common.errors import UserError
-from laid.losses.image_bank import ImageBank, KeyedImages, joined_keys, newest, of_all_ranks
+from laid.losses.image_bank import (
+    MOST,
+    Distractors,
+    ImageBank,
+    KeyedImages,
+    check_slots,
+    of_all_ranks,
+    with_bank,
+)
 from laid.losses.image_tokens import BatchImages, images_of, plain
 from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
@@ -31,8 +39,6 @@ from laid.signals.model_inputs import ModelInputs
 from laid.signals.model_signals import Signals
 from laid.signals.token_choice import QUESTION
 
-MOST = 10_000_000
-"""Of rows, slots and tokens; whoever asks for more made a mistake."""
 _IDLE = 0.05
 """Weight of a head below which the message after calibration says so."""
 
@@ -50,7 +56,7 @@ class RetrievalArgs(TermArgs):
     rows: int = 1
     """Rows of each question that are taught: those from which the teacher's heads look most sharply
     at single images; all, where it has fewer. One for a question about one object."""
-    distractors: Literal["none", "batch", "bank"] = "bank"
+    distractors: Distractors = "bank"
     """Images beside the haystack's own: none, those of the micro-batch's other haystacks on all
     devices, or those and images of earlier micro-batches until there are as many as slots."""
     bank_tokens: int = 2048
@@ -74,9 +80,9 @@ class RetrievalArgs(TermArgs):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("rows", 1), ("bank_tokens", 1), ("reach", 0)):
-            if not least <= (value := getattr(self, name)) <= MOST:
-                raise UserError(f"objective.retrieval.{name} {value}: expected {least} to {MOST:,}")
+        if not 1 <= self.rows <= MOST:
+            raise UserError(f"objective.retrieval.rows {self.rows}: expected 1 to {MOST:,}")
+        check_slots(self.name, self.distractors, self.bank_tokens, self.reach)
         if not 0 <= self.growth <= 1:
             raise UserError(f"objective.retrieval.growth {self.growth}: expected 0 to 1")
         if not 0 <= self.second_needle <= 1:
@@ -85,12 +91,10 @@ class RetrievalArgs(TermArgs):
             )
         if not 0 <= self.gamma <= 32:  # 2^gamma is the highest weight; a norm squares it in float32
             raise UserError(f"objective.retrieval.gamma {self.gamma}: expected 0 to 32")
-        if self.reach == 0 and (self.distractors == "bank" or self.growth):
-            what = "distractors bank" if self.distractors == "bank" else f"growth {self.growth}"
+        if self.reach == 0 and self.growth:
             raise UserError(
-                f"objective.retrieval.reach 0 with {what}: there would be no slots beside those of "
-                "the images there are; expected a reach of 1 or more, or distractors batch or none "
-                "and growth 0"
+                f"objective.retrieval.reach 0 with growth {self.growth}: there would be no slots "
+                "beside those of the images there are; expected a reach of 1 or more, or growth 0"
             )
 
     @property
@@ -202,7 +206,7 @@ class Retrieval(LayerPairTerm):
         if as_it_is:
             place, pool = as_shown(rows, images), own
         else:
-            pool = self._with_bank(step)
+            pool = with_bank(step, self.bank, args.reach)
             own_BM = pad(own_BM, (0, pool.images.images - step.images.images))
             slots = self._slots(pool.images.distinct)
             place = at_random_slots(
@@ -232,14 +236,6 @@ class Retrieval(LayerPairTerm):
         if self.bank is not None and self.training:
             self.bank.add(step.detached())
         return torch.stack(losses).mean()
-
-    def _with_bank(self, step: KeyedImages) -> KeyedImages:
-        """The images of the step and the newest of the bank, no more than there are slots."""
-        held = self.bank.content() if self.bank is not None else None
-        if held is None:
-            return step
-        room = max(0, self.args.reach - step.images.distinct)
-        return joined_keys(step, newest(held, room, step.images.name_M))
 
     def _slots(self, images: int) -> int:
         """Slots of the virtual haystack at this step."""

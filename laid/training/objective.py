@@ -15,6 +15,7 @@ from laid.data.datamodule import HaystackDataModule
 from laid.losses.alignment import AlignmentArgs
 from laid.losses.cross_entropy import CrossEntropyArgs
 from laid.losses.divergence import DivergenceArgs
+from laid.losses.image_share import ImageShareArgs
 from laid.losses.retrieval import RetrievalArgs
 from laid.losses.term import Ask, CalibrationData, Matrix, ModelPair, Term, TermArgs
 from laid.signals.model_inputs import ModelInputs
@@ -29,6 +30,7 @@ class ObjectiveArgs:
 
     laid: AlignmentArgs = field(default_factory=AlignmentArgs)
     retrieval: RetrievalArgs = field(default_factory=RetrievalArgs)
+    image_share: ImageShareArgs = field(default_factory=ImageShareArgs)
     kl: DivergenceArgs = field(default_factory=DivergenceArgs)
     sft: CrossEntropyArgs = field(default_factory=CrossEntropyArgs)
 
@@ -54,8 +56,7 @@ class ObjectiveArgs:
             raise UserError(
                 f"objective.{needing[0]} compares which images models look at, and none of the "
                 f"{len(sizes)} training entries has an image: add entries with images "
-                "(data.train.mixture)"
-                + (", or leave its weight 0" if needing[0] == "retrieval" else "")
+                "(data.train.mixture)" + (", or leave its weight 0" if needing[0] != "laid" else "")
             )
         if any(args.needs_needles for args in self.chosen.values()):
             without = sum(bool(n) and not at for n, at in zip(sizes, needles, strict=True))

@@ -119,10 +119,10 @@ def test_two_times_one_equals_one_times_two(witnessed, name):
 
 @pytest.mark.slow
 def test_ranks_look_for_an_image_among_those_of_all(witnessed):
-    """Retrieval alignment: two ranks with a haystack each are a batch of two."""
+    """Retrieval alignment and image share: two ranks with a haystack each are a batch of two."""
     options = (
         "--data.global_batch_size", 2, "--model.objective.retrieval.weight", 1,
-        "--model.objective.retrieval.layers", "matched",
+        "--model.objective.retrieval.layers", "matched", "--model.objective.image_share.weight", 1,
     )  # fmt: skip
     (batched,) = witnessed("pool", 1, *options, "--trainer.max_epochs", 4, "--data.batch_size", 2)
     sharded = witnessed("pool-2", 2, *options, "--trainer.max_epochs", 4, "--data.batch_size", 1)

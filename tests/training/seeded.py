@@ -39,6 +39,7 @@ MORE = {
     "least-squares": "laid.mixing.initial least-squares laid.calibration 4",
     "complex": "laid.mixing.weights complex laid.mixing.normalisation none "
     "laid.mixing.initial least-squares laid.calibration 4",
+    "image-share": "laid.weight 0 image_share.weight 1",
     "both": "retrieval.weight 1 retrieval.calibration 4",
     "matched": "laid.layers matched laid.calibration 4",
     "independent": "--model.teacher.path tiny/teacher-independent",
