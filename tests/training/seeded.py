@@ -63,7 +63,7 @@ def variants() -> dict[str, list[str]]:
             *tiny,
             *models,
             *re.sub(
-                r"(?<!\S)(laid|retrieval)\.", r"--model.objective.\1.", ALIGNED + words
+                r"(?<!\S)(laid|retrieval|image_share)\.", r"--model.objective.\1.", ALIGNED + words
             ).split(),
         ]
         for name, words in MORE.items()
