@@ -149,6 +149,7 @@ class TextAndImages:
 
     @classmethod
     def of(cls, images: BatchImages, rows: Rows) -> "TextAndImages":
+        """Those of a batch; an entry without images has no text before them."""
         batch, _, length = rows.visible_BRL.shape
         column_L = torch.arange(length, device=rows.visible_BRL.device)
         image_BL = torch.zeros_like(rows.visible_BRL[:, 0])
@@ -200,7 +201,7 @@ class TextAndImages:
 
 
 def _total(logits_BHRL: Tensor, some_BRL: Tensor) -> Tensor:
-    """Log-sum-exp ``[B, R, H]`` of the logits to some of the keys."""
+    """Log-sum-exp ``[B, R, H]`` of the logits to some of the keys, of which there may be none."""
     shown_BHRL = pad(logits_BHRL.masked_fill(~some_BRL[:, None], HIDDEN), (0, 1), value=HIDDEN)
     return shown_BHRL.logsumexp(-1).transpose(1, 2)
 
