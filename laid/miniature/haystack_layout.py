@@ -5,7 +5,7 @@ single one would have, and the attention mask lets it see the images and itself 
 them is exactly what a test asks, and many cost little more than one.
 
 Shape suffixes: B haystacks, N images, L tokens, Q questions, I visual tokens of a haystack, C
-categories.
+categories, W words of a name.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Layout:
         mask_LL: bool, which tokens (columns) each token (row) attends to; None for one question,
             where the mask is causal.
         visual_I: indices of the visual tokens.
-        anchors_Q, targets_Q: indices of the two objects' names; the article is one to the left.
+        anchors_Q, targets_Q: indices of the last words of the two objects' names.
         answers_Q: indices of "Yes" or "No", each predicted by the token before it; the end of the
             turn follows.
     """
@@ -72,28 +72,39 @@ class Writer:
     """Writes haystacks and questions about ``categories`` as token ids.
 
     Args:
-        processor: with the tiny tokenizer, in which every category is one token.
-        categories: names of the objects.
+        processor: with the tiny tokenizer, in which every word is one token.
+        categories: names of the objects, all of as many words.
+
+    Attributes:
+        words_C: the last words of the names; the loss at an anchor's last word is of these.
 
     Raises:
-        UserError: a category is not one token.
+        UserError: a name has more or fewer tokens than the first.
     """
 
     def __init__(self, processor: ImageTextProcessor, categories: Sequence[str]) -> None:
         self._processor = processor
         self._samples = categories[0], categories[1]
-        self.words_C = torch.tensor([self._word(f" {name}") for name in categories])
+        width = len(processor.ids(f" {categories[0]}"))
+        self._names_CW = torch.stack([self._words(f" {name}", width) for name in categories])
+        self.words_C = self._names_CW[:, -1]
         articles = (ask(name, name, "single").split(f" {name},")[0] for name in categories)
         self.articles_C = torch.tensor([self._word(f" {text.split()[-1]}") for text in articles])
         self.yes, self.no = self._word("Yes"), self._word("No")
         self.end = self._word(processor.family.end_of_turn)
         self.layout = lru_cache(maxsize=None)(self._layout)
 
-    def _word(self, text: str) -> int:
+    def _words(self, text: str, number: int) -> Tensor:
         ids = self._processor.ids(text)
-        if len(ids) != 1:
-            raise UserError(f"{text!r} is {len(ids)} tokens: pretraining needs words of one token")
-        return int(ids[0])
+        if len(ids) != number:
+            raise UserError(
+                f"{text!r} is {len(ids)} tokens, expected {number}: pretraining needs words of one "
+                "token, and names of as many as the first"
+            )
+        return ids
+
+    def _word(self, text: str) -> int:
+        return int(self._words(text, 1)[0])
 
     def _layout(self, size: int, questions: int) -> Layout:
         processor = self._processor
@@ -111,17 +122,19 @@ class Writer:
         block_L = (torch.arange(len(tokens_L)) - start).div(width, rounding_mode="floor").clamp(-1)
         mask_LL = ((block_L == -1) | (block_L[:, None] == block_L)).tril()
 
-        def indices(word: int) -> Tensor:
-            return (ids_L[start:] == word).nonzero()[-1, 0] + start + offsets_Q
+        def indices(words_W: Tensor) -> Tensor:
+            """Where the words end in each question."""
+            found_L = (ids_L[start:].unfold(0, len(words_W), 1) == words_W).all(dim=1)
+            return found_L.nonzero()[-1, 0] + len(words_W) - 1 + start + offsets_Q
 
         return Layout(
             ids_L=ids_L[tokens_L],
             positions_3BL=positions_3BL[..., tokens_L],
             mask_LL=mask_LL if questions > 1 else None,
             visual_I=visual_L.nonzero()[:, 0],
-            anchors_Q=indices(int(self.words_C[0])),
-            targets_Q=indices(int(self.words_C[1])),
-            answers_Q=indices(self.yes),
+            anchors_Q=indices(self._names_CW[0]),
+            targets_Q=indices(self._names_CW[1]),
+            answers_Q=indices(torch.tensor([self.yes])),
         )
 
     def write(
@@ -130,8 +143,11 @@ class Writer:
         """``ids_BL`` of a batch, answers included: categories by index, ``yes_BQ`` bool."""
         ids_BL = layout.ids_L.repeat(len(anchors_BQ), 1)
         named = (layout.anchors_Q, anchors_BQ), (layout.targets_Q, targets_BQ)
+        width = self._names_CW.shape[1]
         for indices_Q, categories_BQ in named:
-            ids_BL[:, indices_Q] = self.words_C[categories_BQ]
-            ids_BL[:, indices_Q - 1] = self.articles_C[categories_BQ]
+            for word in range(width):
+                words_BQ = self._names_CW[categories_BQ, word]
+                ids_BL[:, indices_Q - width + 1 + word] = words_BQ
+            ids_BL[:, indices_Q - width] = self.articles_C[categories_BQ]
         ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
         return ids_BL

@@ -1,3 +1,6 @@
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,13 +16,24 @@ from laid.miniature.tower_training import new_tower
 BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
 
 
+def two_word_names(number):
+    """Names of which neither word is enough."""
+    firsts, seconds = ("hot", "wine", "fire", "sports", "stop"), ("ball", "light", "glass", "sign")
+    pairs = itertools.product((*firsts, "potted"), seconds)
+    return tuple(" ".join(pair) for pair in pairs)[:number]
+
+
 def encode(processor, entry, images):
     encoder = PromptEncoder(processor, "")
     return encoder.encode(entry, *encoder.patches(images), with_answer=True)
 
 
+@pytest.mark.parametrize("words", [1, 2], ids=["one-word", "two-words"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_first_question_is_what_prompt_renders(processor, pool, writer, size, generator):
+def test_the_first_question_is_what_prompt_renders(processor, pool, writer, size, words, generator):
+    if words == 2:
+        names = two_word_names(len(pool.categories))
+        pool, writer = replace(pool, categories=names), Writer(processor, names)
     layout, single = writer.layout(size, 4), writer.layout(size, 1)
     drawn = Sampler(pool.present_IC).draw(20, size, 4, generator)
     ids = writer.write(layout, drawn.anchors_BQ, drawn.targets_BQ, drawn.yes_BQ)
@@ -44,6 +58,8 @@ def test_the_first_question_is_what_prompt_renders(processor, pool, writer, size
             inputs.position_ids_3BL[:, :-1], layout.positions_3BL[:, 0, : len(single)]
         )
         assert inputs.labels_BL.ne(-100).nonzero()[0, 0] == layout.answers_Q[0]
+        ends = (processor.ids(f" {name}")[-1] for name in (anchor, target))
+        assert ids[row, [layout.anchors_Q[0], layout.targets_Q[0]]].tolist() == list(ends)
     assert inputs.input_ids_BL[-1] == writer.end
 
 
