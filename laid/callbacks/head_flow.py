@@ -58,10 +58,12 @@ class HeadFlow(Callback):
             teacher_layers: Layers of the teacher. None: those that are aligned.
 
         Raises:
-            UserError: no sizes.
+            UserError: no sizes, or one below 1: there is no key of an image to measure.
         """
         if sizes is not None and not sizes:
             raise UserError("head_flow.sizes is empty: give sizes, or head_flow.enabled false")
+        if sizes is not None and min(sizes) < 1:
+            raise UserError(f"head_flow.sizes {sizes}: expected haystack sizes of 1 or more images")
         self.enabled = enabled
         self.sizes = sizes
         self.per_size = per_size

@@ -26,6 +26,8 @@ class ShownHaystacks:
     seed: int
     encoding: dict[str, Any]
     device: torch.device
+    image_root: str | None = None
+    """Folder of the images that conversations name; None: that of each file."""
 
     def batches(self, args: ModelArgs) -> Iterator[Batch]:
         """One haystack each, of the entries that have images.
@@ -39,6 +41,7 @@ class ShownHaystacks:
             revision=args.revision,
             test=self.entries,
             seed=self.seed,
+            image_root=self.image_root,
             **self.encoding,
         )
         data.setup("test")

@@ -53,6 +53,7 @@ def spectrum(
     base: str | None = None,
     coco_root: str = MINICOCO,
     source: list[str] | None = None,
+    image_root: str | None = None,
     split: str | None = None,
     sizes: list[int] | None = None,
     per_size: int = 16,
@@ -79,6 +80,7 @@ def spectrum(
         coco_root: COCO folder, or minicoco.
         source: Visual Haystacks JSONs, or conversations, to take haystacks from; entries without
             images are left out. None: built as for laid test.
+        image_root: Folder of the images that the conversations name. None: that of each file.
         split: Images of built haystacks. None: val2017.
         sizes: Haystack sizes. None: 2 10 20 where they are built, all of a source.
         per_size: How many of each size, an even number where they are built.
@@ -103,11 +105,13 @@ def spectrum(
     check_wavelength("--low_wavelength", low_wavelength)
     if source is not None and split is not None:
         raise UserError("--split is of haystacks that are built; leave it or --source out")
+    if source is None and image_root is not None:
+        raise UserError("--image_root is of the images that --source names; leave it out")
     wanted = list(SIZES) if sizes is None and source is None else sizes
     entries = EvaluationArgs(source, SPLIT if split is None else split, wanted, per_size)
     typed = {"prefix": prefix, "min_pixels": min_pixels, "max_pixels": max_pixels}
     encoding, notes = encoding_of(chosen, typed)
-    haystacks = ShownHaystacks(coco_root, entries, seed, encoding, device_of(device))
+    haystacks = ShownHaystacks(coco_root, entries, seed, encoding, device_of(device), image_root)
     with report_folder(out, _OF_A_REPORT) as folder, without_repeats():
         measured: dict[str, MeasuredSpectrum] = {}
         mixed: list[MixedSpectrum] = []

@@ -111,6 +111,7 @@ def test_a_model_that_is_none_is_refused(run, tmp_path, models, words):
         (["--low_wavelength", ".inf"], "--low_wavelength inf: expected a finite number"),
         (["--per_size", 0], "per_size 0"),
         (["--split", "train2017", "--source", "x.json"], "--split"),
+        (["--image_root", "x"], "--image_root is of the images that --source names"),
         (["--device", "abacus"], "--device abacus"),
         (["--device", "meta"], "--device meta"),
         (["--device", ""], "--device : "),
@@ -137,8 +138,6 @@ def conversation(*images):
 def test_entries_without_images_are_left_out(run, pair, drawn, tmp_path):
     """A spectrum is of the rows after the last image."""
     shown = [path.name for path in sorted((drawn / "val2017").glob("*"))[:2]]
-    for name in shown:
-        shutil.copy(drawn / "val2017" / name, tmp_path)
     bare, seen = tmp_path / "bare.jsonl", tmp_path / "seen.jsonl"
     bare.write_text(json.dumps(conversation()) + "\n")
     seen.write_text("".join(json.dumps(conversation(*x)) + "\n" for x in ([], shown, shown[:1])))
@@ -147,6 +146,9 @@ def test_entries_without_images_are_left_out(run, pair, drawn, tmp_path):
     assert code == 2
     assert f"none of the 1 entries of {bare} has an image" in error
     code, error = run(*command, "--source", seen)
+    assert code == 2
+    assert "Names are relative to" in error  # the images are elsewhere
+    code, error = run(*command, "--source", seen, "--image_root", drawn / "val2017")
     assert code == 0, error
     assert "left out: 1 of 3 entries, which have no image" in error
     report = json.loads((tmp_path / "out" / "spectrum.json").read_text())
@@ -191,9 +193,10 @@ def test_a_run_logs_the_spectrum_of_its_student_after_each_validation(run, confi
         (["--spectrum.sizes", "[]"], "spectrum.sizes is empty"),
         (["--spectrum.sizes", "[2, 0]"], "spectrum.sizes [2, 0]: expected 1 image or more"),
         (["--trainer.limit_val_batches", 0], "trainer.limit_val_batches 0: the spectrum is"),
+        (["--head_flow.sizes", "[1, 0]"], "head_flow.sizes [1, 0]: expected haystack sizes of 1"),
     ],
 )
-def test_a_spectrum_that_would_never_be_measured_is_refused(run, config, options, words):
+def test_a_measurement_of_nothing_is_refused(run, config, options, words):
     code, error = run("fit", "--config", config, "--spectrum.enabled", "true", *options)
     assert code == 2
     assert words in error
