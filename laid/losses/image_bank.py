@@ -4,6 +4,7 @@ Shape suffixes: B batch, N tokens of all images, M images, C tokens that the ban
 heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from laid.common.errors import UserError
 from laid.distributed.process_group import gather, gather_tensors, this_rank, world_size
 from laid.losses.image_tokens import BatchImages, ImageTokens, begins, joined
+
+log = logging.getLogger(__name__)
 
 MOST = 10_000_000
 """Of rows, slots and tokens; whoever asks for more made a mistake."""
@@ -132,7 +135,8 @@ class ImageBank(nn.Module):
             UserError: there is no memory for so many tokens.
         """
         super().__init__()
-        self.capacity = capacity
+        self.capacity, self.term = capacity, term
+        self._said = False
         self.names = {key: "keys_" + key.replace(".", "_") for key in shapes}
         try:
             self.register_buffer("used", torch.tensor(0))
@@ -183,6 +187,13 @@ class ImageBank(nn.Module):
         fits_M = small_M & ((tokens_M * small_M).flip(0).cumsum(0).flip(0) <= self.capacity)
         everything = _selected(everything, fits_M.nonzero()[:, 0])
         images, used = everything.images, len(everything.images.image_N)
+        if not used and len(tokens_M) and not self._said and this_rank() == 0:
+            self._said = True
+            log.warning(
+                "objective.%s.bank_tokens %d: no image fits, the smallest of this step has %d "
+                "tokens with its marks; without room for one, there are no images of earlier steps",
+                *(self.term, self.capacity, int(tokens_M.min())),
+            )
         self.used.fill_(used)
         self.image_C[:used] = images.image_N
         self.name_C[:used] = images.token_names()

@@ -61,6 +61,15 @@ def test_images_that_do_not_fit_are_not_kept(tokens):
     assert names(bank) == ([1, 2] if tokens == 20 else [6, 7])
 
 
+def test_a_bank_without_room_for_an_image_says_so_once(caplog):
+    bank = ImageBank(4, SHAPES, term="image_share")
+    for _ in range(2):
+        bank.add(shown([1, 2], tokens=5))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("objective.image_share.bank_tokens 4: no image fits")
+    assert "has 5 tokens" in record.getMessage()
+
+
 def test_a_bank_that_no_memory_holds_is_refused():
     with pytest.raises(UserError, match=rf"bank_tokens {10**15}: no memory .* GiB"):
         ImageBank(10**15, SHAPES)
