@@ -102,7 +102,7 @@ class _Result(NamedTuple):
         """What two seeds of one method have in common."""
         training, checkpoint = self.results.training, self.results.tested.checkpoint
         return {
-            "training": training.settings if training else None,
+            "training": _in_effect(training.settings) if training else None,
             "step": checkpoint.get("step") if checkpoint else None,
             "test": shared_by_seeds(self.results.identity),
         }
@@ -198,6 +198,20 @@ def split_seed(name: str) -> tuple[str, int | None]:
     """``laid-seed2`` is seed 2 of ``laid``; None where the name says none."""
     found = _SEED.fullmatch(name)
     return (found["method"] + found["window"], int(found["seed"])) if found else (name, None)
+
+
+def _in_effect(settings: Json) -> Json:
+    """Without the loss terms of weight 0, which a run does not build: their other settings do
+    nothing, and results of a laid that did not have such a term yet have none."""
+    model = settings.get("model")
+    if not isinstance(model, dict) or not isinstance(terms := model.get("objective"), dict):
+        return settings
+    built = {
+        name: term
+        for name, term in terms.items()
+        if not isinstance(term, dict) or term.get("weight") != 0
+    }
+    return {**settings, "model": {**model, "objective": built}}
 
 
 def _stem(name: str) -> str:

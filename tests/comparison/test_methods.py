@@ -31,6 +31,19 @@ def test_other_settings_are_another_method_and_the_difference_is_named(made):
     assert [note for note in notes if "model.kl" in note and "laid-2" in note]
 
 
+def test_the_settings_of_terms_that_are_not_built_make_no_other_method(made):
+    """So a version's new loss term, of weight 0, does not part the seeds before it from those
+    after it."""
+    kl, absent = {"weight": 0.3}, {"weight": 0.0, "reach": 150}
+    objectives = {"kl": kl}, {"kl": kl, "new": absent}, {"kl": kl, "new": {**absent, "reach": 9}}
+    paths = [
+        made(f"laid-{n}", ANSWERS, training=made.training("laid", n, model={"objective": terms}))
+        for n, terms in enumerate([*objectives, {"kl": kl, "new": {**absent, "weight": 1.0}}])
+    ]
+    assert labels(paths[:3]) == [("laid", (0, 1, 2))]
+    assert [seeds for _, seeds in labels(paths)] == [(0, 1, 2), (3,)]
+
+
 def test_one_run_tested_in_two_ways_is_two_methods(made):
     training = made.training("laid", 0)
     paths = [
