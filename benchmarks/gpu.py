@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from transformers.utils import is_flash_attn_2_available
 
 from laid.common.atomic_files import atomic_write_text
 from laid.common.tables import Table, markdown
@@ -48,7 +47,7 @@ from laid.planning.simulated_step import (
 from laid.planning.workload import Cost
 from laid.training.objective import ObjectiveArgs
 from laid.vlm.families.registry import family_of
-from laid.vlm.model_loading import ModelArgs, load_config
+from laid.vlm.model_loading import ModelArgs, flash_attention_installed, load_config
 from laid.vlm.vision_language_model import VLM
 
 ATTENTION = ("sdpa", "flash_attention_2")
@@ -233,8 +232,8 @@ def _by_sdpa(args: ModelArgs) -> ModelArgs:
 
 def unavailable(attention: str) -> str | None:
     """Why an attention implementation can't be measured here; None if it can."""
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():
-        return "flash-attn is not installed, or there is no GPU"
+    if attention == "flash_attention_2" and not flash_attention_installed():
+        return "neither flash-attn nor kernels is installed, or there is no GPU"
     return None
 
 

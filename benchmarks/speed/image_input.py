@@ -36,7 +36,7 @@ class Again:
 
 
 def seconds_of_reading(folder: Path, side: str) -> list[float]:
-    """Seconds by the clock for a haystack, on average: workers are processes of their own."""
+    """Wall-clock seconds for a haystack, on average: workers are processes of their own."""
     data = Again(fixture.dataset(folder, [HAYSTACK]), READ + 1, side == STOCK)
     loaded = iter(DataLoader(data, batch_size=None, num_workers=WORKERS[side]))
     next(loaded)  # workers have started

@@ -58,7 +58,7 @@ def read(folder: Path, args: argparse.Namespace) -> Report:
     if args.photographs is not None:
         fixture.take(folder, args.photographs, HAYSTACK)
     of = SIZE if args.photographs is None else args.photographs.name
-    title = f"{HAYSTACK} images of {of}, from files to patches, by the clock"
+    title = f"{HAYSTACK} images of {of}, from files to patches, wall-clock time"
     settings = {"haystacks": [HAYSTACK], "steps": 1}
     return compare("input", title, [*WORKERS], args.rounds, settings, folder, args.out)
 

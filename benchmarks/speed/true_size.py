@@ -166,7 +166,7 @@ def main() -> None:
     rows.append(
         ["laid fit", _peak(of_fit), training[1] if training else NONE, f"{of_fit['seconds']:.0f}"]
     )
-    header = ["process", "peak GiB", "planned GiB", "s by the clock"]
+    header = ["process", "peak GiB", "planned GiB", "wall-clock s"]
     title = f"Two haystacks of {args.images} images, loss of a step {losses[-1]:.4f}"
     table = Table("true_size", title, header, rows)
     Report("true_size", table, {"runs": runs.known, "losses": losses}).write(args.out)

@@ -132,8 +132,8 @@ def test_its_options_are_understood(command, parser_of, monkeypatch):
 
 def settings(page):
     """Settings in the text: ``model.lora.rank``, ``--data.workers 2``, ``trainer.precision: …``."""
-    rooms = "model|data|trainer|checkpoint|head_flow|spectrum"
-    key = rf"(?:{rooms})\.(?!png|json|csv)[a-z_.]+"
+    groups = "model|data|trainer|checkpoint|head_flow|spectrum"
+    key = rf"(?:{groups})\.(?!png|json|csv)[a-z_.]+"
     return set(re.findall(rf"`(?:--)?({key})(?=[`:= ])", page.read_text()))
 
 
