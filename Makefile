@@ -41,13 +41,13 @@ demo: $(STAMP)  ## Train the tiny student on the CPU, test it, its base and its 
 # laid compare reads the folder of each seed.
 TABLE := runs/table
 METHODS := base yarn self_extend sft-seed? kd-seed? laid_final-seed? laid_all-seed? retrieval-seed? laid_retrieval-seed? teacher
-PARTS := base kd-seed? retrieval-seed? wo_kl-seed? wo_sft-seed? own_places-seed? own_images-seed? wo_needle_rule-seed? labels-seed? teacher
+PARTS := kd-seed[012] retrieval-seed[012] wo_kl-seed? wo_sft-seed? own_places-seed? own_images-seed? wo_needle_rule-seed? labels-seed? retrieval_gain-seed?
 SHARED := base yarn shared_kd-seed? shared_laid-seed? shared_retrieval-seed? shared_laid_retrieval-seed? shared_teacher
 
 table: $(STAMP)  ## Train and test all methods on the miniature, five seeds, into docs/results (hours; resumes)
 	$(BIN)/python benchmarks/sweep.py benchmarks/table.yaml
 	cd $(TABLE) && $(abspath $(BIN))/laid compare $(METHODS) --base kd --teacher teacher --out $(CURDIR)/docs/results
-	cd $(TABLE) && $(abspath $(BIN))/laid compare $(PARTS) --base kd --teacher teacher --out $(CURDIR)/docs/results-parts
+	cd $(TABLE) && $(abspath $(BIN))/laid compare $(PARTS) --base retrieval --out $(CURDIR)/docs/results-parts
 	cd $(TABLE) && $(abspath $(BIN))/laid compare $(SHARED) --base shared_kd --teacher shared_teacher --out $(CURDIR)/docs/results-shared
 
 table-student: $(STAMP)  ## The same on the student that never saw long positions, into docs/results-student (hours; resumes)

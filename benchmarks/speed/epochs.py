@@ -65,8 +65,9 @@ def epochs(folder: Path, args: argparse.Namespace) -> Report:
     times more. The teacher's cache is made anew each time, and counted."""
     common = [
         "--config", ROOT / "configs" / "tiny.yaml", "--data.train.entries", args.entries,
-        "--trainer.max_epochs", MEASURED, "--trainer.limit_val_batches", 0,
-        "--head_flow.enabled", "false", "--trainer.enable_progress_bar", "false",
+        "--data.train.min_size", 2, "--trainer.max_epochs", MEASURED,
+        "--trainer.limit_val_batches", 0, "--head_flow.enabled", "false",
+        "--trainer.enable_progress_bar", "false",
         "--model.objective.retrieval.weight", 0, "--model.objective.laid.weight", 1,
         "--model.objective.laid.layers", "final",
     ]  # fmt: skip

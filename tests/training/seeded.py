@@ -22,8 +22,9 @@ TAGS = ("train/", "grad_norm/", "val/")
 
 COMMON = """
     --trainer.max_steps 4 --trainer.log_every_n_steps 1 --trainer.enable_progress_bar false
-    --data.train.entries 24 --data.train.max_size 4 --data.global_batch_size 4
-    --data.batch_size 4 --data.validate.sizes [2,3] --data.validate.per_size 4
+    --data.train.entries 24 --data.train.min_size 2 --data.train.max_size 4
+    --data.global_batch_size 4 --data.batch_size 4
+    --data.validate.sizes [2,3] --data.validate.per_size 4
     --trainer.val_check_interval 2 --checkpoint.every_n_train_steps 4 --head_flow.enabled false
 """
 """After every configuration."""
