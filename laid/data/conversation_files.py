@@ -130,7 +130,8 @@ def load_conversations(
         folder = _in_cache(rows)
     elif image is not None and image_root is None:
         raise UserError(
-            f"{rows.source} names image files: give the folder that they are in, image_root"
+            f"{rows.source} names image files: give the folder that they are in, image_root "
+            "(data.image_root of a run)"
         )
     else:
         folder = Path(image_root or Path(rows.source).parent)
@@ -207,7 +208,9 @@ def _file_name(folder: Path, image: Any) -> str:
     try:
         return clean_name(folder, name)
     except UserError as error:
-        raise UserError(f"{error} The folder is that of the file, or image_root") from error
+        raise UserError(
+            f"{error} The folder is that of the file, or image_root (data.image_root of a run)"
+        ) from error
 
 
 def _embedded_name(number: int, k: int) -> str:
