@@ -5,7 +5,7 @@
 Neither word of a name is enough: "hot ball", "hot light", "wine ball", ... Writes FOLDER/coco, the
 drawn images with these names, and FOLDER/student and FOLDER/teacher: tiny/student-positions and
 tiny/teacher-independent, trained further as `laid pretrain tiny` does it, on the images that it
-uses. Takes some 20 minutes of a core a model; after an interruption the same command resumes. For
+uses. Takes some ten minutes of a core a model; after an interruption the same command resumes. For
 benchmarks/two_word_names.yaml.
 """
 
