@@ -22,7 +22,8 @@ from laid.miniature.decoder_training import TrainingData, train_decoder
 from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import packaged_config, packaged_processor
-from laid.miniature.recipes import DecoderRecipe
+from laid.miniature.pretrain_command import TRAIN, drawn_pool
+from laid.miniature.recipes import DecoderRecipe, TinyRecipe
 from laid.miniature.resumable_stage import Stage
 from laid.miniature.tiny_models import write_tiny
 from laid.minicoco.drawing import ensure_minicoco
@@ -33,8 +34,6 @@ FIRST = ("hot", "wine", "fire", "sports", "stop")
 SECOND = ("ball", "light", "glass", "glove", "sign")
 NAMES = tuple(" ".join(words) for words in itertools.product(FIRST, SECOND))
 """Of words that COCO's names have, so each is one token."""
-IMAGES = {"train2017": 24000, "val2017": 2000}
-POOL_SEED = 1000  # `laid pretrain tiny` draws these too; the models are tested on those of seed 0
 RECIPES = {
     "student": (
         "student-positions",
@@ -70,7 +69,7 @@ def train(name: str, out: Path) -> None:
     packaged, recipe = RECIPES[name]
     processor = packaged_processor()
     model = load_model(ModelArgs(f"tiny/{packaged}"))
-    pool = Pool.load(ensure_minicoco(POOL_SEED, IMAGES), "train2017")
+    pool = Pool.load(drawn_pool(TinyRecipe(), seed=0), TRAIN)
     words_C = Writer(processor, pool.categories).words_C
     pool = replace(pool, categories=NAMES[: len(pool.categories)])
     writer = Writer(processor, pool.categories)

@@ -145,9 +145,8 @@ class Writer:
         named = (layout.anchors_Q, anchors_BQ), (layout.targets_Q, targets_BQ)
         width = self._names_CW.shape[1]
         for indices_Q, categories_BQ in named:
-            for word in range(width):
-                words_BQ = self._names_CW[categories_BQ, word]
-                ids_BL[:, indices_Q - width + 1 + word] = words_BQ
+            places_QW = indices_Q[:, None] + torch.arange(1 - width, 1)
+            ids_BL[:, places_QW] = self._names_CW[categories_BQ]
             ids_BL[:, indices_Q - width] = self.articles_C[categories_BQ]
         ids_BL[:, layout.answers_Q] = torch.where(yes_BQ, self.yes, self.no)
         return ids_BL

@@ -108,8 +108,7 @@ def run(
                 check_replaceable(out / name, [Path.cwd()])
         made_from = {"seed": seed, "student": begun, "recipe": asdict(recipe)}
         _check_work(work, made_from if family == PACKAGED else {"family": family, **made_from})
-        images = {TRAIN: recipe.images, HELD_OUT: recipe.held_out}
-        root = ensure_minicoco(seed=_POOL_SEED + seed, images=images)
+        root = drawn_pool(recipe, seed)
         both = range(len(_LINEAGES)) if student is None else []
         jobs = [(recipe, root, work, seed, at, family) for at in both]
         if processes == 1:
@@ -129,6 +128,12 @@ def run(
         train_positions(recipe, root, work, seed, student, family)
         for name in names:
             write_folder(out, name, Card(command, recipe, results_of(work, name), family))
+
+
+def drawn_pool(recipe: TinyRecipe, seed: int) -> Path:
+    """The mini-COCO that models are trained on and towers measured with; drawn on first use."""
+    images = {TRAIN: recipe.images, HELD_OUT: recipe.held_out}
+    return ensure_minicoco(seed=_POOL_SEED + seed, images=images)
 
 
 def train_lineage(

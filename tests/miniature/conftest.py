@@ -1,5 +1,8 @@
 """A small drawn pool and a small model, for all of the pretraining's tests."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from cli.conftest import laid, work  # noqa: F401  # fixtures of tests/cli
@@ -8,6 +11,14 @@ from laid.miniature.haystack_layout import Writer
 from laid.miniature.image_pool import Pool
 from laid.miniature.packaged_models import CONFIGS, packaged_config, packaged_processor
 from laid.minicoco.drawing import draw_minicoco
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="session")
+def two_words():
+    """What benchmarks/two_word_names.py defines."""
+    return runpy.run_path(str(BENCHMARKS / "two_word_names.py"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,3 @@
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +15,6 @@ from laid.miniature.tower_training import new_tower
 BLANK = Image.fromarray(np.zeros((56, 56, 3), np.uint8))
 
 
-def two_word_names(number):
-    """Names of which neither word is enough."""
-    firsts, seconds = ("hot", "wine", "fire", "sports", "stop"), ("ball", "light", "glass", "sign")
-    pairs = itertools.product((*firsts, "potted"), seconds)
-    return tuple(" ".join(pair) for pair in pairs)[:number]
-
-
 def encode(processor, entry, images):
     encoder = PromptEncoder(processor, "")
     return encoder.encode(entry, *encoder.patches(images), with_answer=True)
@@ -30,9 +22,11 @@ def encode(processor, entry, images):
 
 @pytest.mark.parametrize("words", [1, 2], ids=["one-word", "two-words"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_the_first_question_is_what_prompt_renders(processor, pool, writer, size, words, generator):
+def test_the_first_question_is_what_prompt_renders(
+    processor, pool, writer, size, words, generator, two_words
+):
     if words == 2:
-        names = two_word_names(len(pool.categories))
+        names = two_words["NAMES"][: len(pool.categories)]
         pool, writer = replace(pool, categories=names), Writer(processor, names)
     layout, single = writer.layout(size, 4), writer.layout(size, 1)
     drawn = Sampler(pool.present_IC).draw(20, size, 4, generator)
