@@ -38,6 +38,13 @@ class Rows:
         index_3BR = self.columns_BR.expand(len(self.positions_3BL), -1, -1)
         return self.positions_3BL.gather(2, index_3BR)
 
+    @property
+    def text_BR(self) -> Tensor:
+        """Which rows are text: not padding, nor the mark after the last image, which is a key of
+        that image and sees itself."""
+        of_image_BR1 = self.image_BRL.gather(2, self.columns_BR[..., None])
+        return self.valid_BR & ~of_image_BR1.squeeze(-1)
+
     def at(self, place_BR: Tensor) -> "Rows":
         """Some of the rows."""
         of_B1 = torch.arange(len(place_BR), device=place_BR.device)[:, None]

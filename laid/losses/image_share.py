@@ -67,8 +67,8 @@ class ImageShareArgs(TermArgs):
 
 class ImageShare(Term):
     """KL divergence between two shares of attention on images: of the real haystack, without
-    gradient, and of the virtual one; in all rows after the last image, heads, and layers that see
-    the whole haystack."""
+    gradient, and of the virtual one; in all rows of the text after the last image, heads, and
+    layers that see the whole haystack."""
 
     def __init__(self, args: ImageShareArgs, models: ModelPair):
         """Raises:
@@ -98,6 +98,7 @@ class ImageShare(Term):
         """The loss of a batch: a mean over rows, haystacks, heads and layers. An entry without
         images counts as 0."""
         args, images, rows = self.args, images_of(inputs), question_rows(inputs)
+        rows = replace(rows, valid_BR=rows.text_BR)
         at = images.haystack_N, images.column_N
         own = KeyedImages(plain(images), {_key(s): student.qk[s].k[at] for s in self.layers})
         step, own_BM = of_all_ranks(own, images)

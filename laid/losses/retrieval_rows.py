@@ -41,8 +41,7 @@ def looking_rows(
     # Less its mean a single image is 0 from every row, and padding would decide which one is first.
     sharp_BR = squared_BRM.amax(-1) - mean_BR * (count_B > 1)[:, None]
     asked_BR = inputs.labels_BL.gather(1, rows.columns_BR) == IGNORED
-    asked_BR &= image_BLM.amax(-1).gather(1, rows.columns_BR) == 0
-    sharp_BR = sharp_BR.masked_fill(~(rows.valid_BR & asked_BR), -1.0)
+    sharp_BR = sharp_BR.masked_fill(~(rows.text_BR & asked_BR), -1.0)
     sharpest_BR, chosen_BR = sharp_BR.topk(min(count, sharp_BR.shape[1]))
     return replace(rows.at(chosen_BR), valid_BR=sharpest_BR > -0.5)  # rounded, it may be below 0
 

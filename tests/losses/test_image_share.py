@@ -1,6 +1,7 @@
 """The share of attention on images: in virtual haystacks what it is in real ones."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -81,6 +82,33 @@ def test_it_is_the_divergence_of_the_shares_of_two_real_haystacks(haystacks, ful
     found_RH = found_RH[rows.valid_BR[0]]
     assert expected_RH.max() > 1e-4  # or two equal shares would do
     torch.testing.assert_close(found_RH, expected_RH, atol=1e-5, rtol=1e-2)
+
+
+def test_it_is_a_mean_over_rows_of_text_heads_and_layers(build, student, haystacks, loss_of):
+    """The mark after the last image is a key of that image, and no row."""
+    term = build(reach=150, distractors="none")
+    inputs = haystacks(rows=[5]).inputs
+    images, rows = images_of(inputs), question_rows(inputs)
+    mark_R = rows.columns_BR[0] == images.column_N.max()
+    assert mark_R.sum() == 1
+    place = at_random_slots(
+        rows,
+        images.question_B,
+        images,
+        images.own_BM,
+        150,
+        torch.Generator().manual_seed(0),
+        distractors=False,
+    )
+    each = []
+    for layer, qk in student.signals(inputs, term.of_student).qk.items():
+        k_NKD = qk.k[images.haystack_N, images.column_N]
+        parts = TextAndImages.of(images, rows)
+        rotate = partial(student.rotate, layer=layer)
+        each_BRH = parts.divergence(rows, place, rotate, qk.q, qk.k, k_NKD)
+        each.append(each_BRH[0, rows.valid_BR[0] & ~mark_R].mean())
+    assert len(each) == student.shape.layers
+    torch.testing.assert_close(loss_of(term, [5])[0], torch.stack(each).mean().detach())
 
 
 def test_where_nothing_is_moved_it_is_0(build, loss_of):
