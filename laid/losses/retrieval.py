@@ -185,9 +185,11 @@ class Retrieval(LayerPairTerm):
             return found
         said = (
             f"objective.retrieval.layers {self.args.layers}: in the layer pairs (student, teacher) "
-            f"{idle} no head of the student attends to images as one of the teacher does, and "
-            f"next to nothing is taught there"
+            f"{idle} no head of the student attends to images as one of the teacher does, so "
+            "expect no gain from them"
         )
+        if others := [list(pair) for pair in self.pairs if pair not in idle]:
+            said += f"; to leave them out, name the others: layers {others}"
         if not self.is_matched:
             said += "; with layers matched the teacher's layers are those that attend alike"
         return "; ".join(filter(None, (found, said)))

@@ -53,6 +53,7 @@ def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haysta
         by_depth = replace(args, layers="all").build(models).calibrate(data)
         assert by_depth is not None
         assert "[(0, 0)] no head of the student attends to images" in by_depth
+        assert "name the others: layers [[1, 2]]" in by_depth
         assert by_depth.endswith(
             "with layers matched the teacher's layers are those that attend alike"
         )
