@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from laid.common.errors import UserError
+from laid.losses.attention_rows import Rows
 from laid.losses.image_bank import (
     MOST,
     Distractors,
@@ -32,15 +33,13 @@ from laid.losses.image_tokens import BatchImages, images_of, plain
 from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
 from laid.losses.retrieval_loss import at_one_level, looked_for, needles, retrieval_loss
+from laid.losses.retrieval_pairs import pairs_message, taught_pairs
 from laid.losses.retrieval_rows import HeadCorrelation, looking_rows
 from laid.losses.term import CalibrationData, ModelPair, TermArgs
 from laid.losses.virtual_haystack import VirtualHaystack, as_shown, at_random_slots
 from laid.signals.model_inputs import ModelInputs
-from laid.signals.model_signals import Signals
+from laid.signals.model_signals import Signals, Wanted
 from laid.signals.token_choice import QUESTION
-
-_IDLE = 0.05
-"""Weight of a head below which the message after calibration says so."""
 
 
 @dataclass
@@ -52,7 +51,8 @@ class RetrievalArgs(TermArgs):
     weight: float = 0.0
     """lambda_retrieval; at 0 the term is not built."""
     layers: Layers = "all"
-    """Layer pairs, as those of the alignment."""
+    """Layer pairs, as those of the alignment. Of all and of matched, those are taught whose heads
+    attend to images alike, at least half as much as the best pair's."""
     rows: int = 1
     """Rows of each question that are taught: those from which the teacher's heads look most sharply
     at single images; all, where it has fewer. One for a question about one object."""
@@ -133,6 +133,7 @@ class Retrieval(LayerPairTerm):
                 "layers that see the whole haystack" + (f", such as {whole}" if whole else "")
             )
         self.args = args
+        self.taught = list(range(len(self.pairs)))
         self.calibration_entries = args.calibration
         # How well each student head retrieves, by layer pair.
         self.register_buffer("heads", torch.ones(len(self.pairs), models.student.heads))
@@ -146,26 +147,15 @@ class Retrieval(LayerPairTerm):
             self.bank = ImageBank(args.bank_tokens, shapes, models.student.position_rows)
 
     def calibrate(self, data: CalibrationData) -> str | None:
-        """Finds the student's retrieving heads: each is weighted by the square of its highest
-        correlation with a teacher head, in how the taught rows attend to images.
+        """Weighs the student's heads by how alike they and the teacher's attend to images from the
+        taught rows, and leaves out pairs of layers that do not (``taught_pairs``).
 
         Raises:
             UserError: no head retrieves, so the loss would be 0; or no image fits into the bank.
         """
         found = super().calibrate(data)
-        sums, tokens = [HeadCorrelation() for _ in self.pairs], []
-        for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
-            images = images_of(inputs)
-            rows = looking_rows(teacher, inputs, images, self.models.teacher_rotate, self.args.rows)
-            shown, own = as_shown(rows, images), self._keyed(images, student, teacher)
-            logits = self._logits(shown, own, student, teacher)
-            tokens.append(int(images.tokens_M.min()))
-            # Of a question with fewer rows than are wanted, the others are of its answer.
-            taught_R = rows.valid_BR[0]
-            for one, (ours, theirs) in zip(sums, logits, strict=True):
-                one.add(ours[0, taught_R], theirs[0, taught_R])
-        for weights_S, one in zip(self.heads, sums, strict=True):
-            weights_S.copy_(one.correlation_ST().amax(1).clamp(min=0).square())
+        self.taught = list(range(len(self.pairs)))
+        tokens = self._weigh(data)
         if not self.heads.any():
             raise UserError(
                 "objective.retrieval: no head of the student attends to one image more than to "
@@ -174,32 +164,48 @@ class Retrieval(LayerPairTerm):
                 "at least 2 images (data.train.max_size), and more of them "
                 "(objective.retrieval.calibration)"
             )
-        if self.bank is not None and min(tokens) > self.bank.capacity:
+        if self.bank is not None and tokens > self.bank.capacity:
             raise UserError(
                 f"objective.retrieval.bank_tokens {self.bank.capacity}: the smallest image of "
-                f"{len(data.batches)} training entries has {min(tokens)} tokens with its marks; "
+                f"{len(data.batches)} training entries has {tokens} tokens with its marks; "
                 "expected room for at least one image, or distractors batch"
             )
-        idle = [pair for pair, x in zip(self.pairs, self.heads.amax(1), strict=True) if x < _IDLE]
-        if not idle:
-            return found
-        said = (
-            f"objective.retrieval.layers {self.args.layers}: in the layer pairs (student, teacher) "
-            f"{idle} no head of the student attends to images as one of the teacher does, so "
-            "expect no gain from them"
-        )
-        if others := [list(pair) for pair in self.pairs if pair not in idle]:
-            said += f"; to leave them out, name the others: layers {others}"
-        if not self.is_matched:
-            said += "; with layers matched the teacher's layers are those that attend alike"
-        return "; ".join(filter(None, (found, said)))
+        best_P = self.heads.amax(1)
+        self.taught = taught_pairs(best_P, self.args.layers)
+        if len(self.taught) < len(self.pairs):  # the rows are those of the teacher's other layers
+            self._weigh(data)
+        said = pairs_message(best_P, self.pairs, self.args.layers)
+        return "; ".join(filter(None, (found, said))) or None
+
+    def _weigh(self, data: CalibrationData) -> int:
+        """Weighs each head of the taught pairs by the square of its highest correlation with a
+        teacher head, others by 0; returns how many tokens the smallest image has."""
+        sums, tokens = [HeadCorrelation() for _ in self.taught], []
+        for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
+            images = images_of(inputs)
+            rows = self._looking_rows(teacher, inputs, images)
+            shown, own = as_shown(rows, images), self._keyed(images, student, teacher)
+            logits = self._logits(shown, own, student, teacher)
+            tokens.append(int(images.tokens_M.min()))
+            # Of a question with fewer rows than are wanted, the others are of its answer.
+            taught_R = rows.valid_BR[0]
+            for one, (ours, theirs) in zip(sums, logits, strict=True):
+                one.add(ours[0, taught_R], theirs[0, taught_R])
+        self.heads.zero_()
+        for pair, one in zip(self.taught, sums, strict=True):
+            self.heads[pair] = one.correlation_ST().amax(1).clamp(min=0).square()
+        return min(tokens)
+
+    def restored(self) -> None:
+        super().restored()
+        self.taught = self.heads.any(1).nonzero().flatten().tolist()
 
     def forward(self, student: Signals, teacher: Signals | None, inputs: ModelInputs) -> Tensor:
         """The loss of a batch: a mean over the taught rows, haystacks and layer pairs. An entry
         without images counts as 0, so that a batch of two is two batches of one."""
         assert teacher is not None
         args, images = self.args, images_of(inputs)
-        rows = looking_rows(teacher, inputs, images, self.models.teacher_rotate, args.rows)
+        rows = self._looking_rows(teacher, inputs, images)
         own = self._keyed(images, student, teacher)
         step, own_BM = of_all_ranks(own, images)
         as_it_is = args.distractors == "none" and not args.reach
@@ -228,12 +234,12 @@ class Retrieval(LayerPairTerm):
                 retrieval_loss(
                     ours,
                     *looked_for(theirs, place, args.second_needle, needle_BM),
-                    heads_S,
+                    self.heads[pair],
                     weight_M,
                 ),
                 rows.valid_BR,
             )
-            for (ours, theirs), heads_S in zip(logits, self.heads, strict=True)
+            for pair, (ours, theirs) in zip(self.taught, logits, strict=True)
         ]
         if self.bank is not None and self.training:
             self.bank.add(step.detached())
@@ -244,6 +250,12 @@ class Retrieval(LayerPairTerm):
         full, growth = max(self.args.reach, images), self.args.growth
         grown = min(1.0, self.progress / growth) if growth else 1.0
         return round(images + grown * (full - images))
+
+    def _looking_rows(self, teacher: Signals, inputs: ModelInputs, images: BatchImages) -> Rows:
+        """Those that the taught layers of the teacher look from."""
+        layers = dict.fromkeys(self.pairs[pair][1] for pair in self.taught)
+        of_taught = teacher.only(Wanted(tuple(layers)))
+        return looking_rows(of_taught, inputs, images, self.models.teacher_rotate, self.args.rows)
 
     def _keyed(self, images: BatchImages, student: Signals, teacher: Signals) -> KeyedImages:
         """The images of a batch with their keys in both models, by pair: calibration may change
@@ -263,13 +275,14 @@ class Retrieval(LayerPairTerm):
         teacher: Signals,
         live: int | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Logits over images, by pair: ``[B, R, S, M]`` and ``[B, R, T, M]``.
+        """Logits over images, by taught pair: ``[B, R, S, M]`` and ``[B, R, T, M]``.
 
         Args:
             live: how many of the first images have keys with a gradient; None: all.
         """
         found = []
-        for pair, (s, t) in enumerate(self.pairs):
+        for pair in self.taught:
+            s, t = self.pairs[pair]
             q_BLHD, k_NKD = student.qk[s].q, pool.keys[f"student.{pair}"]
             rotate = partial(self.models.rotate, layer=s)
             ours = place.logits(q_BLHD, k_NKD, rotate)

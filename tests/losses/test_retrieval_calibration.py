@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from laid.common.errors import UserError
 from laid.losses.image_tokens import images_of
 from laid.losses.retrieval import RetrievalArgs
+from laid.losses.retrieval_pairs import pairs_message, taught_pairs
 from laid.losses.term import CalibrationData, ModelPair
 from laid.signals.model_signals import QK, Signals, Wanted
 
@@ -50,13 +51,12 @@ def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haysta
     batches = [haystacks(rows=[row]).inputs for row in (2, 5)]
     data = CalibrationData(batches, student.signals, shifted)
     with torch.no_grad():
-        by_depth = replace(args, layers="all").build(models).calibrate(data)
-        assert by_depth is not None
-        assert "[(0, 0)] no head of the student attends to images" in by_depth
-        assert "name the others: layers [[1, 2]]" in by_depth
-        assert by_depth.endswith(
-            "with layers matched the teacher's layers are those that attend alike"
-        )
+        by_depth = replace(args, layers="all").build(models)
+        said = by_depth.calibrate(data)
+        assert said is not None
+        assert "[(0, 0)] the heads attend to images less than half as much alike" in said
+        assert "these pairs are not taught" in said
+        assert said.endswith("with layers matched the teacher's layers are those that attend alike")
         assert (
             term.calibrate(data)
             == "layer pairs (student, teacher) by attention rows: [(0, 1), (1, 2)]"
@@ -71,6 +71,46 @@ def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haysta
         resumed.load_state_dict(term.state_dict())
         resumed.restored()
         assert torch.equal(resumed(*second), term(*second))
+
+
+def test_a_pair_that_does_not_attend_alike_is_as_if_it_were_not_named(student, haystacks):
+    """The teacher: the student, whose first layer looks at nothing. Of all pairs the other one is
+    taught, from the rows that its layer looks from; with a resumed run too."""
+    models = ModelPair(student.shape, student.shape, 700, student.rotate, student.rotate)
+    args = RetrievalArgs(weight=1.0, calibration=2)
+
+    def blind(inputs, wanted):
+        qk = student.signals(inputs, Wanted(layers=(0, 1))).qk
+        return Signals({**qk, 0: replace(qk[0], q=torch.zeros_like(qk[0].q))}, None).only(wanted)
+
+    batches = [haystacks(rows=[row]).inputs for row in (2, 5)]
+    inputs = haystacks(rows=[0, 2]).inputs
+    losses = []
+    with torch.no_grad():
+        for layers in ("all", [(1, 1)]):
+            term = replace(args, layers=layers).build(models)
+            term.calibrate(CalibrationData(batches, student.signals, blind))
+            resumed = replace(args, layers=layers).build(models)
+            resumed.load_state_dict(term.state_dict())
+            resumed.restored()
+            losses += [
+                one(student.signals(inputs, one.of_student), blind(inputs, one.of_teacher), inputs)
+                for one in (term.eval(), resumed.eval())
+            ]
+    assert losses[0] > 0
+    assert all(torch.equal(loss, losses[0]) for loss in losses[1:])
+
+
+def test_pairs_are_taught_that_correlate_half_as_much_as_the_best():
+    best_P = torch.tensor([0.09, 0.46, 0.36, 0.0])
+    assert taught_pairs(best_P, "all") == taught_pairs(best_P, "matched") == [1, 2]
+    pairs = [(0, 0), (1, 2), (2, 3), (3, 4)]
+    assert taught_pairs(best_P, pairs) == [0, 1, 2]
+    said = pairs_message(best_P, pairs, pairs)
+    assert "[(0, 0), (3, 4)] the heads attend" in said
+    assert "expect little of them" in said
+    assert pairs_message(torch.tensor([0.42, 0.35, 0.17]), pairs[:3], "all") is None
+    assert "the highest correlation is 0.20" in pairs_message(best_P[:1] * 0.44, pairs[:1], "final")
 
 
 def test_calibration_on_single_images_is_refused(student, teacher, haystacks, build_retrieval):
