@@ -32,7 +32,7 @@ def anchor_rows(batch: Batch, comma: int) -> Rows:
     """The row of the anchor's last word, which a comma follows."""
     rows, ids_BL = question_rows(batch.inputs), batch.inputs.input_ids_BL
     is_comma_BR = ids_BL.roll(-1, 1).gather(1, rows.columns_BR) == comma
-    assert is_comma_BR.any(1).all()
+    assert is_comma_BR.any(1).all(), "a question of Visual Haystacks has a comma after the anchor"
     return rows.at(is_comma_BR.int().argmax(1, keepdim=True))
 
 
@@ -47,7 +47,8 @@ def needle_share(model: VLM, batch: Batch, comma: int) -> tuple[float, bool]:
     image_LM[images.column_N, images.image_N] = 1.0
     best = 0.0
     for layer, qk in signals.qk.items():
-        p_BHRL: Tensor = row_logits(qk, rows, partial(model.rotate, layer=layer)).softmax(-1)
+        near, rotate = rows.within(model.shape.window(layer)), partial(model.rotate, layer=layer)
+        p_BHRL: Tensor = row_logits(qk, near, rotate).softmax(-1)
         p_HM = p_BHRL[0, :, 0] @ image_LM
         share_H = p_HM[:, inputs.needle_I].sum(-1) / p_HM.sum(-1).clamp(min=1e-12)
         best = max(best, float(share_H.max()))

@@ -1,10 +1,11 @@
 """From which words of the questions a model looks for one image.
 
-    python benchmarks/looking_rows.py tiny/teacher-independent
+    python benchmarks/looking_rows.py tiny/teacher-independent --layers 0 2 3
 
-Prints, by haystack size, how often the row that retrieval alignment would teach is that of the
-anchor's name, of the target's, or another; of a name of several words, its last word, and the words
-before it. docs/methods.md and docs/experiments.md have the numbers.
+Prints, by haystack size, how often the row that retrieval alignment would teach, if it taught
+pairs of these layers, is that of the anchor's name, of the target's, or another; of a name of
+several words, its last word, and the words before it. docs/methods.md and docs/experiments.md have
+the numbers.
 """
 
 import argparse
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("model", help="a packaged model or a folder")
     parser.add_argument("--entries", type=int, default=160, help="training entries")
     parser.add_argument("--coco_root", default=MINICOCO, help="COCO folder")
+    parser.add_argument("--layers", type=int, nargs="+", help="decoder layers; all unless given")
     options = parser.parse_args()
     model = VLM.load(ModelArgs(options.model))
     data = HaystackDataModule(
@@ -41,7 +43,7 @@ def main() -> None:
     )
     data.setup("fit")
     decode = data.encoder.processor.tokenizer.decode
-    wanted = Wanted(layers=tuple(range(model.shape.layers)))
+    wanted = Wanted(layers=tuple(options.layers or range(model.shape.layers)))
     found = {sizes: Counter[str]() for sizes in SIZES}
     for batch in data.probe(data.train_entries, torch.device("cpu")):
         inputs, entry = batch.inputs, batch.entries[0]

@@ -1,6 +1,7 @@
 """Attention rows of the question: from captured queries and keys to where they attend.
 
-The rows are those of the text after the last image, where the needle is looked for.
+The rows are those after the last image's tokens, where the needle is looked for: the mark that ends
+the image, then the text.
 
 Shape suffixes: B batch, L tokens, R rows of a haystack, S student heads, T teacher heads, H heads,
 K KV heads, D head_dim, 3 the temporal, height and width rows of M-RoPE.
@@ -69,7 +70,8 @@ class Rows:
 
 
 def question_rows(inputs: ModelInputs) -> Rows:
-    """The rows of the text after the last image; ``inputs`` are padded on the right."""
+    """The rows after the last image's tokens, its mark among them (``Rows.text_BR`` is without);
+    ``inputs`` are padded on the right."""
     visual_BL, length = inputs.mm_token_type_ids_BL.bool(), inputs.mm_token_type_ids_BL.shape[1]
     column_L = torch.arange(length, device=visual_BL.device)
     first_B1 = torch.where(visual_BL, column_L, length).amin(1, keepdim=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from laid.common.errors import UserError
+from laid.distributed.process_group import gather
 from laid.losses.attention_rows import likeness, question_rows, row_logits
 from laid.losses.term import CalibrationData, ModelPair, Term
 from laid.signals.model_signals import AttentionShape, Wanted
@@ -74,6 +75,8 @@ class LayerPairTerm(Term):
             max((pair for pair in tried if pair[0] == s), key=score.__getitem__)
             for s, _ in self.pairs
         ]
+        # Sums on a GPU may differ in their last bits, and all ranks must compare the same layers.
+        self.pairs = gather(self.pairs)[0]
         self.layers.copy_(torch.tensor(self.pairs))
         return f"layer pairs (student, teacher) by attention rows: {self.pairs}"
 
@@ -167,6 +170,7 @@ def similarity(
     wanted = (replace(one, queries=QUESTION) for one in wanted_of(pairs))
     for inputs, student, teacher in data.signals(*wanted):
         rows = question_rows(inputs)
+        rows = replace(rows, valid_BR=rows.text_BR)
         seen = {s: rows.within(models.student.window(s)) for s in student.qk}
         ours_BSRL = {
             s: row_logits(x, seen[s], partial(models.rotate, layer=s))

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from laid.common.errors import UserError
+from laid.distributed.process_group import gather
 from laid.losses.attention_rows import Rows
 from laid.losses.image_bank import (
     MOST,
@@ -33,7 +34,7 @@ from laid.losses.image_tokens import BatchImages, images_of, plain
 from laid.losses.layer_pairs import LayerPairTerm, Layers
 from laid.losses.reduction import mean_by_entry
 from laid.losses.retrieval_loss import at_one_level, looked_for, needles, retrieval_loss
-from laid.losses.retrieval_pairs import pairs_message, taught_pairs
+from laid.losses.retrieval_pairs import check_weights, pairs_message, taught_pairs
 from laid.losses.retrieval_rows import HeadCorrelation, looking_rows
 from laid.losses.term import CalibrationData, ModelPair, TermArgs
 from laid.losses.virtual_haystack import VirtualHaystack, as_shown, at_random_slots
@@ -51,8 +52,8 @@ class RetrievalArgs(TermArgs):
     weight: float = 0.0
     """lambda_retrieval; at 0 the term is not built."""
     layers: Layers = "all"
-    """Layer pairs, as those of the alignment. Of all and of matched, those are taught whose heads
-    attend to images alike, at least half as much as the best pair's."""
+    """Layer pairs, as those of the alignment. With all and matched, only those are taught whose
+    heads attend to images at least half as much alike as the best pair's."""
     rows: int = 1
     """Rows of each question that are taught: those from which the teacher's heads look most sharply
     at single images; all, where it has fewer. One for a question about one object."""
@@ -76,7 +77,7 @@ class RetrievalArgs(TermArgs):
     """Which image a row is to find: the one that the teacher looks at, or the entry's needles.
     Rows, heads and candidates are the teacher's with both."""
     calibration: int = 48
-    """Training entries on which the student's retrieving heads are found."""
+    """Training entries on which the retrieving heads, and the pairs to teach, are found."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,19 +152,12 @@ class Retrieval(LayerPairTerm):
         taught rows, and leaves out pairs of layers that do not (``taught_pairs``).
 
         Raises:
-            UserError: no head retrieves, so the loss would be 0; or no image fits into the bank.
+            UserError: no head retrieves, so the loss would be 0; a model's attention is not finite;
+                or no image fits into the bank.
         """
         found = super().calibrate(data)
         self.taught = list(range(len(self.pairs)))
         tokens = self._weigh(data)
-        if not self.heads.any():
-            raise UserError(
-                "objective.retrieval: no head of the student attends to one image more than to "
-                f"others as a teacher head does, in {len(data.batches)} training entries of at "
-                f"most {max(batch.images for batch in data.batches)} images; expected entries of "
-                "at least 2 images (data.train.max_size), and more of them "
-                "(objective.retrieval.calibration)"
-            )
         if self.bank is not None and tokens > self.bank.capacity:
             raise UserError(
                 f"objective.retrieval.bank_tokens {self.bank.capacity}: the smallest image of "
@@ -172,14 +166,18 @@ class Retrieval(LayerPairTerm):
             )
         best_P = self.heads.amax(1)
         self.taught = taught_pairs(best_P, self.args.layers)
-        if len(self.taught) < len(self.pairs):  # the rows are those of the teacher's other layers
+        if len(self.taught) < len(self.pairs):  # other teacher layers no longer choose the rows
             self._weigh(data)
         said = pairs_message(best_P, self.pairs, self.args.layers)
         return "; ".join(filter(None, (found, said))) or None
 
     def _weigh(self, data: CalibrationData) -> int:
         """Weighs each head of the taught pairs by the square of its highest correlation with a
-        teacher head, others by 0; returns how many tokens the smallest image has."""
+        teacher head, others by 0; returns how many tokens the smallest image has.
+
+        Raises:
+            UserError: no head retrieves, or its correlation is not finite.
+        """
         sums, tokens = [HeadCorrelation() for _ in self.taught], []
         for inputs, student, teacher in data.signals(self.of_student, self.of_teacher):
             images = images_of(inputs)
@@ -194,6 +192,9 @@ class Retrieval(LayerPairTerm):
         self.heads.zero_()
         for pair, one in zip(self.taught, sums, strict=True):
             self.heads[pair] = one.correlation_ST().amax(1).clamp(min=0).square()
+        # Sums on a GPU may differ in their last bits, and all ranks must teach the same pairs.
+        self.heads.copy_(torch.tensor(gather(self.heads.tolist())[0]))
+        check_weights(self.heads, data)
         return min(tokens)
 
     def restored(self) -> None:
@@ -252,7 +253,7 @@ class Retrieval(LayerPairTerm):
         return round(images + grown * (full - images))
 
     def _looking_rows(self, teacher: Signals, inputs: ModelInputs, images: BatchImages) -> Rows:
-        """Those that the taught layers of the teacher look from."""
+        """Those from which the teacher's layers of the taught pairs look for an image."""
         layers = dict.fromkeys(self.pairs[pair][1] for pair in self.taught)
         of_taught = teacher.only(Wanted(tuple(layers)))
         return looking_rows(of_taught, inputs, images, self.models.teacher_rotate, self.args.rows)

@@ -55,7 +55,7 @@ def test_pairs_found_in_calibration_have_a_bank_and_a_checkpoint(student, haysta
         said = by_depth.calibrate(data)
         assert said is not None
         assert "[(0, 0)] the heads attend to images less than half as much alike" in said
-        assert "these pairs are not taught" in said
+        assert "not taught: [(0, 0)]" in said
         assert said.endswith("with layers matched the teacher's layers are those that attend alike")
         assert (
             term.calibrate(data)
@@ -105,12 +105,30 @@ def test_pairs_are_taught_that_correlate_half_as_much_as_the_best():
     best_P = torch.tensor([0.09, 0.46, 0.36, 0.0])
     assert taught_pairs(best_P, "all") == taught_pairs(best_P, "matched") == [1, 2]
     pairs = [(0, 0), (1, 2), (2, 3), (3, 4)]
-    assert taught_pairs(best_P, pairs) == [0, 1, 2]
-    said = pairs_message(best_P, pairs, pairs)
-    assert "[(0, 0), (3, 4)] the heads attend" in said
-    assert "expect little of them" in said
+    assert taught_pairs(best_P, pairs) == [0, 1, 2]  # named: those with any head
+
+
+def test_calibration_says_which_pairs_attend_little_alike():
+    best_P, pairs = torch.tensor([0.09, 0.46, 0.36, 0.0]), [(0, 0), (1, 2), (2, 3), (3, 4)]
+    named = pairs_message(best_P, pairs, pairs)
+    assert "[(0, 0), (3, 4)] the heads attend" in named
+    assert "; not taught: [(3, 4)]; " in named
+    assert "; not taught: [(0, 0), (3, 4)]; " in pairs_message(best_P, pairs, "all")
     assert pairs_message(torch.tensor([0.42, 0.35, 0.17]), pairs[:3], "all") is None
-    assert "the highest correlation is 0.20" in pairs_message(best_P[:1] * 0.44, pairs[:1], "final")
+    little = pairs_message(0.1 * best_P, pairs, "matched")
+    assert "the highest correlation is 0.21" in little
+    assert little.endswith("not taught: [(0, 0), (3, 4)]")
+
+
+def test_attention_that_is_not_finite_is_refused(student, teacher, haystacks, build_retrieval):
+    def broken(inputs, wanted):
+        signals = student.signals(inputs, wanted)
+        signals.qk[1].q[:] = torch.nan
+        return signals
+
+    data = CalibrationData([haystacks(rows=[2]).inputs], broken, teacher.signals)
+    with torch.no_grad(), pytest.raises(UserError, match="student or the teacher is not finite"):
+        build_retrieval().calibrate(data)
 
 
 def test_calibration_on_single_images_is_refused(student, teacher, haystacks, build_retrieval):
