@@ -169,7 +169,7 @@ def similarity(
     energies: dict[tuple[int, int], Tensor] = {}
     wanted = (replace(one, queries=QUESTION) for one in wanted_of(pairs))
     for inputs, student, teacher in data.signals(*wanted):
-        # With the mark's row: of those behind a short window it may be the only one that sees an image.
+        # With the mark's row: behind a short window it may be the only one that sees an image.
         rows = question_rows(inputs)
         seen = {s: rows.within(models.student.window(s)) for s in student.qk}
         ours_BSRL = {
