@@ -221,9 +221,8 @@ def test_the_results_of_a_shared_ancestor_are_those_of_their_report():
                     for key in ("difference", "difference_low", "difference_high")
                 )
                 p = float(of["p Holm"])
-                cells.append(
-                    f"{point} [{low}, {high}], p " + ("< 0.001" if p < 5e-4 else f"{p:.2f}")
-                )
+                shown = "< 0.001" if p < 5e-4 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+                cells.append(f"{point} [{low}, {high}], p {shown}")
             else:
                 cells.append("")
         assert re.sub(" +", " ", f"| {name} | {' | '.join(cells)} |") in page, name
