@@ -1,6 +1,7 @@
 """How often a model finds the needle, and how often it then answers rightly.
 
-    python benchmarks/found_needles.py kd=runs/table/kd-seed0 retrieval=runs/table/retrieval-seed0
+    python benchmarks/found_needles.py --models kd=runs/table/kd-seed0 \\
+      retrieval=runs/table/retrieval-seed0
 
 In "For the image with a dog, is there a cat?" the needle is found if one head, from the last word
 of the anchor's name, gives it more than half of its attention to images. Which head that is, is
@@ -16,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs
 from laid.data.prompt import Batch
@@ -60,12 +62,19 @@ def needle_share(model: VLM, batch: Batch, comma: int) -> tuple[float, bool]:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="+", help="NAME=WHAT, as those of laid spectrum")
+    parser.add_argument("--models", nargs="+", required=True, help="NAME=WHAT, as laid spectrum")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 100], help="images")
     parser.add_argument("--per_size", type=int, default=80, help="haystacks of each size")
     parser.add_argument("--coco_root", default=MINICOCO, help="COCO folder")
     options = parser.parse_args()
-    print("model             images  entries  found   mean share  right if found  right if not")
+    try:
+        _print_shares(options)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def _print_shares(options: argparse.Namespace) -> None:
+    print("model             images  entries   found  mean share  right if found  right if not")
     for named in named_models(options.models, None):
         model = named.load(torch.device("cpu"))
         for size in options.sizes:
@@ -84,7 +93,7 @@ def main() -> None:
             right = [f"{sum(of)}/{len(of)}" if of else "-" for of in (found, lost)]
             mean = sum(share for share, _ in each) / len(each)
             print(
-                f"{named.name:16}  {size:6}  {len(each):7}  {len(found) / len(each):5.1%}  "
+                f"{named.name:16}  {size:6}  {len(each):7}  {len(found) / len(each):6.1%}  "
                 f"{mean:10.1%}  {right[0]:>14}  {right[1]:>12}"
             )
 

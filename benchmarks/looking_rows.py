@@ -13,6 +13,7 @@ from collections import Counter
 
 import torch
 
+from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import TrainArgs
 from laid.losses.image_tokens import images_of
@@ -30,11 +31,25 @@ KINDS = ("anchor", "anchor's first", "target", "target's first", "other")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="a packaged model or a folder")
-    parser.add_argument("--entries", type=int, default=160, help="training entries")
+    parser.add_argument(
+        "--entries", type=int, default=160, help="training entries, an even number from 8"
+    )
     parser.add_argument("--coco_root", default=MINICOCO, help="COCO folder")
     parser.add_argument("--layers", type=int, nargs="+", help="decoder layers; all unless given")
     options = parser.parse_args()
+    try:
+        _print_rows(options)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def _print_rows(options: argparse.Namespace) -> None:
     model = VLM.load(ModelArgs(options.model))
+    layers = options.layers or list(range(model.shape.layers))
+    if wrong := sorted(set(layers) - set(range(model.shape.layers))):
+        raise UserError(
+            f"--layers {wrong[0]}: {options.model} has layers 0 to {model.shape.layers - 1}"
+        )
     data = HaystackDataModule(
         options.coco_root,
         train=TrainArgs(entries=options.entries),
@@ -43,7 +58,7 @@ def main() -> None:
     )
     data.setup("fit")
     decode = data.encoder.processor.tokenizer.decode
-    wanted = Wanted(layers=tuple(options.layers or range(model.shape.layers)))
+    wanted = Wanted(layers=tuple(layers))
     found = {sizes: Counter[str]() for sizes in SIZES}
     for batch in data.probe(data.train_entries, torch.device("cpu")):
         inputs, entry = batch.inputs, batch.entries[0]
