@@ -15,14 +15,14 @@ import argparse
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from laid.common.errors import UserError
 from laid.data.datamodule import HaystackDataModule
 from laid.data.entry_args import EvaluationArgs
 from laid.data.prompt import Batch
 from laid.inspection.named_models import named_models
-from laid.losses.attention_rows import Rows, question_rows, row_logits
+from laid.look.attention_shares import head_shares
+from laid.losses.attention_rows import Rows, question_rows
 from laid.losses.image_tokens import images_of
 from laid.minicoco.drawing import MINICOCO
 from laid.signals.model_inputs import IGNORED
@@ -50,9 +50,8 @@ def needle_share(model: VLM, batch: Batch, comma: int) -> tuple[float, bool]:
     best = 0.0
     for layer, qk in signals.qk.items():
         near, rotate = rows.within(model.shape.window(layer)), partial(model.rotate, layer=layer)
-        p_BHRL: Tensor = row_logits(qk, near, rotate).softmax(-1)
-        p_HM = p_BHRL[0, :, 0] @ image_LM
-        share_H = p_HM[:, inputs.needle_I].sum(-1) / p_HM.sum(-1).clamp(min=1e-12)
+        share_HM = head_shares(qk, near, rotate, image_LM)[:, 0]
+        share_H = share_HM[:, inputs.needle_I].sum(-1) / share_HM.sum(-1).clamp(min=1e-12)
         best = max(best, float(share_H.max()))
     assert signals.logits_NV is not None
     answer = inputs.labels_BL[inputs.labels_BL != IGNORED][0]
